@@ -1,0 +1,1 @@
+"""Backends: the reference, and kernels."""

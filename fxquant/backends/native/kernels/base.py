@@ -1,0 +1,68 @@
+"""What all kernel modules share: plain buffers, and a packed form that is made anew wherever they arrive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Kernel(nn.Module):
+    """Base of the kernel modules.
+
+    Subclasses register plain tensors as buffers and derive what calls need in ``pack``. Nothing packed is ever
+    pickled or copied: ``pack`` runs again after unpickling, deep copies and ``load_state_dict``.
+    """
+
+    def pack(self) -> None:
+        """Derive the packed form from the buffers, for this CPU."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("packed_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.pack()
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.pack()
+
+
+class RequantizingKernel(Kernel):
+    """A kernel whose output has a scale and zero point of its own.
+
+    Args:
+        scale: float32 [], zero_point: int64 [] of the uint8 output.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, scale: Tensor, zero_point: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", zero_point)
+
+    def pack(self) -> None:
+        """Read the output parameters once; kernels take them as numbers."""
+        self.packed_scale = float(self.scale)
+        self.packed_zero_point = int(self.zero_point)
+
+
+def from_integers(integers: Tensor, scale: float, zero_point: int) -> Tensor:
+    """Wrap uint8 integers as a quantized tensor."""
+    return torch._make_per_tensor_quantized_tensor(integers, scale, zero_point)
+
+
+class Quantize(RequantizingKernel):
+    """float to uint8 at a border."""
+
+    def __init__(self, scale: Tensor, zero_point: Tensor) -> None:
+        super().__init__(scale, zero_point)
+        self.pack()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize ``x``, any shape, float32."""
+        return torch.quantize_per_tensor(x, self.packed_scale, self.packed_zero_point, torch.quint8)

@@ -1,0 +1,122 @@
+"""Lower a reference model to kernels on quantized tensors.
+
+Before::
+
+    %a_dq = dequantize(%a_quantize, ...);  %w_dq = dequantize(%w, ...);  %y = conv2d(%a_dq, %w_dq, %b)
+    %y_quantize = quantize(%y, ...)
+
+After::
+
+    %y = call_module[conv1](%a)          # packed int8 weights, uint8 in, uint8 out
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from fxquant.backends.native.engine import require_engine, silence_creation_warning
+from fxquant.backends.native.kernels.base import Quantize
+from fxquant.backends.native.make_kernel import Made, UnitView, make_kernel
+from fxquant.ir.edit import FROZEN, get_tensor, holder_of, output_node
+from fxquant.ir.meta import NodeInfo, info, set_info
+from fxquant.ir.qdq import dequantize, quantize
+from fxquant.ir.quant_plan import Unit
+from fxquant.ir.stages import QuantizedModel, ReferenceModel, with_state
+
+MADE_BY = "lower_native"
+
+
+def lower_native(reference: ReferenceModel) -> QuantizedModel:
+    """Build the quantized model; the reference is not changed.
+
+    Raises:
+        BackendError: the engine the plan asks for is not in this build of torch.
+    """
+    require_engine(reference.plan.engine)
+    silence_creation_warning()
+    with torch.inference_mode(False), torch.no_grad():
+        return _Lowering(reference).run()
+
+
+class _Lowering:
+    """Walks the reference graph once. Values map to nodes that hold floats or quantized tensors."""
+
+    def __init__(self, reference: ReferenceModel) -> None:
+        self.reference, self.plan = reference, reference.plan
+        self.root = holder_of(reference)
+        self.kernels = self.root._modules[FROZEN] = nn.Module()
+        self.graph = fx.Graph()
+        self.made: dict[fx.Node, fx.Node] = {}
+        self.units = {unit.name: unit for unit in self.plan.units if unit.output}
+        self.members: dict[str, list[fx.Node]] = {}
+        for node in reference.graph.nodes:
+            if info(node).unit in self.units:
+                self.members.setdefault(info(node).unit, []).append(node)
+
+    def run(self) -> QuantizedModel:
+        """Lower every node, then assemble the model."""
+        ends = {nodes[-1]: self.units[name] for name, nodes in self.members.items()}
+        for node in self.reference.graph.nodes:
+            if node in ends:
+                self._lower_unit(ends[node], node)
+            elif info(node).unit not in self.units and node.op != "output":
+                self._lower_border(node)
+        output = output_node(self.reference.graph)
+        made = self.graph.output(fx.node.map_arg(output.args[0], lambda node: self.made[node]))
+        set_info(made, info(output))
+        for node in reversed(self.graph.nodes):
+            if node.op == "get_attr" and not node.users:
+                self.graph.erase_node(node)
+        return QuantizedModel(self.root, self.graph, "QuantizedModel", state=with_state(self.reference))
+
+    def _lower_border(self, node: fx.Node) -> None:
+        """Nodes outside integer units: conversions become torch's, the rest is copied."""
+        if node.target is quantize:
+            scale, zero_point = (get_tensor(self.reference, str(arg.target)) for arg in node.args[1:3])  # type: ignore[union-attr]
+            self.kernels.add_module(node.name, Quantize(scale, zero_point))
+            made = self.graph.create_node("call_module", f"{FROZEN}.{node.name}", (self.made[node.args[0]],), {}, node.name)  # type: ignore[index]
+        elif node.target is dequantize:
+            made = self.graph.create_node("call_method", "dequantize", (self.made[node.args[0]],), {}, node.name)  # type: ignore[index]
+        else:
+            made = self.graph.node_copy(node, lambda old: self.made[old])
+        set_info(made, info(node))
+        self.made[node] = made
+
+    def _lower_unit(self, unit: Unit, end: fx.Node) -> None:
+        """Replace the members of a unit by its kernel, and a clip after it where one is needed."""
+        anchor = next(node for node in self.members[unit.name] if node.name == unit.anchor)
+        view = UnitView(unit, anchor, self.members[unit.name], self.reference, self._input)
+        for made in make_kernel(view):
+            self.made[end] = self._add(made, unit, end)
+            view.previous = self.made[end]
+
+    def _input(self, node: Any) -> Any:
+        """The quantized tensor behind a dequantized input of a unit; other arguments as lowered."""
+        if not isinstance(node, fx.Node):
+            return node
+        if node.target is dequantize and node.args[0] in self.made:
+            return self.made[node.args[0]]
+        return self.made[node]
+
+    def _add(self, made: Made, unit: Unit, end: fx.Node) -> fx.Node:
+        name = f"{unit.name}{made.suffix}"
+        args = made.args
+        if made.module is not None:
+            self.kernels.add_module(name, made.module)
+            node = self.graph.create_node("call_module", f"{FROZEN}.{name}", args, dict(made.kwargs), name)
+        else:
+            kind = "call_method" if isinstance(made.target, str) else "call_function"
+            node = self.graph.create_node(kind, made.target, args, dict(made.kwargs), name)
+        origins = tuple(unit.nodes)
+        source = info(end)
+        set_info(
+            node,
+            NodeInfo(
+                op=unit.op, value=source.value, origin=source.origin, origins=origins, unit=unit.name,
+                holds=unit.name if source.holds else "", made_by=MADE_BY,
+            ),
+        )  # fmt: skip
+        return node

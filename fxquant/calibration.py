@@ -1,0 +1,153 @@
+"""Feeding calibration data: what a batch means for a model's forward, and a loop with a progress bar."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+
+from fxquant.capture.inputs import split_inputs
+from fxquant.errors import CalibrationError
+
+Batch = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def example_of(model: nn.Module, data: Iterable[Any], example_inputs: Any) -> tuple[Any, Iterator[Batch]]:
+    """Example inputs for capture, and every batch of ``data`` as arguments of ``forward``.
+
+    Args:
+        model: whose forward the batches are for.
+        data: any iterable, one-shot iterators included; no batch is lost.
+        example_inputs: the user's, None for the first batch.
+
+    Raises:
+        CalibrationError: there is no batch, or it does not fit ``forward``.
+    """
+    iterator = iter(data)
+    try:
+        first = next(iterator)
+    except StopIteration:
+        raise CalibrationError(
+            "calibration_data is empty", remedy="pass at least one batch; a list can be read again, a generator not"
+        ) from None
+    resolve = BatchResolver(model, example_inputs)
+    batches = (resolve(batch) for batch in itertools.chain([first], iterator))
+    if example_inputs is not None:
+        return example_inputs, _sized(batches, data)
+    args, kwargs = resolve(first)
+    if kwargs and args:
+        raise CalibrationError("a batch mixes positional and keyword inputs", remedy="pass example_inputs")
+    return kwargs or args, _sized(batches, data)
+
+
+class _SizedIterator:
+    """An iterator that remembers how many batches there are, for the progress bar."""
+
+    def __init__(self, batches: Iterator[Batch], length: int) -> None:
+        self.batches, self.length = batches, length
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches
+
+    def __next__(self) -> Batch:
+        return next(self.batches)
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def _sized(batches: Iterator[Batch], data: Any) -> Any:
+    try:
+        return _SizedIterator(batches, len(data)) if isinstance(data, Sized) else batches
+    except TypeError:  # a DataLoader over an iterable dataset has __len__ but no length
+        return batches
+
+
+class BatchResolver:
+    """Decides what a batch means: inputs, or inputs and a label.
+
+    Args:
+        model: whose ``forward`` is bound.
+        example_inputs: when given, batches take its form.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Any = None) -> None:
+        self.signature = inspect.signature(model.forward)
+        self.count = None if example_inputs is None else len(split_inputs(example_inputs)[0])
+        self.name = type(model).__name__
+
+    def __call__(self, batch: Any) -> Batch:
+        """Arguments for ``forward`` from one batch.
+
+        Raises:
+            CalibrationError: the batch fits in two ways, or in none.
+        """
+        if isinstance(batch, Mapping):
+            return (), dict(batch)
+        if not isinstance(batch, (tuple, list)):
+            return (batch,), {}
+        items = tuple(batch)
+        if self.count is not None and 0 < self.count <= len(items):
+            return items[: self.count], {}
+        return self._by_signature(items), {}
+
+    def _by_signature(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
+        whole, without_label = self._fits(items), len(items) > 1 and self._fits(items[:-1])
+        if whole and without_label and _looks_like_label(items[-1]):
+            raise CalibrationError(
+                f"a batch of {len(items)} values fits {self.name}.forward with and without its last value",
+                remedy="pass example_inputs=(x,) if the last value is a label, or (x, y) if both are inputs",
+            )
+        if whole:
+            return items
+        if without_label:
+            return items[:-1]
+        if self._fits(items[:1]) and len(items) > 1:
+            return items[:1]
+        raise CalibrationError(
+            f"a batch of {len(items)} values does not fit {self.name}.forward{self.signature}",
+            remedy="yield tuples of inputs, dicts of keyword inputs, or (input, label) pairs",
+        )
+
+    def _fits(self, items: tuple[Any, ...]) -> bool:
+        try:
+            self.signature.bind(*items)
+        except TypeError:
+            return False
+        return True
+
+
+def _looks_like_label(value: Any) -> bool:
+    """Integers of at most one dimension, or plain numbers: what data sets give as labels."""
+    if isinstance(value, torch.Tensor):
+        return value.dim() <= 1 or not value.is_floating_point()
+    return isinstance(value, (int, float))
+
+
+def calibrate(observed: nn.Module, batches: Iterable[Batch], *, progress: bool) -> int:
+    """Run every batch through an observed model.
+
+    Args:
+        observed: from ``prepare_fx``.
+        batches: (args, kwargs) pairs.
+        progress: show a bar; only ever on a terminal.
+
+    Returns:
+        Number of batches.
+    """
+    total = len(batches) if isinstance(batches, Sized) else None
+    shown = progress and sys.stderr.isatty()
+    steps = track(batches, "calibrating", total=total, console=Console(stderr=True), disable=not shown, transient=True)
+    count = 0
+    with torch.no_grad():
+        for args, kwargs in steps:
+            observed(*args, **kwargs)
+            count += 1
+    return count

@@ -1,0 +1,98 @@
+"""Example inputs: binding them to ``forward``, and placing proxies inside their containers."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.errors import CaptureError
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundInputs:
+    """Example inputs matched with the parameters of ``forward``.
+
+    Attributes:
+        entries: (parameter name, how it is passed: ``positional`` or ``keyword``, value), in signature order.
+    """
+
+    entries: tuple[tuple[str, str, Any], ...]
+
+
+def bind_inputs(model: nn.Module, example_inputs: Any) -> BoundInputs:
+    """Match example inputs with ``model.forward``.
+
+    Args:
+        model: the module to be called.
+        example_inputs: a tuple or list (positional), a dict (keywords), or one tensor.
+
+    Raises:
+        CaptureError: the inputs do not fit the signature.
+    """
+    args, kwargs = split_inputs(example_inputs)
+    try:
+        bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        raise CaptureError(
+            f"example_inputs do not fit {type(model).__name__}.forward: {error}",
+            remedy="pass a tuple of positional inputs, or a dict of keyword inputs",
+        ) from None
+    entries: list[tuple[str, str, Any]] = []
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            entries += [(f"{name}_{i}", "positional", item) for i, item in enumerate(value)]
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            entries += [(key, "keyword", item) for key, item in value.items()]
+        elif kind is inspect.Parameter.KEYWORD_ONLY or name in kwargs:
+            entries.append((name, "keyword", value))
+        else:
+            entries.append((name, "positional", value))
+    return BoundInputs(tuple(entries))
+
+
+def split_inputs(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Turn example inputs into positional and keyword arguments."""
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def map_leaves(structure: Any, at_leaf: Callable[[Any, tuple[Any, ...]], Any], path: tuple[Any, ...] = ()) -> Any:
+    """Rebuild nested dicts, lists, tuples, named tuples and dataclasses with every leaf mapped.
+
+    Args:
+        structure: the containers.
+        at_leaf: called with the leaf and its path: dict keys, list indices, and ``("attr", name)`` for
+            fields of dataclasses.
+    """
+    if isinstance(structure, torch.Size):
+        return at_leaf(structure, path)
+    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
+        return type(structure)(*(map_leaves(v, at_leaf, (*path, i)) for i, v in enumerate(structure)))
+    if isinstance(structure, (tuple, list)):
+        return type(structure)(map_leaves(v, at_leaf, (*path, i)) for i, v in enumerate(structure))
+    if isinstance(structure, dict) and not dataclasses.is_dataclass(structure):
+        items = {k: map_leaves(v, at_leaf, (*path, k)) for k, v in structure.items()}
+        return items if type(structure) is dict else type(structure)(items)
+    if dataclasses.is_dataclass(structure) and not isinstance(structure, type):
+        names = [f.name for f in dataclasses.fields(structure) if f.init]
+        fields = {n: map_leaves(getattr(structure, n), at_leaf, (*path, ("attr", n))) for n in names}
+        return dataclasses.replace(structure, **fields)
+    return at_leaf(structure, path)
+
+
+def copy_tensors(structure: Any, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
+    """Clone every tensor of nested containers, so that in-place models leave the user's inputs alone."""
+
+    def copy(leaf: Any, path: tuple[Any, ...]) -> Any:
+        return change(leaf.detach().clone()) if isinstance(leaf, Tensor) else leaf
+
+    return map_leaves(structure, copy)

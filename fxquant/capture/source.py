@@ -1,0 +1,28 @@
+"""Where in the user's code the trace is right now."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+
+import torch
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_OWN_USER_CODE = os.path.join(_OWN, "demo") + os.sep
+
+
+def user_line() -> tuple[str, int, str]:
+    """Return (file, line number, text of the line) of the innermost frame outside torch and fxquant.
+
+    Returns ``("", 0, "")`` when every frame is torch's or ours.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        inside = name.startswith(_TORCH) or (name.startswith(_OWN) and not name.startswith(_OWN_USER_CODE))
+        if not inside and not name.startswith("<frozen"):
+            return name, frame.f_lineno, linecache.getline(name, frame.f_lineno).strip()
+        frame = frame.f_back  # type: ignore[assignment]
+    return "", 0, ""

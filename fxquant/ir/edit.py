@@ -1,0 +1,85 @@
+"""Small edits of graphs and module trees that passes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxquant.ir.meta import info, set_info
+
+# Module under which frozen tensors and kernels live, apart from the user's own modules.
+FROZEN = "quantized"
+
+
+def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """Copy a graph with names and infos; returns the copy and old node to new node."""
+    new, mapping = fx.Graph(), {}
+    for node in graph.nodes:
+        made = new.node_copy(node, lambda old: mapping[old])
+        set_info(made, info(node))
+        mapping[node] = made
+    return new, mapping
+
+
+def output_node(graph: fx.Graph) -> fx.Node:
+    """The output node."""
+    return next(node for node in reversed(graph.nodes) if node.op == "output")
+
+
+def set_tensor(root: nn.Module, path: str, tensor: Tensor) -> None:
+    """Register ``tensor`` as a buffer of ``root`` at a dotted path, making containers on the way."""
+    *prefix, name = path.split(".")
+    module = root
+    for part in prefix:
+        if part not in module._modules:
+            module.add_module(part, nn.Module())
+        module = module.get_submodule(part)
+    module.register_buffer(name, tensor)
+
+
+def get_tensor(root: nn.Module, path: str) -> Tensor:
+    """Fetch a tensor at a dotted path."""
+    found: Any = root
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert isinstance(found, Tensor), path
+    return found
+
+
+def holder_of(model: nn.Module) -> nn.Module:
+    """A plain module with the same children, parameters and buffers, to which more can be added."""
+    holder = nn.Module()
+    holder._modules.update(model._modules)
+    holder._parameters.update(model._parameters)
+    holder._buffers.update(model._buffers)
+    for key, value in vars(model).items():
+        if isinstance(value, Tensor) and key not in holder.__dict__:
+            holder.__dict__[key] = value
+    return holder
+
+
+def evaluate_constant(node: fx.Node, root: nn.Module) -> Tensor:
+    """Compute the value of a node that depends on parameters and buffers only, in float32 on the CPU."""
+    with torch.inference_mode(False), torch.no_grad():
+        value = _evaluate(node, root)
+    assert isinstance(value, Tensor), node.name
+    return value.detach()
+
+
+def _evaluate(argument: Any, root: nn.Module) -> Any:
+    if isinstance(argument, fx.Node):
+        if argument.op == "get_attr":
+            return get_tensor(root, str(argument.target))
+        args = [_evaluate(item, root) for item in argument.args]
+        kwargs = {key: _evaluate(item, root) for key, item in argument.kwargs.items()}
+        if argument.op == "call_method":
+            return getattr(args[0], str(argument.target))(*args[1:], **kwargs)
+        assert callable(argument.target)
+        return argument.target(*args, **kwargs)
+    if isinstance(argument, (tuple, list)):
+        return [_evaluate(item, root) for item in argument]
+    if isinstance(argument, slice):
+        return slice(*(_evaluate(part, root) for part in (argument.start, argument.stop, argument.step)))
+    return argument

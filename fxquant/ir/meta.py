@@ -1,0 +1,163 @@
+"""What fxquant knows about a graph node. The only module that touches ``node.meta``.
+
+Before: ``node.meta["..."]`` read and written by string key all over a code base.
+After: one dataclass, ``NodeInfo``, with typed fields, and two functions to reach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+_KEY = "fxquant"
+
+# Value of NodeInfo.op for nodes that must run in float, exactly as the user wrote them.
+ALIASED = "aliased"
+
+
+@dataclass(frozen=True)
+class TensorMeta:
+    """Static facts of one tensor value.
+
+    Attributes:
+        shape: sizes, one per dimension.
+        dtype: torch dtype.
+        device: device as text, ``"cpu"`` or ``"cuda:0"``.
+        stride: element strides, one per dimension.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: str
+    stride: tuple[int, ...]
+
+    @staticmethod
+    def of(tensor: Tensor) -> TensorMeta:
+        """Return the facts of ``tensor`` without keeping it alive."""
+        return TensorMeta(tuple(tensor.shape), tensor.dtype, str(tensor.device), tuple(tensor.stride()))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the dtype is a floating-point one."""
+        return self.dtype.is_floating_point
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where in the user's program a captured node came from.
+
+    Attributes:
+        spelling: how the user wrote the operation: ``torch.nn.functional.relu``, ``.view``, ``operator.add``.
+        module_path: dotted path of the innermost module whose forward ran, ``""`` for the root.
+        module_type: qualified class name of that module.
+        file: source file, line: its line number, code: the text of that line.
+    """
+
+    spelling: str = ""
+    module_path: str = ""
+    module_type: str = ""
+    file: str = ""
+    line: int = 0
+    code: str = ""
+
+    @property
+    def source(self) -> str:
+        """``file:line``, empty when unknown."""
+        return f"{self.file}:{self.line}" if self.file else ""
+
+    @property
+    def from_torch_module(self) -> bool:
+        """Whether the operation was made by a module of torch.nn rather than by the user's own code."""
+        return self.module_type.startswith("torch.nn.")
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """Everything fxquant attaches to a node.
+
+    Attributes:
+        op: name of the catalogue row, ``""`` when the catalogue does not know the operation.
+        value: ``TensorMeta``, a Python scalar, or a tuple/list/dict of those.
+        origin: where the node came from.
+        origins: names of the captured nodes this node stands for.
+        unit: name of the planned unit the node belongs to, ``""`` for none.
+        holds: name of the captured value that this node holds in integer form, ``""`` for none.
+        made_by: the pass that made the node.
+        mutates: names of the argument nodes whose tensors the operation changed in place.
+        storage: address of the value's storage while it was alive, 0 when it is no tensor.
+    """
+
+    op: str = ""
+    value: Any = None
+    origin: Origin = Origin()
+    origins: tuple[str, ...] = ()
+    unit: str = ""
+    holds: str = ""
+    made_by: str = "capture"
+    mutates: tuple[str, ...] = ()
+    storage: int = 0
+
+    @property
+    def tensor(self) -> TensorMeta | None:
+        """The value's meta when the value is a single tensor."""
+        return self.value if isinstance(self.value, TensorMeta) else None
+
+    @property
+    def is_float_tensor(self) -> bool:
+        """Whether the value is one floating-point tensor."""
+        return self.tensor is not None and self.tensor.is_float
+
+
+def info(node: fx.Node) -> NodeInfo:
+    """Return what is known of ``node``; a bare ``NodeInfo`` when nothing is."""
+    found = node.meta.get(_KEY)
+    return found if isinstance(found, NodeInfo) else NodeInfo()
+
+
+def set_info(node: fx.Node, new: NodeInfo) -> None:
+    """Attach ``new`` to ``node``."""
+    node.meta[_KEY] = new
+
+
+def update_info(node: fx.Node, **changes: Any) -> None:
+    """Replace some fields of the info of ``node``."""
+    set_info(node, replace(info(node), **changes))
+
+
+def describe_value(value: Any) -> Any:
+    """Map a real value to what may outlive it: tensors to ``TensorMeta``, containers elementwise."""
+    if isinstance(value, Tensor):
+        return TensorMeta.of(value)
+    if isinstance(value, torch.Size):
+        return tuple(value)
+    if isinstance(value, (tuple, list)):
+        return type_of_sequence(value)(describe_value(item) for item in value)
+    if isinstance(value, dict):
+        return {key: describe_value(item) for key, item in value.items()}
+    return value if isinstance(value, (int, float, bool, str, torch.dtype, type(None))) else repr(value)
+
+
+def type_of_sequence(value: tuple[Any, ...] | list[Any]) -> Callable[[Any], Any]:
+    """``list`` for lists, ``tuple`` for tuples and everything derived from them."""
+    return list if isinstance(value, list) else tuple
+
+
+def qualified_name(target: object) -> str:
+    """A stable readable name of a call target: ``torch.conv2d``, ``operator.add``, ``.view``."""
+    if isinstance(target, str):
+        return f".{target}"
+    module = getattr(target, "__module__", None) or "torch"
+    if module in ("_operator", "builtins"):
+        module = "operator" if module == "_operator" else "builtins"
+    if module.startswith("torch._C"):
+        module = "torch"
+    return f"{module}.{getattr(target, '__qualname__', getattr(target, '__name__', repr(target)))}"
+
+
+def qualified_type(kind: type) -> str:
+    """``module.QualName`` of a class."""
+    return f"{kind.__module__}.{kind.__qualname__}"

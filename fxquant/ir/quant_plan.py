@@ -1,0 +1,184 @@
+"""The plan as data: who is quantized, with which range, by which kernel, and why.
+
+Frozen dataclasses of plain Python values: a plan can be printed, compared, pickled and tested without
+running anything. Everything here is keyed by the names of the captured graph's nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """How one tensor is stored as integers.
+
+    Attributes:
+        dtype: ``torch.uint8`` or ``torch.int8``.
+        quant_min: smallest integer used, quant_max: largest.
+        axis: channel axis for per-channel parameters, None for per-tensor.
+    """
+
+    dtype: torch.dtype
+    quant_min: int
+    quant_max: int
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class FixedRange:
+    """A scale and zero point known before any data, such as 1/256 and 0 for sigmoid."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class RangeClass:
+    """Values that share one scale and zero point.
+
+    Attributes:
+        name: identifier, also the prefix of its buffers in a state_dict.
+        members: value names.
+        sources: the members at which the range is observed: those that produce new numbers.
+        spec: dtype and integer range.
+        configured_by: unit whose qconfig supplies the observer.
+        fixed: the parameters when they need no observation.
+        note: the policy applied on conflicting wishes, "" when there was none.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    sources: tuple[str, ...]
+    spec: TensorSpec
+    configured_by: str
+    fixed: FixedRange | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One activation operand of a unit.
+
+    Attributes:
+        operand: name in the op's signature.
+        source: value name.
+        range_class: the class whose integers are read, "" when the operand is read as float.
+    """
+
+    operand: str
+    source: str
+    range_class: str = ""
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """The kernel that runs a unit.
+
+    Attributes:
+        convention: how the backend calls it, for example ``conv`` or ``same_function``.
+        function: qualified name of the function, for example ``quantized.conv2d``.
+        engine: the quantized engine it is packed for, "" when that does not matter.
+        weight_limit: what the kernel's accumulation demands of int8 weights: ``none``, ``channels``,
+            ``taps_then_channels`` (pair limits) or ``half`` (all weights in -63..63).
+    """
+
+    convention: str
+    function: str
+    engine: str = ""
+    weight_limit: str = "none"
+
+    def __str__(self) -> str:
+        limit = {"none": "", "half": ", weights within ±63"}.get(self.weight_limit, ", weight pairs within ±128")
+        return self.function + (f" [{self.engine}{limit}]" if self.engine else "")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Nodes that run as one.
+
+    Attributes:
+        name: the node whose value the unit produces.
+        op: catalogue name of the anchor.
+        anchor: the node that computes.
+        nodes: all members in execution order.
+        roles: (role, node name) of members with a special part: batch_norm, clip, pad.
+        outcome: ``int8``, ``step``, ``float`` or ``free``.
+        inputs: activation operands.
+        output: range class of the output, "" when it is float.
+        kernel: None for float operations.
+        reason: why this outcome.
+        config: the configuration entry that decided, such as ``set_global``.
+        macs: multiply-accumulates on the example inputs.
+    """
+
+    name: str
+    op: str
+    anchor: str
+    nodes: tuple[str, ...]
+    roles: tuple[tuple[str, str], ...] = ()
+    outcome: str = "float"
+    inputs: tuple[Edge, ...] = ()
+    output: str = ""
+    kernel: KernelChoice | None = None
+    reason: str = ""
+    config: str = ""
+    macs: int = 0
+
+    def role(self, name: str) -> str | None:
+        """Node name that plays ``name``, or None."""
+        return dict(self.roles).get(name)
+
+
+@dataclass(frozen=True)
+class FusionRecord:
+    """What a fusion rule did or refused.
+
+    Attributes:
+        rule: name of the rule.
+        nodes: captured node names it looked at.
+        reason: "" when it fired, else why not.
+    """
+
+    rule: str
+    nodes: tuple[str, ...]
+    reason: str = ""
+
+    @property
+    def fired(self) -> bool:
+        """Whether the rule was applied."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class QuantPlan:
+    """The whole plan.
+
+    Attributes:
+        backend: name of the backend, engine: its engine.
+        units: in execution order.
+        classes: range classes by first use.
+        fusions: fusion decisions, fired and refused.
+        notes: things the user may want to know, one sentence each.
+    """
+
+    backend: str
+    engine: str
+    units: tuple[Unit, ...] = ()
+    classes: tuple[RangeClass, ...] = ()
+    fusions: tuple[FusionRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+    _unit_by_node: dict[str, Unit] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._unit_by_node.update({node: unit for unit in self.units for node in unit.nodes})
+
+    def unit_of(self, node: str) -> Unit:
+        """The unit that node ``node`` belongs to."""
+        return self._unit_by_node[node]
+
+    def range_class(self, name: str) -> RangeClass:
+        """The range class called ``name``."""
+        return next(item for item in self.classes if item.name == name)

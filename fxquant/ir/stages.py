@@ -1,0 +1,154 @@
+"""One type per stage of the flow. All are ``fx.GraphModule``s that survive copying and files.
+
+fx pickles a GraphModule as source text and traces it again on loading, which drops everything known about
+its nodes. Here the graph itself is stored, as plain records (``ir/records.py``).
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import fx, nn
+
+from fxquant.errors import FxquantError
+from fxquant.ir import records
+from fxquant.ir.quant_plan import QuantPlan
+
+
+@dataclass(frozen=True)
+class StageState:
+    """What every stage carries besides its graph.
+
+    Attributes:
+        captured: records of the captured graph, the common ancestor that explanations and diffs refer to.
+        guards: what capture assumed.
+        plan: the plan, once there is one.
+        preserved: names of user attributes kept on the module.
+        float_dtype: dtype of the user's model when it was not float32, else None.
+        module_paths: module paths of the user's model, which configurations speak of.
+        key_origins: state_dict key to the user's keys it was made from, after freeze.
+    """
+
+    captured: tuple[records.NodeRecord, ...] = ()
+    guards: tuple[Any, ...] = ()
+    plan: QuantPlan | None = None
+    preserved: tuple[str, ...] = ()
+    float_dtype: torch.dtype | None = None
+    module_paths: tuple[str, ...] = ()
+    key_origins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class StageModule(fx.GraphModule):
+    """Base of the stages.
+
+    Attributes:
+        state: what is known besides the graph.
+    """
+
+    stage: ClassVar[str] = ""
+    state: StageState
+
+    def __init__(
+        self, root: nn.Module | dict[str, Any], graph: fx.Graph, class_name: str = "GraphModule", *, state: Any = None
+    ) -> None:
+        super().__init__(root, graph, class_name)
+        self.state = state or StageState()
+        for name in self.state.preserved:
+            if not hasattr(self, name) and hasattr(root, name):
+                setattr(self, name, getattr(root, name))
+
+    @property
+    def plan(self) -> QuantPlan:
+        """The plan of this model.
+
+        Raises:
+            FxquantError: the model was only captured.
+        """
+        if self.state.plan is None:
+            raise FxquantError("this model has no quantization plan", remedy="pass it through prepare_fx first")
+        return self.state.plan
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        body = {key: value for key, value in self.__dict__.items() if key not in _REBUILT}
+        return _rebuild, (_stage_class(self), body, records.from_graph(self.graph), type(self).__name__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StageModule:
+        make, (kind, body, nodes, name) = self.__reduce__()
+        result: StageModule = make(kind, copy.deepcopy(body, memo), copy.deepcopy(nodes, memo), name)
+        memo[id(self)] = result
+        return result
+
+    def __copy__(self) -> StageModule:
+        return self.__deepcopy__({})
+
+
+_REBUILT = frozenset(("_graph", "_code", "_lineno_map", "_prologue_start", "_co_fields"))
+
+
+def _stage_class(module: StageModule) -> type[StageModule]:
+    """The class as written: fx gives every instance a subclass of its own."""
+    return next(kind for kind in type(module).__mro__ if "stage" in vars(kind))
+
+
+def _rebuild(
+    kind: type[StageModule], body: dict[str, Any], nodes: tuple[records.NodeRecord, ...], name: str
+) -> StageModule:
+    root = nn.Module()
+    root.__dict__.update(body)
+    result = kind(root, records.to_graph(nodes), name, state=body["state"])
+    for key, value in body.items():
+        if key not in ("_modules", "_parameters", "_buffers"):
+            result.__dict__[key] = value
+    for key, child in root._modules.items():  # modules that no node refers to, kept for the user
+        if key not in result._modules:
+            result._modules[key] = child
+    return result
+
+
+class CapturedModel(StageModule):
+    """The float model as a canonical graph."""
+
+    stage = "captured"
+
+
+class FusedModel(StageModule):
+    """The float model with batch norms folded and clips recorded, by ``fuse_fx``."""
+
+    stage = "fused"
+
+
+class ObservedModel(StageModule):
+    """The float model with observers; run calibration data through it."""
+
+    stage = "observed"
+
+
+class ReferenceModel(StageModule):
+    """Explicit quantize and dequantize on plain integers; any device; the oracle."""
+
+    stage = "reference"
+
+
+class QuantizedModel(StageModule):
+    """Backend kernels on the CPU."""
+
+    stage = "quantized"
+
+    def _apply(self, fn: Any, recurse: bool = True) -> QuantizedModel:
+        """Moving or casting a lowered model is refused: its kernels exist for this CPU only."""
+        probe = torch.zeros(1)
+        moved = fn(probe)
+        if moved.device != probe.device or moved.dtype != probe.dtype:
+            raise FxquantError(
+                f"a quantized model cannot become {moved.dtype} on {moved.device}: its int8 kernels run on the CPU",
+                remedy="use convert_to_reference_fx for other devices, or convert a model of the dtype you want",
+            )
+        return self
+
+
+def with_state(model: StageModule, **changes: Any) -> StageState:
+    """The state of ``model`` with some fields replaced."""
+    return replace(model.state, **changes)

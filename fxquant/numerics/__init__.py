@@ -1,0 +1,28 @@
+"""The arithmetic of quantization on plain tensors: nothing here knows of graphs, modules or backends."""
+
+from fxquant.numerics.affine import dequantize, fake_quantize, quantize
+from fxquant.numerics.batch_norm import fold_batch_norm
+from fxquant.numerics.bias import weight_error_bias
+from fxquant.numerics.histogram import add_to_histogram, search_range
+from fxquant.numerics.pair_limit import PAIR_LIMIT, PairOrder, limit_pairs, max_pair_sum, pairs_along
+from fxquant.numerics.qparams import FLOAT32_EPS, choose_float_qparams, choose_qparams
+from fxquant.numerics.sqnr import sqnr_db
+
+__all__ = [
+    "FLOAT32_EPS",
+    "PAIR_LIMIT",
+    "PairOrder",
+    "add_to_histogram",
+    "choose_float_qparams",
+    "choose_qparams",
+    "dequantize",
+    "fake_quantize",
+    "fold_batch_norm",
+    "limit_pairs",
+    "max_pair_sum",
+    "pairs_along",
+    "quantize",
+    "search_range",
+    "sqnr_db",
+    "weight_error_bias",
+]

@@ -1,0 +1,157 @@
+"""Weights whose neighbouring pairs cannot overflow an int16 accumulator.
+
+CPUs without VNNI multiply uint8 by int8 and add two neighbouring products in int16, which saturates at 32767
+(``vpmaddubsw``). Activations reach 255, so the products of a pair stay inside when the positive weights of
+the pair sum to at most 128 and the negative ones to at least -128: ``255 * 128 = 32640``.
+
+Source: https://www.intel.com/content/www/us/en/docs/intrinsics-guide/index.html, ``_mm256_maddubs_epi16``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fxquant.errors import ConfigError
+
+PairOrder: TypeAlias = Literal["channels", "taps_then_channels"]
+
+PAIR_LIMIT = 128
+"""Largest sum of the same-signed weights of a pair: ``floor(32767 / 255)``."""
+
+_STRETCHES = tuple(1.0 + step / 20 for step in range(21))
+
+
+def pairs_along(weight: Tensor, order: PairOrder) -> Tensor:
+    """Arranges a weight as the pairs that a kernel adds in int16.
+
+    Args:
+        weight: [C_out, C_in/groups, *k], any dtype.
+        order: ``"channels"`` pairs input channels 2k and 2k+1 of one kernel tap, and an odd last channel
+            stands alone; ``"taps_then_channels"`` pairs along the flat list (taps, channels), where an odd
+            number of channels lets a pair straddle two taps.
+
+    Returns:
+        [C_out, pairs, 2], a copy or a view; members that stand alone have a zero beside them.
+
+    Raises:
+        ConfigError: ``order`` is neither of the two.
+    """
+    rows = weight.movedim(1, -1)
+    if order == "taps_then_channels":
+        rows = rows.reshape(weight.shape[0], -1)
+    elif order != "channels":
+        raise ConfigError(
+            f"unknown order of pairs {order!r}", remedy="use 'channels' or 'taps_then_channels'"
+        )
+    if rows.shape[-1] % 2:
+        rows = F.pad(rows, (0, 1))
+    return rows.reshape(weight.shape[0], -1, 2)
+
+
+def max_pair_sum(weight_int: Tensor, order: PairOrder) -> int:
+    """Largest sum of same-signed members of a pair, as an absolute value; safe up to ``PAIR_LIMIT``.
+
+    Args:
+        weight_int: [C_out, C_in/groups, *k] int8.
+        order: as in ``pairs_along``.
+    """
+    if weight_int.numel() == 0:
+        return 0
+    pairs = pairs_along(weight_int.to(torch.int32), order)
+    positive = pairs.clamp(min=0).sum(-1).max()
+    negative = pairs.clamp(max=0).sum(-1).min()
+    return max(int(positive), -int(negative))
+
+
+def limit_pairs(
+    weight: Tensor, scale: Tensor, quant_min: int, quant_max: int, order: PairOrder
+) -> tuple[Tensor, Tensor]:
+    """Quantizes a weight symmetrically so that no pair sums past ``PAIR_LIMIT``, at the least error found.
+
+    A channel none of whose pairs is past the limit keeps its scale and its integers. For the others, 21
+    scales from 1x to 2x of the given one are tried (at 2x no pair of a weight that the given scale covers is
+    past the limit); the pairs that are past it are moved to the nearest integers on it, so that a few of them
+    need not coarsen a whole channel; the scale with the smallest squared error wins.
+
+    Args:
+        weight: [C_out, C_in/groups, *k] float.
+        scale: [C_out] or one element, positive; the scale without a limit. The zero point is 0.
+        quant_min: smallest integer, at least -128.
+        quant_max: largest integer, at most 127.
+        order: as in ``pairs_along``.
+
+    Returns:
+        ``(scale, weight_int)``: float32 of ``scale``'s shape and nowhere below it, and int8 of ``weight``'s
+        shape in quant_min..quant_max.
+    """
+    pairs = pairs_along(weight.detach().to(torch.float32), order)
+    base = scale.detach().to(torch.float32).reshape(-1)
+    offending = _past_limit(_round(pairs, base, quant_min, quant_max)[1]).any(1)
+    if base.numel() == 1:
+        offending = offending.any().expand(offending.shape)
+    stretched = base
+    if bool(offending.any()):
+        chosen = offending if base.numel() > 1 else slice(None)
+        stretched = base.clone()
+        stretched[chosen] *= _best_stretch(pairs[offending], base[chosen], quant_min, quant_max)
+    levels, integers = _round(pairs, stretched, quant_min, quant_max)
+    _project(levels, integers, quant_min, quant_max)
+    return stretched.reshape(scale.shape), _from_pairs(integers.to(torch.int8), weight.shape, order)
+
+
+def _best_stretch(pairs: Tensor, base: Tensor, quant_min: int, quant_max: int) -> Tensor:
+    """Factor with the smallest squared error: [C] for pairs [C, P, 2] and base [C], [1] for a base of [1]."""
+    best = torch.ones_like(base)
+    least = torch.full_like(base, torch.inf)
+    for stretch in _STRETCHES:
+        scale = base * stretch
+        levels, integers = _round(pairs, scale, quant_min, quant_max)
+        _project(levels, integers, quant_min, quant_max)
+        error = integers.mul_(scale.reshape(-1, 1, 1)).sub_(pairs).square_().flatten(1).sum(1)
+        error = error if base.numel() > 1 else error.sum(0, keepdim=True)
+        better = error < least
+        best = torch.where(better, stretch, best)
+        least = torch.where(better, error, least)
+    return best
+
+
+def _round(pairs: Tensor, scale: Tensor, quant_min: int, quant_max: int) -> tuple[Tensor, Tensor]:
+    """``(pairs / scale, the same as integers in range)``, both float32 [C, P, 2]."""
+    levels = pairs * (1.0 / scale).reshape(-1, 1, 1)
+    return levels, levels.round().clamp_(quant_min, quant_max)
+
+
+def _past_limit(integers: Tensor) -> Tensor:
+    """[C, P] bool. No member is past ±128, so members of opposite signs are inside, and so is their sum."""
+    return (integers[..., 0] + integers[..., 1]).abs() > PAIR_LIMIT
+
+
+def _project(levels: Tensor, integers: Tensor, quant_min: int, quant_max: int) -> None:
+    """Moves, in place, the pairs past the limit to the integers on it that are nearest to ``levels``.
+
+    On the line ``|a| + |b| = 128`` the nearest point to (u, v) is ``a = (u - v + 128) / 2``: both members
+    shrink by the same amount.
+    """
+    channel, pair = _past_limit(integers).nonzero(as_tuple=True)
+    if channel.numel() == 0:
+        return
+    sign = integers[channel, pair, 0].sign()
+    first, second = (levels[channel, pair] * sign[:, None]).unbind(1)
+    reach = torch.where(sign > 0, quant_max, -quant_min)
+    moved = ((first - second + PAIR_LIMIT) / 2).round()
+    moved = torch.minimum(torch.maximum(moved, PAIR_LIMIT - reach), reach)
+    integers[channel, pair] = torch.stack((moved, PAIR_LIMIT - moved), 1) * sign[:, None]
+
+
+def _from_pairs(pairs: Tensor, shape: torch.Size, order: PairOrder) -> Tensor:
+    """Undoes ``pairs_along``: [C_out, pairs, 2] to ``shape``."""
+    channels, taps = shape[1], shape[2:]
+    if order == "channels":
+        rows = pairs.reshape(shape[0], *taps, channels + channels % 2)[..., :channels]
+    else:
+        rows = pairs.reshape(shape[0], -1)[:, : channels * taps.numel()].reshape(shape[0], *taps, channels)
+    return rows.movedim(-1, 1).contiguous()

@@ -1,0 +1,108 @@
+"""The modules that an observed model calls: they add what an observer does not know, names and counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.errors import CalibrationError
+from fxquant.observers.base import ObserverBase
+
+
+class AttachedObserver(nn.Module):
+    """Runs one observer at the places where a range is observed.
+
+    Args:
+        observer: an observer of fxquant or torch.ao.
+
+    Attributes:
+        batches: number of batches seen, by place.
+    """
+
+    def __init__(self, observer: nn.Module) -> None:
+        super().__init__()
+        self.observer = observer
+        self.batches: dict[str, int] = {}
+
+    def forward(self, x: Tensor, node: str, module_path: str = "", source: str = "") -> Tensor:
+        """Observe ``x`` (any shape, floating) and return it as it is.
+
+        Raises:
+            CalibrationError: ``x`` holds NaN or infinity; names the node and the batch, counted from 0.
+        """
+        batch = self.batches.get(node, 0)
+        self.batches[node] = batch + 1
+        try:
+            self._observe(x)
+        except CalibrationError as error:
+            raise CalibrationError(
+                f"{error.message}, at node {node!r} in calibration batch {batch}",
+                op=node,
+                module_path=module_path,
+                source=source,
+                remedy=error.remedy,
+            ) from None
+        return x
+
+    def _observe(self, x: Tensor) -> None:
+        if isinstance(self.observer, ObserverBase):
+            self.observer(x)
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            if x.numel() and not bool(torch.isfinite(x).all()):
+                raise CalibrationError(
+                    "NaN or infinity", remedy="look for values that are not finite in the data"
+                )
+            self.observer(x.detach())
+
+
+class InputMean(nn.Module):
+    """Mean of an activation per input channel, for bias correction.
+
+    Args:
+        channel_axis: axis of the channels, negative: ``-1`` for linear, ``-(rank + 1)`` for convolutions.
+
+    Attributes:
+        total: float64 [C], sum over everything but channels; empty before data.
+        count: int64 [], how many values each sum holds.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, channel_axis: int) -> None:
+        super().__init__()
+        self.channel_axis = channel_axis
+        with torch.inference_mode(False):
+            self.register_buffer("total", torch.zeros(0, dtype=torch.float64))
+            self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> None:
+        """Add ``x``, [..., C, ...] floating."""
+        if x.numel() == 0:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            axis = self.channel_axis % x.dim()
+            others = [dim for dim in range(x.dim()) if dim != axis]
+            size = x.shape[axis]
+            total = x.detach().sum(others).to(torch.float64) if others else x.detach().to(torch.float64)
+            self.total = total + (self.total if self.total.numel() else 0.0)
+            self.count = self.count + x.numel() // size
+
+    @property
+    def mean(self) -> Tensor | None:
+        """float32 [C], None before data."""
+        return (self.total / self.count).to(torch.float32) if self.total.numel() else None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> InputMean:
+        device = fn(torch.zeros(1, device=self.total.device)).device
+        self.total, self.count = self.total.to(device), self.count.to(device)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}total")
+        if isinstance(saved, Tensor):
+            self.total = torch.zeros(saved.shape, dtype=torch.float64)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,140 @@
+"""Arithmetic of tensors with tensors, scalars and constants of the model."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+
+from fxquant.ops.opdef import Example, FloatOnly, Kernel, OpDef, Requantize
+
+_PAIR = (Example(((2, 3, 6, 6), (2, 3, 6, 6))), Example(((2, 3, 6, 6), (1, 3, 1, 1))))
+_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch."
+
+ADD = OpDef(
+    name="add",
+    target=torch.add,
+    signature="input, other, *, alpha=1",
+    functions=(operator.add, operator.iadd),
+    methods=("add", "add_", "__add__", "__radd__", "__iadd__"),
+    activations=("input", "other"),
+    output=Requantize(),
+    kernels={"native": Kernel("binary", "quantized.add")},
+    examples=_PAIR,
+    source=_DOCS + "add.html",
+)
+
+SUB = OpDef(
+    name="sub",
+    target=torch.sub,
+    signature="input, other, *, alpha=1",
+    functions=(operator.sub, operator.isub, torch.subtract),
+    methods=("sub", "sub_", "subtract", "subtract_", "__sub__", "__isub__"),
+    activations=("input", "other"),
+    output=Requantize(),
+    kernels={"native": Kernel("binary", "quantized.sub")},
+    examples=_PAIR,
+    source=_DOCS + "sub.html",
+)
+
+MUL = OpDef(
+    name="mul",
+    target=torch.mul,
+    signature="input, other",
+    functions=(operator.mul, operator.imul, torch.multiply),
+    methods=("mul", "mul_", "multiply", "multiply_", "__mul__", "__rmul__", "__imul__"),
+    activations=("input", "other"),
+    output=Requantize(),
+    kernels={"native": Kernel("binary", "quantized.mul")},
+    examples=_PAIR,
+    source=_DOCS + "mul.html",
+)
+
+DIV = OpDef(
+    name="div",
+    target=torch.div,
+    signature="input, other, *, rounding_mode=None",
+    functions=(operator.truediv, operator.itruediv, torch.divide, torch.true_divide),
+    methods=("div", "div_", "divide", "divide_", "true_divide", "__truediv__", "__itruediv__"),
+    activations=("input", "other"),
+    output=FloatOnly(),
+    examples=(),
+    source=_DOCS + "div.html",
+)
+
+
+def _float_binary(name: str, *functions: object) -> OpDef:
+    return OpDef(
+        name=name,
+        target=getattr(torch, name),
+        signature="input, other",
+        functions=functions,  # type: ignore[arg-type]
+        methods=(name, f"{name}_"),
+        activations=("input", "other"),
+        source=f"{_DOCS}{name}.html",
+    )
+
+
+def _float_unary(name: str, *functions: object) -> OpDef:
+    return OpDef(
+        name=name,
+        target=getattr(torch, name),
+        signature="input",
+        functions=functions,  # type: ignore[arg-type]
+        methods=(name, f"{name}_"),
+        source=f"{_DOCS}{name}.html",
+    )
+
+
+FLOAT_BINARY = (
+    _float_binary("maximum"),
+    _float_binary("minimum"),
+    OpDef(
+        name="matmul",
+        target=torch.matmul,
+        signature="input, other",
+        functions=(operator.matmul, torch.bmm, torch.mm),
+        methods=("matmul", "bmm", "mm", "__matmul__"),
+        activations=("input", "other"),
+        macs=lambda other, output: _product(output) * (other[-2] if len(other) > 1 else other[-1]),
+        output=FloatOnly(),
+        source=_DOCS + "matmul.html",
+    ),
+    OpDef(
+        name="pow",
+        target=torch.pow,
+        signature="input, exponent",
+        functions=(operator.pow,),
+        methods=("pow", "pow_", "__pow__"),
+        source=_DOCS + "pow.html",
+    ),
+)
+
+FLOAT_UNARY = (
+    _float_unary("abs", operator.abs),
+    _float_unary("sqrt"),
+    _float_unary("rsqrt"),
+    _float_unary("exp"),
+    _float_unary("log"),
+    _float_unary("square"),
+)
+
+RSUB = OpDef(
+    name="rsub",
+    target=torch.rsub,
+    signature="input, other, *, alpha=1",
+    methods=("__rsub__",),
+    activations=("input", "other"),
+    output=FloatOnly(),
+    source=_DOCS + "sub.html",
+)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    out = 1
+    for size in shape:
+        out *= size
+    return out
+
+
+ROWS = (ADD, SUB, MUL, DIV, RSUB, *FLOAT_BINARY, *FLOAT_UNARY)

@@ -1,0 +1,79 @@
+"""Finding rows: by how the user wrote an operation, or by name.
+
+The rows are read from the family modules listed here; nothing registers itself on import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from torch import fx, nn
+
+from fxquant.ops import activation, arithmetic, conv, norm, pooling, shape
+from fxquant.ops.opdef import Bound, OpDef
+
+FAMILIES = {
+    "Convolution and linear": conv,
+    "Activation": activation,
+    "Arithmetic": arithmetic,
+    "Pooling": pooling,
+    "Normalisation": norm,
+    "Shape and data movement": shape,
+}
+
+
+def all_rows() -> tuple[OpDef, ...]:
+    """Every row of the catalogue, by family."""
+    return tuple(row for family in FAMILIES.values() for row in family.ROWS)
+
+
+@cache
+def _tables() -> tuple[dict[str, OpDef], dict[Any, OpDef], dict[str, OpDef], dict[type, OpDef]]:
+    names: dict[str, OpDef] = {}
+    functions: dict[Any, OpDef] = {}
+    methods: dict[str, OpDef] = {}
+    modules: dict[type, OpDef] = {}
+    for row in all_rows():
+        assert row.name not in names, f"two rows are called {row.name}"
+        names[row.name] = row
+        functions.update(dict.fromkeys(row.functions, row))
+        if not isinstance(row.target, str):
+            functions[row.target] = row
+        methods.update(dict.fromkeys(row.methods, row))
+        modules.update(dict.fromkeys(row.modules, row))
+    return names, functions, methods, modules
+
+
+def by_name(name: str) -> OpDef | None:
+    """The row called ``name``."""
+    return _tables()[0].get(name)
+
+
+def by_function(function: Callable[..., Any]) -> OpDef | None:
+    """The row that ``function`` is a spelling of."""
+    try:
+        return _tables()[1].get(function)
+    except TypeError:  # unhashable callable
+        return None
+
+
+def by_method(name: str) -> OpDef | None:
+    """The row that tensor method ``name`` is a spelling of."""
+    return _tables()[2].get(name)
+
+
+def by_module(kind: type[nn.Module]) -> OpDef | None:
+    """The row whose modules stay modules in a captured graph, subclasses included."""
+    for base in kind.__mro__:
+        if base in _tables()[3]:
+            return _tables()[3][base]
+    return None
+
+
+def arguments(node: fx.Node, row: OpDef) -> Bound:
+    """Arguments of a canonical node by name; a leaf module's only argument is its input."""
+    if node.op == "call_module":
+        return {"input": node.args[0]}
+    return row.bind(node.args, node.kwargs)

@@ -1,0 +1,69 @@
+"""Rewrite every call that the catalogue knows into its one canonical spelling.
+
+Before::
+
+    %relu  = call_module[nn.ReLU]      %add = call_function[operator.add](x, y)     %v = x.flatten(1)
+
+After::
+
+    %relu  = call_function[F.relu](x)  %add = call_function[torch.add](x, y)        %v = torch.flatten(x, start_dim=1)
+
+Arguments are bound to the row's signature; required ones become positional, others keywords.
+In-place spellings become the functional form; ``replace_in_place`` redirects the later uses.
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+from fxquant.ir.meta import info, update_info
+from fxquant.ops import catalogue
+from fxquant.ops.opdef import OpDef
+
+
+def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
+    """Canonicalize ``graph`` in place.
+
+    Args:
+        graph: a captured graph.
+        modules: class of each module that a ``call_module`` node refers to, by path.
+    """
+    for node in graph.nodes:
+        row = _row_of(node, modules)
+        if row is None:
+            continue
+        if node.op == "call_module":
+            if len(node.args) == 1 and not node.kwargs:
+                update_info(node, op=row.name)
+            continue
+        try:
+            bound = row.bind(node.args, node.kwargs)
+        except TypeError:
+            continue  # a call the row does not describe stays as written, and float
+        if "inplace" in bound:
+            bound["inplace"] = False
+        node.op = "call_method" if isinstance(row.target, str) else "call_function"
+        node.target = row.target
+        node.args, node.kwargs = row.unbind(bound)
+        update_info(node, op=row.name)
+
+
+def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
+    if node.op == "call_function":
+        row = catalogue.by_function(node.target)
+    elif node.op == "call_method":
+        row = catalogue.by_method(str(node.target))
+    elif node.op == "call_module":
+        row = catalogue.by_module(modules[str(node.target)])
+    else:
+        return None
+    if row is not None and not _is_tensor_call(node):
+        return None
+    return row
+
+
+def _is_tensor_call(node: fx.Node) -> bool:
+    """Python arithmetic on sizes uses the same operators; those calls are none of the catalogue's."""
+    arguments = [*node.args, *node.kwargs.values()]
+    flat = [item for value in arguments for item in (value if isinstance(value, (tuple, list)) else (value,))]
+    return any(isinstance(item, fx.Node) and info(item).tensor is not None for item in flat)

@@ -1,0 +1,89 @@
+"""Put observers where the plan says that ranges are observed.
+
+Before::
+
+    %conv1 = conv2d(%x, %w);  %relu = relu(%conv1)
+
+After::
+
+    %conv1 = conv2d(%x, %w);  %relu = relu(%conv1);  %relu_observer = activation_observers.relu(%relu, ...)
+
+Observers return their input, so the observed model computes what the float model computes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx, nn
+
+from fxquant.fusion.rule import CONVOLUTIONS, WEIGHTED
+from fxquant.ir.edit import copy_graph, holder_of
+from fxquant.ir.meta import NodeInfo, info, set_info
+from fxquant.ir.quant_plan import QuantPlan, Unit
+from fxquant.ir.stages import CapturedModel, ObservedModel, with_state
+from fxquant.observers.attached import AttachedObserver, InputMean
+
+MADE_BY = "insert_observers"
+
+
+def insert_observers(captured: CapturedModel, plan: QuantPlan, qconfigs: dict[str, Any]) -> ObservedModel:
+    """Build the observed model.
+
+    Args:
+        captured: the float model; shares its parameters with the result.
+        plan: its plan.
+        qconfigs: QConfig of each unit by name.
+
+    Returns:
+        A model with children ``activation_observers``, ``weight_observers`` and ``input_means``.
+    """
+    graph, mapping = copy_graph(captured.graph)
+    by_name = {node.name: node for node in mapping.values()}
+    root = holder_of(captured)
+    activation, means, weights = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+    for item in plan.classes:
+        if item.fixed is None:
+            activation[item.name] = AttachedObserver(qconfigs[item.configured_by].activation())
+            for source in item.sources:
+                _observe(graph, by_name[source], f"activation_observers.{item.name}")
+    for unit in plan.units:
+        if unit.op in WEIGHTED and unit.output:
+            weights[unit.name] = qconfigs[unit.name].weight()
+            means[unit.name] = InputMean(_channel_axis(unit))
+            _record_mean(graph, by_name[unit.inputs[0].source], unit)
+    for name, children in (("activation_observers", activation), ("input_means", means), ("weight_observers", weights)):
+        root.add_module(name, children)
+    observed = ObservedModel(root, graph, "ObservedModel", state=with_state(captured, plan=plan))
+    observed.add_module("weight_observers", weights)
+    return observed
+
+
+def _channel_axis(unit: Unit) -> int:
+    return -1 - int(unit.op[4]) if unit.op in CONVOLUTIONS else -1
+
+
+def _observe(graph: fx.Graph, node: fx.Node, path: str) -> None:
+    origin = info(node).origin
+    with graph.inserting_after(node):
+        made = graph.create_node(
+            "call_module", path, (node, node.name, origin.module_path, origin.source), {}, f"{node.name}_observer"
+        )
+    set_info(made, NodeInfo(origin=origin, origins=info(node).origins, made_by=MADE_BY))
+
+
+def _record_mean(graph: fx.Graph, source: fx.Node, unit: Unit) -> None:
+    with graph.inserting_after(source):
+        made = graph.create_node(
+            "call_module", f"input_means.{unit.name}", (source,), {}, f"{unit.name}_input_mean"
+        )
+    set_info(made, NodeInfo(origin=info(source).origin, origins=info(source).origins, made_by=MADE_BY))
+
+
+def remove_observers(observed: ObservedModel) -> fx.Graph:
+    """The captured graph again: a copy of the observed one without what ``insert_observers`` made."""
+    graph, _ = copy_graph(observed.graph)
+    for node in list(graph.nodes):
+        if info(node).made_by == MADE_BY:
+            graph.erase_node(node)
+    return graph

@@ -1,0 +1,66 @@
+"""What the planner asks of a backend. It reads constraints; it never runs a kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import fx
+
+from fxquant.ir.meta import TensorMeta
+from fxquant.ir.quant_plan import KernelChoice, TensorSpec
+from fxquant.ops.opdef import Bound, OpDef
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator call, as a backend sees it.
+
+    Attributes:
+        row: the catalogue row.
+        bound: arguments by name; nodes where they are computed.
+        output: facts of the result, None when it is no single tensor.
+        weight: facts of the weight, None for ops without.
+        constants: names of nodes that are constants of the model.
+        pad: amounts of a folded ``F.pad``, empty when there is none.
+    """
+
+    row: OpDef
+    bound: Bound
+    output: TensorMeta | None
+    weight: TensorMeta | None
+    constants: frozenset[str]
+    pad: tuple[int, ...] = ()
+
+    def is_constant(self, value: object) -> bool:
+        """Whether an argument is a number or a constant of the model."""
+        if isinstance(value, fx.Node):
+            return value.name in self.constants
+        return isinstance(value, (int, float))
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a backend has no kernel for a call."""
+
+    reason: str
+
+
+class Backend(Protocol):
+    """A family of kernels.
+
+    Attributes:
+        name: ``native``.
+        engine: the engine weights are packed for.
+    """
+
+    name: str
+    engine: str
+
+    def kernel_for(self, call: Call) -> KernelChoice | Refusal:
+        """Choose the kernel for a call, with what it demands of the weights."""
+        ...
+
+    def refuses_spec(self, spec: TensorSpec) -> str:
+        """Why activations of this kind cannot be stored, "" when they can."""
+        ...
