@@ -62,17 +62,13 @@ def print_networks(figures: dict[str, dict[str, float]]) -> None:
 def print_digits(figures: dict[str, float]) -> None:
     """Print the accuracies of the digits network and what each side loses."""
     baseline = figures["float"]
-    rows = [
-        [name, f"{100 * value:.2f} %", f"{100 * (baseline - value):+.2f}"] for name, value in figures.items()
-    ]
+    rows = [[name, f"{100 * value:.2f} %", f"{100 * (baseline - value):+.2f}"] for name, value in figures.items()]
     print_table("Handwritten digits, labelled", ["side", "accuracy", "loss in points"], rows)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
     parser.add_argument("--sides", nargs="+", default=[RIVAL.name, OURS.name])
     parser.add_argument("--no-digits", action="store_true", help="leave the digits network out")

@@ -129,9 +129,7 @@ def total_ratio(timings: list[Timing], case: tuple[str, str], depth: int) -> flo
 def linearity(timings: list[Timing], case: tuple[str, str], side: str) -> float | None:
     """prepare+convert seconds per block at the largest depth over those at the smallest; 1 is linear."""
     per_block = {
-        entry.depth: entry.total_s / entry.depth
-        for entry in timings
-        if (entry.case, entry.side) == (case, side)
+        entry.depth: entry.total_s / entry.depth for entry in timings if (entry.case, entry.side) == (case, side)
     }
     if len(per_block) < 2:
         return None
@@ -168,16 +166,12 @@ def print_tables(timings: list[Timing]) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--depths", nargs="+", type=int, default=[25, 50, 100, 200])
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--calibrations", nargs="+", choices=CALIBRATIONS, default=list(CALIBRATIONS))
     parser.add_argument("--sides", nargs="+", default=[TorchAo().name, Fxquant().name])
-    parser.add_argument(
-        "--ao-max-depth", type=int, default=50, help="torch.ao takes minutes beyond (default: 50)"
-    )
+    parser.add_argument("--ao-max-depth", type=int, default=50, help="torch.ao takes minutes beyond (default: 50)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="PATH")
     return parser.parse_args()

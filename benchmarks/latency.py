@@ -128,13 +128,9 @@ def print_figures(figures: Mapping[str, Mapping[str, float | str | None]], title
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
-    parser.add_argument(
-        "--sides", nargs="+", default=[], help="such as 'torch.ao x86' fxquant (default: all)"
-    )
+    parser.add_argument("--sides", nargs="+", default=[], help="such as 'torch.ao x86' fxquant (default: all)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=25)

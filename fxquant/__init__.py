@@ -2,6 +2,8 @@
 
 from fxquant.api import convert_fx, convert_to_reference_fx, fuse_fx, prepare_fx, quantize
 from fxquant.errors import FxquantError
+from fxquant.inspect.explain import Explanation, explain
+from fxquant.inspect.graph_diff import GraphDiff, graph_diff
 from fxquant.observers import (
     FixedQParamsObserver,
     HistogramObserver,
@@ -23,9 +25,11 @@ from fxquant.qconfig import (
 
 __all__ = [
     "ConvertCustomConfig",
+    "Explanation",
     "FixedQParamsObserver",
     "FuseCustomConfig",
     "FxquantError",
+    "GraphDiff",
     "HistogramObserver",
     "MinMaxObserver",
     "MovingAverageMinMaxObserver",
@@ -37,9 +41,11 @@ __all__ = [
     "QConfigMapping",
     "convert_fx",
     "convert_to_reference_fx",
+    "explain",
     "fuse_fx",
     "get_default_qconfig",
     "get_default_qconfig_mapping",
+    "graph_diff",
     "prepare_fx",
     "quantize",
 ]

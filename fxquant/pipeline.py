@@ -1,6 +1,6 @@
 """The whole flow, one function a stage, each a few readable lines over passes.
 
-    capture ──▶ plan ──▶ observe ──▶ freeze ──▶ lower
+capture ──▶ plan ──▶ observe ──▶ freeze ──▶ lower
 """
 
 from __future__ import annotations

@@ -177,7 +177,9 @@ class _Builder:
         for key, tensor in (("", integers), ("_scale", qparams.scale), ("_zero_point", qparams.zero_point)):
             set_tensor(self.root, f"{FROZEN}.{unit.name}.{operand}{key}", tensor)
             nodes.append(self._attribute(f"{FROZEN}.{unit.name}.{operand}{key}"))
-        made = self.graph.create_node("call_function", dequantize, tuple(nodes), {}, f"{unit.name}_{operand}_dequantize")
+        made = self.graph.create_node(
+            "call_function", dequantize, tuple(nodes), {}, f"{unit.name}_{operand}_dequantize"
+        )
         set_info(made, NodeInfo(unit=unit.name, made_by=MADE_BY))
         return made
 
@@ -238,5 +240,3 @@ def _replace_operands(made: fx.Node, node: fx.Node, replaced: dict[str, Any]) ->
     row = catalogue.by_name(info(node).op)
     assert row is not None
     made.args, made.kwargs = row.unbind({**row.bind(made.args, made.kwargs), **replaced})
-
-

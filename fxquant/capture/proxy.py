@@ -21,12 +21,40 @@ if TYPE_CHECKING:
 
 # Attributes that are facts of the example: answered at once and recorded, never traced.
 _STATIC_ATTRIBUTES = frozenset(
-    "dtype device layout ndim is_cuda is_cpu is_sparse is_quantized is_meta is_mps is_mkldnn is_xpu "
-    "requires_grad is_leaf itemsize is_nested is_vulkan is_xla".split()
+    [
+        "dtype",
+        "device",
+        "layout",
+        "ndim",
+        "is_cuda",
+        "is_cpu",
+        "is_sparse",
+        "is_quantized",
+        "is_meta",
+        "is_mps",
+        "is_mkldnn",
+        "is_xpu",
+        "requires_grad",
+        "is_leaf",
+        "itemsize",
+        "is_nested",
+        "is_vulkan",
+        "is_xla",
+    ]
 )
 _STATIC_METHODS = frozenset(
-    "dim ndimension is_floating_point is_complex is_contiguous is_signed get_device element_size is_inference "
-    "is_pinned".split()
+    [
+        "dim",
+        "ndimension",
+        "is_floating_point",
+        "is_complex",
+        "is_contiguous",
+        "is_signed",
+        "get_device",
+        "element_size",
+        "is_inference",
+        "is_pinned",
+    ]
 )
 
 

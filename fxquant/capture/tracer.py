@@ -176,7 +176,11 @@ class ValueTracer(fx.Tracer):
     def _name(self, kind: str) -> str | None:
         """Operations of a simple torch.nn module are named after the module: ``layer1_0_conv1``."""
         path, scope_type = self.scope.module_path, self.scope.module_type
-        if kind not in ("call_function", "call_method") or not path or not scope_type.__module__.startswith("torch.nn."):
+        if (
+            kind not in ("call_function", "call_method")
+            or not path
+            or not scope_type.__module__.startswith("torch.nn.")
+        ):
             return None
         module = self.root.get_submodule(path)
         return path.replace(".", "_") if next(module.children(), None) is None else None

@@ -47,7 +47,9 @@ def _check(match: Match) -> Accept | Reject:
 class _Padded(nn.Module):
     """F.pad, then a convolution."""
 
-    def __init__(self, amounts: tuple[int, ...], mode: str = "constant", twice: bool = False, dilation: int = 1) -> None:
+    def __init__(
+        self, amounts: tuple[int, ...], mode: str = "constant", twice: bool = False, dilation: int = 1
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3, stride=2, dilation=dilation)
         self.amounts, self.mode, self.twice = amounts, mode, twice

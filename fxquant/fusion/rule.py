@@ -113,7 +113,5 @@ def value_of(node: Any) -> TensorMeta | None:
     return info(node).tensor if isinstance(node, fx.Node) else None
 
 
-
-
 CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d"))
 WEIGHTED = CONVOLUTIONS | {"linear"}

@@ -60,9 +60,7 @@ def _widen(counts: Tensor, lo: float, hi: float, new_lo: float, new_hi: float) -
     return (below[1:] - below[:-1]).clamp_(min=0).to(counts.dtype)
 
 
-def search_range(
-    counts: Tensor, lo: float, hi: float, levels: int, *, symmetric: bool = False
-) -> tuple[float, float]:
+def search_range(counts: Tensor, lo: float, hi: float, levels: int, *, symmetric: bool = False) -> tuple[float, float]:
     """The range whose quantization to ``levels`` values has the least expected squared error.
 
     The error is ``_Objective``'s. The range always contains 0, which one-sided data make one of its ends.
@@ -94,9 +92,7 @@ def search_range(
     left, right = _search(objective)
     # Ends that the search left alone keep their exact values.
     new_lo = min(lo, 0.0) if left <= min(0.0, objective.zero) else (left - objective.zero) * width
-    new_hi = (
-        max(hi, 0.0) if right >= max(objective.bins, objective.zero) else (right - objective.zero) * width
-    )
+    new_hi = max(hi, 0.0) if right >= max(objective.bins, objective.zero) else (right - objective.zero) * width
     return min(new_lo, 0.0), max(new_hi, 0.0)
 
 
@@ -115,9 +111,7 @@ class _Moments:
         centre = torch.arange(counts.numel(), dtype=torch.float64, device=counts.device) + (0.5 - origin)
         sums = torch.zeros(3, counts.numel() + 1, dtype=torch.float64, device=counts.device)
         # A uniform density on a bin has the second moment centre**2 + 1/12.
-        stacked = torch.stack(
-            (counts.to(torch.float64), counts * centre, counts * (centre * centre + 1 / 12))
-        )
+        stacked = torch.stack((counts.to(torch.float64), counts * centre, counts * (centre * centre + 1 / 12)))
         torch.cumsum(stacked, dim=1, out=sums[:, 1:])
         return cls(counts, origin, sums[0], sums[1], sums[2])
 
@@ -177,9 +171,7 @@ class _Objective:
         """Errors for ends that broadcast together, ``left <= zero <= right``."""
         step = (right - left) / (self.levels - 1)
         reach = step / 2
-        around_zero = torch.stack(
-            (torch.maximum(left, self.zero - reach), torch.minimum(right, self.zero + reach))
-        )
+        around_zero = torch.stack((torch.maximum(left, self.zero - reach), torch.minimum(right, self.zero + reach)))
         mass, square = self.below.mass_and_square(around_zero)
         rounded = self.below.mass(right) - self.below.mass(left) - (mass[1] - mass[0])
         inside = rounded * step * step / 12 + (square[1] - square[0])

@@ -44,9 +44,7 @@ def pairs_along(weight: Tensor, order: PairOrder) -> Tensor:
     if order == "taps_then_channels":
         rows = rows.reshape(weight.shape[0], -1)
     elif order != "channels":
-        raise ConfigError(
-            f"unknown order of pairs {order!r}", remedy="use 'channels' or 'taps_then_channels'"
-        )
+        raise ConfigError(f"unknown order of pairs {order!r}", remedy="use 'channels' or 'taps_then_channels'")
     if rows.shape[-1] % 2:
         rows = F.pad(rows, (0, 1))
     return rows.reshape(weight.shape[0], -1, 2)

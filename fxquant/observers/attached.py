@@ -52,9 +52,7 @@ class AttachedObserver(nn.Module):
             return
         with torch.inference_mode(False), torch.no_grad():
             if x.numel() and not bool(torch.isfinite(x).all()):
-                raise CalibrationError(
-                    "NaN or infinity", remedy="look for values that are not finite in the data"
-                )
+                raise CalibrationError("NaN or infinity", remedy="look for values that are not finite in the data")
             self.observer(x.detach())
 
 

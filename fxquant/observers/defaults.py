@@ -19,9 +19,7 @@ default_histogram_observer = HistogramObserver.with_args(quant_min=0, quant_max=
 default_weight_observer = MinMaxObserver.with_args(dtype=torch.int8, qscheme=torch.per_tensor_symmetric)
 """Weights, one scale."""
 
-weight_observer_range_neg_127_to_127 = default_weight_observer.with_args(
-    quant_min=-127, quant_max=127, eps=2**-12
-)
+weight_observer_range_neg_127_to_127 = default_weight_observer.with_args(quant_min=-127, quant_max=127, eps=2**-12)
 """Weights, one scale, without -128, as XNNPACK wants them."""
 
 default_per_channel_weight_observer = PerChannelMinMaxObserver.with_args(

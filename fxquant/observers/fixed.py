@@ -48,8 +48,7 @@ class FixedQParamsObserver(ObserverBase):
         self.quant_min, self.quant_max = quant_range(dtype, quant_min, quant_max, reduce_range=False)
         if not scale > 0 or not self.quant_min <= zero_point <= self.quant_max:
             raise ConfigError(
-                f"scale {scale} and zero point {zero_point} do not go with integers "
-                f"{self.quant_min}..{self.quant_max}",
+                f"scale {scale} and zero point {zero_point} do not go with integers {self.quant_min}..{self.quant_max}",
                 remedy="give a scale above 0 and a zero point between quant_min and quant_max",
             )
         with torch.inference_mode(False):

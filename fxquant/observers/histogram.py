@@ -57,9 +57,7 @@ class HistogramObserver(RangeObserver):
     def _range(self) -> tuple[Tensor, Tensor]:
         levels = self.quant_max - self.quant_min + 1
         symmetric = self.qscheme in SYMMETRIC_SCHEMES
-        low, high = search_range(
-            self.histogram, float(self.min_val), float(self.max_val), levels, symmetric=symmetric
-        )
+        low, high = search_range(self.histogram, float(self.min_val), float(self.max_val), levels, symmetric=symmetric)
         return torch.full_like(self.min_val, low), torch.full_like(self.max_val, high)
 
     def reset_min_max_vals(self) -> None:

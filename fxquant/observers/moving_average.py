@@ -58,7 +58,5 @@ def checked_averaging_constant(averaging_constant: float) -> float:
         ConfigError: it is not above 0 and at most 1.
     """
     if not 0 < averaging_constant <= 1:
-        raise ConfigError(
-            f"averaging_constant is {averaging_constant}", remedy="give a weight above 0 and at most 1"
-        )
+        raise ConfigError(f"averaging_constant is {averaging_constant}", remedy="give a weight above 0 and at most 1")
     return averaging_constant

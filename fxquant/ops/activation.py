@@ -166,7 +166,9 @@ HARDSIGMOID = OpDef(
 
 def _float_activation(name: str, signature: str = "input", **spellings: object) -> OpDef:
     target = getattr(F, name)
-    return OpDef(name=name, target=target, signature=signature, examples=_IMAGE, source=f"{_DOCS}{name}.html", **spellings)  # type: ignore[arg-type]
+    return OpDef(
+        name=name, target=target, signature=signature, examples=_IMAGE, source=f"{_DOCS}{name}.html", **spellings
+    )  # type: ignore[arg-type]
 
 
 FLOAT_ACTIVATIONS = (

@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from fxquant.ops.opdef import Example, FloatOnly, Kernel, OpDef, Requantize
 
 _CONV_SIGNATURE = "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1"
-_TRANSPOSED_SIGNATURE = (
-    "input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1"
-)
+_TRANSPOSED_SIGNATURE = "input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1"
 
 
 def _conv_macs(weight: tuple[int, ...], output: tuple[int, ...]) -> int:

@@ -43,7 +43,7 @@ def _avg_pool(rank: int) -> OpDef:
         signature="input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True"
         + (", divisor_override=None" if rank > 1 else ""),
         output=Averages(),
-        kernels={"native": Kernel("same_function", f"aten.avg_pool{rank}d")},
+        kernels={"native": Kernel("average", f"aten.avg_pool{rank}d")},
         examples=(Example((_SHAPES[rank],), {"kernel_size": 2}),),
         source=f"{_DOCS}avg_pool{rank}d.html",
     )
@@ -56,7 +56,7 @@ def _adaptive_avg_pool(rank: int) -> OpDef:
         signature="input, output_size",
         functions=(torch.adaptive_avg_pool1d,) if rank == 1 else (),
         output=Averages(),
-        kernels={"native": Kernel("same_function", f"aten.adaptive_avg_pool{rank}d")},
+        kernels={"native": Kernel("average", f"aten.adaptive_avg_pool{rank}d")},
         examples=(Example((_SHAPES[rank],), {"output_size": 2}), Example((_SHAPES[rank],), {"output_size": 1})),
         source=f"{_DOCS}adaptive_avg_pool{rank}d.html",
     )
@@ -68,7 +68,7 @@ MEAN = OpDef(
     signature="input, dim=None, keepdim=False, *, dtype=None",
     methods=("mean",),
     output=Averages(),
-    kernels={"native": Kernel("same_function", "aten.mean")},
+    kernels={"native": Kernel("average", "aten.mean")},
     examples=(Example(((2, 3, 8, 8),), {"dim": (2, 3)}),),
     source="https://docs.pytorch.org/docs/stable/generated/torch.mean.html",
 )

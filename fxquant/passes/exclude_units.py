@@ -43,5 +43,11 @@ def exclude_units(observed: ObservedModel, mapping: QConfigMapping) -> QuantPlan
 def _excluded(unit: Unit, entry: str) -> Unit:
     edges = tuple(Edge(edge.operand, edge.source) for edge in unit.inputs)
     return replace(
-        unit, outcome="float", inputs=edges, output="", kernel=None, reason=f"excluded by qconfig ({entry})", config=entry
+        unit,
+        outcome="float",
+        inputs=edges,
+        output="",
+        kernel=None,
+        reason=f"excluded by qconfig ({entry})",
+        config=entry,
     )

@@ -22,9 +22,7 @@ from fxquant.ops import catalogue
 from fxquant.passes.quantize_weights import fold_unit
 
 
-def fold_units(
-    captured: CapturedModel, drafts: list[UnitDraft], fusions: tuple[FusionRecord, ...]
-) -> FusedModel:
+def fold_units(captured: CapturedModel, drafts: list[UnitDraft], fusions: tuple[FusionRecord, ...]) -> FusedModel:
     """Build the fused model.
 
     Args:

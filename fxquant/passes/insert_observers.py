@@ -74,9 +74,7 @@ def _observe(graph: fx.Graph, node: fx.Node, path: str) -> None:
 
 def _record_mean(graph: fx.Graph, source: fx.Node, unit: Unit) -> None:
     with graph.inserting_after(source):
-        made = graph.create_node(
-            "call_module", f"input_means.{unit.name}", (source,), {}, f"{unit.name}_input_mean"
-        )
+        made = graph.create_node("call_module", f"input_means.{unit.name}", (source,), {}, f"{unit.name}_input_mean")
     set_info(made, NodeInfo(origin=info(source).origin, origins=info(source).origins, made_by=MADE_BY))
 
 

@@ -117,9 +117,7 @@ def quantize_unit(
     return QuantizedWeight(integers, scale, zeros, axis, bias, folded.origins)
 
 
-def _limited(
-    weight: Tensor, scale: Tensor, low: int, high: int, axis: int | None, unit: Unit
-) -> tuple[Tensor, Tensor]:
+def _limited(weight: Tensor, scale: Tensor, low: int, high: int, axis: int | None, unit: Unit) -> tuple[Tensor, Tensor]:
     limit = unit.kernel.weight_limit if unit.kernel is not None else "none"
     if limit in ("channels", "taps_then_channels"):
         return limit_pairs(weight, scale, low, high, limit)  # type: ignore[arg-type]

@@ -82,9 +82,7 @@ def _wishes(reader: Candidate, wanted: dict[str, tuple[bool, bool]]) -> bool:
     return reader.role in ("share", "element", "identity") and wanted[reader.value][1]
 
 
-def _is_integer(
-    candidate: Candidate, by_value: dict[str, Candidate], wanted: dict[str, tuple[bool, bool]]
-) -> bool:
+def _is_integer(candidate: Candidate, by_value: dict[str, Candidate], wanted: dict[str, tuple[bool, bool]]) -> bool:
     if candidate.role == "requantize":
         return True
     if candidate.role in ("float", "free"):

@@ -14,7 +14,6 @@ from fxquant.ir.quant_plan import FixedRange, RangeClass, TensorSpec
 from fxquant.ops.opdef import Fixed
 from fxquant.plan.assign_domains import Candidate
 
-
 _FULL = TensorSpec(torch.uint8, 0, 255)
 
 

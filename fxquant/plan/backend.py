@@ -54,8 +54,11 @@ class Backend(Protocol):
         engine: the engine weights are packed for.
     """
 
-    name: str
-    engine: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def engine(self) -> str: ...
 
     def kernel_for(self, call: Call) -> KernelChoice | Refusal:
         """Choose the kernel for a call, with what it demands of the weights."""

@@ -24,9 +24,7 @@ from fxquant.qconfig.mapping import QConfigMapping
 _IDENTITY = KernelChoice("identity", "")
 
 
-def build_plan(
-    captured: CapturedModel, mapping: QConfigMapping, backend: Backend
-) -> tuple[QuantPlan, dict[str, Any]]:
+def build_plan(captured: CapturedModel, mapping: QConfigMapping, backend: Backend) -> tuple[QuantPlan, dict[str, Any]]:
     """Plan the quantization of a captured model.
 
     Args:
@@ -53,9 +51,7 @@ def build_plan(
     classes, class_of = assign_ranges(candidates, by_value)
     steps = _steps(candidates)
     units = tuple(_unit(c, class_of, c.value in steps, configs) for c in candidates)
-    plan = QuantPlan(
-        backend.name, backend.engine, units, classes, fusions, _notes(resolver.unmatched_types(), classes)
-    )
+    plan = QuantPlan(backend.name, backend.engine, units, classes, fusions, _notes(resolver.unmatched_types(), classes))
     qconfigs = {c.value: configs[c.draft.anchor.name].qconfig for c in candidates if c.draft.anchor.name in configs}
     return plan, qconfigs
 

@@ -58,4 +58,3 @@ def check_engine(name: str) -> str:
     if name not in ENGINES:
         raise ConfigError(f"unknown backend {name!r}", remedy=f"use one of {', '.join(ENGINES)}")
     return name
-

@@ -73,9 +73,7 @@ def test_network_recognises_what_the_photographs_show(capsys: pytest.CaptureFixt
     assert torch.equal(torch.random.get_rng_state(), before)
     assert capsys.readouterr().out == ""
     assert not model.training
-    squares = [
-        photographs()[name][:, :, 40:440].float().unsqueeze(0) for name in ("chelsea.png", "coffee.png")
-    ]
+    squares = [photographs()[name][:, :, 40:440].float().unsqueeze(0) for name in ("chelsea.png", "coffee.png")]
     resized = [torch.nn.functional.interpolate(image, (224, 224), mode="area") for image in squares]
     logits = predict(model, preprocess(torch.cat(resized)))
     assert logits.argmax(dim=1).tolist() == [EGYPTIAN_CAT, ESPRESSO]

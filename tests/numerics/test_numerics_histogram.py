@@ -102,9 +102,7 @@ def test_constants_stay_where_they_are() -> None:
     lo=st.sampled_from([-8.0, -5.3, -1.0, 0.0, 2.0, -30.0]),
     levels=st.sampled_from([4, 16, 256]),
 )
-def test_search_is_as_good_as_an_exhaustive_one(
-    counts: list[int], outlier: int, lo: float, levels: int
-) -> None:
+def test_search_is_as_good_as_an_exhaustive_one(counts: list[int], outlier: int, lo: float, levels: int) -> None:
     histogram = torch.tensor([*counts, *[0] * 7, outlier], dtype=torch.float64)
     hi = lo + 16.0
     if not histogram.any():

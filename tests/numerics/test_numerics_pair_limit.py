@@ -36,9 +36,7 @@ def pair_members(shape: tuple[int, ...], order: str) -> list[tuple[tuple[int, ..
     """Positions of the members of each pair of one output channel, by plain loops."""
     taps = list(itertools.product(*(range(size) for size in shape[2:])))
     if order == "channels":
-        return [
-            ((channel, *tap), (channel + 1, *tap)) for tap in taps for channel in range(0, shape[1] - 1, 2)
-        ]
+        return [((channel, *tap), (channel + 1, *tap)) for tap in taps for channel in range(0, shape[1] - 1, 2)]
     flat = [(channel, *tap) for tap in taps for channel in range(shape[1])]
     return list(zip(flat[0:-1:2], flat[1::2], strict=False))
 
@@ -56,9 +54,7 @@ def worst_accumulations(weight_int: Tensor, order: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_full_range_weights_overflow_and_limited_ones_do_not(
-    shape: tuple[int, ...], order: PairOrder
-) -> None:
+def test_full_range_weights_overflow_and_limited_ones_do_not(shape: tuple[int, ...], order: PairOrder) -> None:
     weight = torch.rand(shape, generator=torch.Generator().manual_seed(1)) + 1.0
     scale = channel_scale(weight)
     zero = torch.zeros_like(scale)
@@ -106,9 +102,7 @@ def test_no_pair_is_past_the_limit(
 
 @settings(deadline=None, max_examples=60)
 @given(shape=st.sampled_from(SHAPES), order=st.sampled_from(ORDERS), seed=st.integers(0, 2**20))
-def test_pairs_and_their_largest_sum_match_plain_loops(
-    shape: tuple[int, ...], order: PairOrder, seed: int
-) -> None:
+def test_pairs_and_their_largest_sum_match_plain_loops(shape: tuple[int, ...], order: PairOrder, seed: int) -> None:
     weight = torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.int8)
     expected = 0
     for row in weight:

@@ -34,16 +34,12 @@ def test_affine_uses_every_integer() -> None:
 
 
 def test_one_sided_ranges_are_extended_to_zero() -> None:
-    scale, zero_point = choose_qparams(
-        torch.tensor([2.0, -4.0]), torch.tensor([4.0, -2.0]), 0, 255, symmetric=False
-    )
+    scale, zero_point = choose_qparams(torch.tensor([2.0, -4.0]), torch.tensor([4.0, -2.0]), 0, 255, symmetric=False)
     assert torch.equal(scale, torch.full((2,), 4.0) / 255)
     assert zero_point.tolist() == [0, 255]
 
 
-@pytest.mark.parametrize(
-    ("bounds", "middle"), [((-128, 127), 0), ((-64, 63), 0), ((0, 255), 128), ((0, 127), 64)]
-)
+@pytest.mark.parametrize(("bounds", "middle"), [((-128, 127), 0), ((-64, 63), 0), ((0, 255), 128), ((0, 127), 64)])
 def test_symmetric_ranges_centre_zero(bounds: tuple[int, int], middle: int) -> None:
     scale, zero_point = choose_qparams(torch.tensor(-1.0), torch.tensor(0.5), *bounds, symmetric=True)
     assert int(zero_point) == middle

@@ -88,12 +88,8 @@ def test_gradient_modes_make_no_difference(
 
 
 @every_observer
-@pytest.mark.parametrize(
-    ("bad", "word"), [(math.nan, "NaN"), (math.inf, "infinity"), (-math.inf, "infinity")]
-)
-def test_values_that_are_not_finite_are_refused(
-    build: Callable[[], RangeObserver], bad: float, word: str
-) -> None:
+@pytest.mark.parametrize(("bad", "word"), [(math.nan, "NaN"), (math.inf, "infinity"), (-math.inf, "infinity")])
+def test_values_that_are_not_finite_are_refused(build: Callable[[], RangeObserver], bad: float, word: str) -> None:
     observer = fed(build)
     x = data()[0].clone()
     x[1, 2] = bad
@@ -122,9 +118,7 @@ def test_no_data_is_an_error_and_empty_batches_are_no_data(build: Callable[[], R
 
 @every_observer
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_float_dtypes_are_observed_as_float32(
-    build: Callable[[], RangeObserver], dtype: torch.dtype
-) -> None:
+def test_other_float_dtypes_are_observed_as_float32(build: Callable[[], RangeObserver], dtype: torch.dtype) -> None:
     observer, expected = build(), build()
     for x in data():
         assert observer(x.to(dtype)).dtype == dtype

@@ -6,6 +6,7 @@ Source of the choices: measurements on CPUs with and without VNNI, see ``benchma
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import fx
@@ -116,8 +117,13 @@ def _refuse_pad(call: Call) -> str:
     return ""
 
 
-def _refuse_mean(call: Call) -> str:
-    return "" if call.bound.get("dtype") is None else "dtype is converted"
+def _refuse_average(call: Call) -> str:
+    """Averaging whole maps narrows the range so much that sharing the input's would waste bits."""
+    if call.bound.get("dtype") is not None:
+        return "its dtype is converted"
+    if call.row.name == "mean" or (call.output is not None and prod(call.output.shape[2:]) == 1):
+        return "its range is much narrower than its input's, which an int8 average would have to share"
+    return ""
 
 
 _CHECKS = {
@@ -126,5 +132,5 @@ _CHECKS = {
     "binary": _refuse_binary,
     "interpolate": _refuse_interpolate,
     "pad": _refuse_pad,
-    "same_function": _refuse_mean,
+    "average": _refuse_average,
 }

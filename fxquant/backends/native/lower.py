@@ -77,7 +77,9 @@ class _Lowering:
         if node.target is quantize:
             scale, zero_point = (get_tensor(self.reference, str(arg.target)) for arg in node.args[1:3])  # type: ignore[union-attr]
             self.kernels.add_module(node.name, Quantize(scale, zero_point))
-            made = self.graph.create_node("call_module", f"{FROZEN}.{node.name}", (self.made[node.args[0]],), {}, node.name)  # type: ignore[index]
+            made = self.graph.create_node(
+                "call_module", f"{FROZEN}.{node.name}", (self.made[node.args[0]],), {}, node.name
+            )  # type: ignore[index]
         elif node.target is dequantize:
             made = self.graph.create_node("call_method", "dequantize", (self.made[node.args[0]],), {}, node.name)  # type: ignore[index]
         else:

@@ -235,6 +235,7 @@ _MAKERS: dict[str, Callable[[UnitView, bool], Made]] = {
     "stack": _cat,
     "clip": _clip,
     "same_function": _same_function,
+    "average": _same_function,
     "fixed_unary": _same_function,
     "element": _same_function,
     "on_integers": _ON_INTEGERS,

@@ -137,9 +137,7 @@ class Linear(WeightedKernel):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply ``x``, uint8 [..., in_features]."""
         if x.dim() == 1:
-            row = self.packed_function(
-                x.unsqueeze(0), self.packed_params, self.packed_scale, self.packed_zero_point
-            )
+            row = self.packed_function(x.unsqueeze(0), self.packed_params, self.packed_scale, self.packed_zero_point)
             return row.squeeze(0)  # type: ignore[no-any-return]
         return self.packed_function(  # type: ignore[no-any-return]
             x, self.packed_params, self.packed_scale, self.packed_zero_point

@@ -1,0 +1,141 @@
+"""Texts about single nodes of a stage: what they call, and the quantization parameters the model holds for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxquant.inspect.side import Side, is_added, origins
+from fxquant.ir.edit import FROZEN, get_tensor
+from fxquant.ir.meta import TensorMeta, info, qualified_name
+from fxquant.ir.qdq import dequantize, quantize
+from fxquant.ir.quant_plan import TensorSpec, Unit
+
+_QUINT8 = TensorSpec(torch.uint8, 0, 255)
+
+
+@dataclass(frozen=True)
+class NodeText:
+    """One node in words.
+
+    Attributes:
+        name: node name.
+        text: what it computes: ``conv2d``, ``quantize``, ``quantized.conv2d [onednn]``.
+        module_path: module of the user's model it came from.
+        source: ``file:line`` of the user's code.
+        shape: sizes of its value on the example inputs, None when it is no single tensor.
+    """
+
+    name: str
+    text: str
+    module_path: str = ""
+    source: str = ""
+    shape: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.text == self.name else f"{self.text} ({self.name})"
+
+
+def describe(node: fx.Node, side: Side) -> NodeText:
+    """Describe a node of one side."""
+    facts = info(node)
+    meta = facts.value if isinstance(facts.value, TensorMeta) else None
+    shape = None if meta is None else meta.shape
+    return NodeText(node.name, _text(node, side), facts.origin.module_path, facts.origin.source, shape)
+
+
+def _text(node: fx.Node, side: Side) -> str:
+    facts, unit = info(node), side.unit_of(node)
+    if node.op in ("placeholder", "output"):
+        return node.op
+    if facts.op and facts.made_by.startswith("lower"):
+        return _kernel_text(node, unit, side)
+    if facts.op or facts.made_by == "capture":
+        return facts.op or facts.origin.spelling or _target_text(node)
+    if node.op == "call_module":
+        module = side.model.get_submodule(str(node.target))
+        return type(getattr(module, "observer", module)).__name__.replace("Quantize", "quantize")
+    return _target_text(node)
+
+
+def _kernel_text(node: fx.Node, unit: Unit | None, side: Side) -> str:
+    if unit is None or unit.kernel is None or node.name != unit.name:
+        return "clip on int8" if node.name.endswith("_clip") else f"{info(node).op} on int8"
+    if not unit.kernel.function or unit.kernel.function.startswith("aten."):
+        return f"{info(node).op} on int8"
+    return str(unit.kernel)
+
+
+def _target_text(node: fx.Node) -> str:
+    if node.target in (quantize, dequantize):
+        return "quantize" if node.target is quantize else "dequantize"
+    return qualified_name(node.target).removeprefix(".")
+
+
+def qparams_text(node: fx.Node, side: Side) -> str:
+    """Scale, zero point and range of the integers that a node makes, read from the model's buffers; ``""`` if none."""
+    found = _qparams(node, side)
+    if found is None:
+        return ""
+    scale, zero_point, spec = found
+    low, high = (spec.quant_min - zero_point) * scale, (spec.quant_max - zero_point) * scale
+    return f"scale={scale:.4g} zero_point={zero_point}, range [{_short(low)}, {_short(high)}]"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value else "0"
+
+
+def _qparams(node: fx.Node, side: Side) -> tuple[float, int, TensorSpec] | None:
+    if node.target is quantize:
+        paths = [str(argument.target) for argument in node.args[1:3] if isinstance(argument, fx.Node)]
+        quant_min, quant_max, dtype = node.args[3:6]
+        spec = TensorSpec(dtype, quant_min, quant_max)  # type: ignore[arg-type]
+        scale, zero_point = (get_tensor(side.model, path) for path in paths)
+        return float(scale), int(zero_point), spec
+    kernel = _kernel(node, side)
+    scale_buffer, zero_point_buffer = getattr(kernel, "scale", None), getattr(kernel, "zero_point", None)
+    if isinstance(scale_buffer, Tensor) and isinstance(zero_point_buffer, Tensor):
+        return float(scale_buffer), int(zero_point_buffer), _QUINT8
+    return None
+
+
+def _kernel(node: fx.Node, side: Side) -> nn.Module | None:
+    if node.op != "call_module" or not str(node.target).startswith(f"{FROZEN}."):
+        return None
+    return side.model.get_submodule(str(node.target))
+
+
+def observer_text(node: fx.Node, side: Side) -> str:
+    """What an observer node records, and the range it has seen; ``""`` for other nodes."""
+    if node.op != "call_module" or info(node).made_by != "insert_observers":
+        return ""
+    module = side.model.get_submodule(str(node.target))
+    observer: Any = getattr(module, "observer", None)
+    if observer is None:
+        return "mean of each input channel, for bias correction"
+    low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
+    batches: int = max(getattr(module, "batches", {}).values(), default=0)
+    if not isinstance(low, Tensor) or not isinstance(high, Tensor) or not low.numel() or not batches:
+        return "no data yet"
+    return f"range [{_short(float(low.min()))}, {_short(float(high.max()))}] over {batches} batches"
+
+
+def weight_text(node: fx.Node, side: Side) -> str:
+    """Dtype, granularity and largest scale of a unit's integer weight; ``""`` when it has none on this side."""
+    unit, holder = side.unit_of(node), _kernel(node, side)
+    if unit is None or is_added(info(node)) or (holder is None and unit.anchor not in origins(node)):
+        return ""
+    if holder is None:
+        try:
+            holder = side.model.get_submodule(f"{FROZEN}.{unit.name}")
+        except AttributeError:
+            return ""
+    weight, scale = getattr(holder, "weight", None), getattr(holder, "weight_scale", None)
+    if not isinstance(weight, Tensor) or not isinstance(scale, Tensor):
+        return ""
+    kind = "per tensor" if scale.dim() == 0 else "per channel"
+    return f"weight {str(weight.dtype).removeprefix('torch.')} {kind}, scale up to {float(scale.max()):.3g}"

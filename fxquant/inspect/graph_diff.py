@@ -1,0 +1,175 @@
+"""What changed between two stages of one model, which rule or pass did it, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from rich.text import Text
+from torch import fx
+
+from fxquant.inspect.align_nodes import Group, align_nodes
+from fxquant.inspect.describe_node import NodeText, describe, observer_text, qparams_text, weight_text
+from fxquant.inspect.render_diff import to_html, to_plain, to_rich, to_terminal
+from fxquant.inspect.side import Side, sides_of
+from fxquant.ir.meta import info
+
+_INTEGER_STAGES = ("reference", "quantized")
+
+
+@dataclass(frozen=True)
+class Change:
+    """Aligned nodes of both sides, and what became of them.
+
+    Attributes:
+        kind: ``fused`` (several nodes became fewer), ``split`` (the other way round), ``replaced`` (another
+            operation or other numbers), ``inserted``, ``removed`` or ``unchanged``.
+        before, after: the nodes, in graph order.
+        by: the fusion rules and passes that did it, ``""`` when nothing was done.
+        reason: why, or with what parameters, ``""`` when there is nothing to say.
+        module_path: module of the user's model that encloses them all.
+    """
+
+    kind: str
+    before: tuple[NodeText, ...]
+    after: tuple[NodeText, ...]
+    by: str = ""
+    reason: str = ""
+    module_path: str = ""
+
+
+@dataclass(frozen=True)
+class GraphDiff:
+    """All changes, in the order of the second graph. ``print`` shows them, in colour on a terminal.
+
+    Attributes:
+        changes: what became of every node, unchanged ones included.
+        before, after: the stages compared, such as ``float`` and ``quantized``.
+    """
+
+    changes: tuple[Change, ...]
+    before: str
+    after: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of changes by kind."""
+        return dict(Counter(change.kind for change in self.changes))
+
+    def __str__(self) -> str:
+        return to_terminal(self) if sys.stdout.isatty() else to_plain(self)
+
+    def __rich__(self) -> Text:
+        return to_rich(self)
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+
+def graph_diff(before: Any, after: Any) -> GraphDiff:
+    """Compare two stages of one model: float, fused, observed, reference, quantized.
+
+    The two may also be one stage under two configurations.
+
+    Args:
+        before, after: models of any stage; one of them may be the float module itself.
+
+    Raises:
+        FxquantError: they do not come from the same model, or none of them knows its captured graph.
+    """
+    first, second = sides_of(before, after)
+    changes = tuple(_change(group, first, second) for group in align_nodes(first, second))
+    return GraphDiff(changes, first.stage, second.stage)
+
+
+def _change(group: Group, before: Side, after: Side) -> Change:
+    texts = tuple(describe(node, before) for node in group.before), tuple(describe(node, after) for node in group.after)
+    old, new = _facts(group.before, before), _facts(group.after, after)
+    kind = _kind(texts[0], texts[1], old != new and bool(old or new))
+    reason = _reason(kind, group, before, after, (old, new))
+    by = "" if kind == "unchanged" else ", ".join(_makers(kind, group, before, after))
+    return Change(kind, *texts, by=by, reason=reason, module_path=_common_path(texts))
+
+
+def _kind(before: tuple[NodeText, ...], after: tuple[NodeText, ...], facts_differ: bool) -> str:
+    if not before or not after:
+        return "inserted" if after else "removed"
+    if len(before) != len(after):
+        return "fused" if len(before) > len(after) else "split"
+    same = [node.text for node in before] == [node.text for node in after]
+    return "unchanged" if same and not facts_differ else "replaced"
+
+
+def _facts(nodes: list[fx.Node], side: Side) -> str:
+    """The numbers a side holds for these nodes: output range and weight."""
+    found = [text for node in nodes for text in (qparams_text(node, side), weight_text(node, side)) if text]
+    return "; ".join(dict.fromkeys(found))
+
+
+def _reason(kind: str, group: Group, before: Side, after: Side, facts: tuple[str, str]) -> str:
+    parts = [observer_text(node, after) for node in group.after]
+    if kind == "unchanged" or facts[0] == facts[1]:
+        shown = ""
+    elif facts[0] and facts[1] and before.stage == after.stage:
+        shown = f"{facts[0]} → {facts[1]}"
+    else:
+        shown = facts[1]
+    parts += [shown, _plan_reason(kind, group, before, after)]
+    return "; ".join(part for part in parts if part)
+
+
+def _plan_reason(kind: str, group: Group, before: Side, after: Side) -> str:
+    """Why the plan left an operator float, or let it go; who reads a value that becomes float again."""
+    if group.added:
+        return _readers(group.after, after) if kind == "inserted" else ""
+    if kind == "removed":
+        units = (after.unit_of(node) for node in group.before)
+        return next((unit.reason for unit in units if unit is not None and unit.reason), "nothing reads it")
+    if after.stage in _INTEGER_STAGES and before.stage not in _INTEGER_STAGES:
+        unit = next((after.unit_of(node) for node in group.after), None)
+        if unit is not None and unit.outcome in ("float", "step"):
+            return f"{unit.outcome}: {unit.reason}"
+    return ""
+
+
+def _readers(nodes: list[fx.Node], side: Side) -> str:
+    """For a value that becomes float: the readers that want it so."""
+    if not nodes or info(nodes[0]).holds or info(nodes[0]).unit or info(nodes[0]).made_by == "insert_observers":
+        return ""
+    return "read as float by " + ", ".join(user.name for user in nodes[0].users)
+
+
+def _makers(kind: str, group: Group, before: Side, after: Side) -> list[str]:
+    """Fusion rules that fired within the group, then the passes that made its nodes."""
+    later = after if after.plan is not None else before
+    fused = kind in ("fused", "split") or any(len(info(node).origins) > 1 for node in (*group.before, *group.after))
+    rules = [
+        record.rule
+        for record in (later.plan.fusions if later.plan is not None and fused and not group.added else ())
+        if record.fired and set(record.nodes) <= set(group.names)
+    ]
+    made = [info(node).made_by for node in (*group.after, *(() if group.after else group.before))]
+    passes = [name for name in made if name != "capture"]
+    if not rules and not passes:
+        passes = _stage_pass(after)
+    return list(dict.fromkeys([*rules, *passes]))
+
+
+def _stage_pass(side: Side) -> list[str]:
+    """The pass that builds a stage, where the nodes themselves do not say."""
+    made = {info(node).made_by for node in side.added}
+    return sorted(made - {"capture"})[:1]
+
+
+def _common_path(texts: tuple[tuple[NodeText, ...], tuple[NodeText, ...]]) -> str:
+    paths = [node.module_path.split(".") for side in texts for node in side if node.module_path or len(side) == 1]
+    if not paths:
+        return ""
+    common: list[str] = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return ".".join(common)
