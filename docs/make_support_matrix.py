@@ -1,7 +1,7 @@
 """Write docs/support.md from the operator catalogue.
 
-    python docs/make_support_matrix.py            # writes the file
-    python docs/make_support_matrix.py --check    # exits with 1 when the file is stale
+python docs/make_support_matrix.py            # writes the file
+python docs/make_support_matrix.py --check    # exits with 1 when the file is stale
 """
 
 from __future__ import annotations

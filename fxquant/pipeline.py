@@ -31,6 +31,7 @@ from fxquant.passes.exclude_units import exclude_units
 from fxquant.passes.fold_units import fold_units
 from fxquant.passes.insert_observers import insert_observers
 from fxquant.passes.remove_dead_nodes import remove_dead_nodes
+from fxquant.passes.rename_nodes import rename_nodes
 from fxquant.passes.replace_in_place import replace_in_place
 from fxquant.plan.build_plan import build_plan
 from fxquant.qconfig.mapping import QConfigMapping
@@ -46,6 +47,7 @@ def capture(
 ) -> CapturedModel:
     """Trace ``model`` on ``example_inputs`` and bring the graph into canonical form."""
     traced = trace_model(model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes)
+    rename_nodes(traced.graph)
     canonicalize_calls(traced.graph, {name: type(module) for name, module in traced.root.named_modules()})
     replace_in_place(traced.graph)
     remove_dead_nodes(traced.graph)

@@ -133,11 +133,11 @@ class _Builder:
     def _weights(self, unit: Unit) -> dict[str, Any]:
         """Buffers for the unit's weight and bias; returns the nodes that read them, by operand."""
         folded = fold_unit(unit, self.nodes, self.observed)
-        mean = self.observed.get_submodule(f"input_means.{unit.name}").mean
+        statistics = self.observed.get_submodule(f"input_statistics.{unit.name}")
         observer = copy.deepcopy(self.observed.get_submodule(f"weight_observers.{unit.name}"))
         scale = self.qparams[unit.inputs[0].range_class].scale
         groups = groups_of(unit, self.nodes)
-        frozen = quantize_unit(unit, folded, observer, scale, mean, groups)  # type: ignore[arg-type]
+        frozen = quantize_unit(unit, folded, observer, scale, statistics, groups)  # type: ignore[arg-type]
         return self._register_weight(unit, frozen)
 
     def _register_weight(self, unit: Unit, frozen: QuantizedWeight) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxquant.inspect.side import Side, is_added, origins
+from fxquant.fusion.rule import WEIGHTED
+from fxquant.inspect.side import Side, is_added
 from fxquant.ir.edit import FROZEN, get_tensor
 from fxquant.ir.meta import TensorMeta, info, qualified_name
 from fxquant.ir.qdq import dequantize, quantize
@@ -125,17 +126,24 @@ def observer_text(node: fx.Node, side: Side) -> str:
 
 
 def weight_text(node: fx.Node, side: Side) -> str:
-    """Dtype, granularity and largest scale of a unit's integer weight; ``""`` when it has none on this side."""
-    unit, holder = side.unit_of(node), _kernel(node, side)
-    if unit is None or is_added(info(node)) or (holder is None and unit.anchor not in origins(node)):
+    """Dtype, granularity and largest scale of the integer weight a node computes with; ``""`` when it has none."""
+    if is_added(info(node)) or info(node).op not in WEIGHTED:
         return ""
-    if holder is None:
-        try:
-            holder = side.model.get_submodule(f"{FROZEN}.{unit.name}")
-        except AttributeError:
-            return ""
-    weight, scale = getattr(holder, "weight", None), getattr(holder, "weight_scale", None)
+    kernel = _kernel(node, side)
+    if kernel is None:
+        weight, scale = _weight_operands(node, side)
+    else:
+        weight, scale = getattr(kernel, "weight", None), getattr(kernel, "weight_scale", None)
     if not isinstance(weight, Tensor) or not isinstance(scale, Tensor):
         return ""
     kind = "per tensor" if scale.dim() == 0 else "per channel"
     return f"weight {str(weight.dtype).removeprefix('torch.')} {kind}, scale up to {float(scale.max()):.3g}"
+
+
+def _weight_operands(node: fx.Node, side: Side) -> tuple[Tensor | None, Tensor | None]:
+    """Integers and scale of a weight that is dequantized right before the node."""
+    for source in node.all_input_nodes:
+        if source.target is dequantize and source.name in side.operand_names:
+            weight, scale = source.all_input_nodes[:2]
+            return get_tensor(side.model, str(weight.target)), get_tensor(side.model, str(scale.target))
+    return None, None

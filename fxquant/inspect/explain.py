@@ -172,8 +172,8 @@ def _clip_reason(unit: Unit, model: StageModule, own_kernel: bool) -> str:
         return f"clipped by a kernel after {unit.anchor}: its range is wider than the clip"
     if model.stage != "quantized":
         return f"absorbed by {unit.anchor}: costs nothing where the range lies inside the clip"
-    kernel = model.get_submodule(f"quantized.{unit.name}") if hasattr(model.quantized, unit.name) else None
-    if getattr(kernel, "relu", False):
+    calls = (node for node in model.graph.nodes if node.op == "call_module" and info(node).unit == unit.name)
+    if any(getattr(model.get_submodule(str(node.target)), "relu", False) for node in calls):
         return f"absorbed by {unit.anchor}: its kernel clips at 0"
     return f"absorbed by {unit.anchor}: costs nothing, the range lies inside the clip"
 

@@ -22,6 +22,9 @@ PairOrder: TypeAlias = Literal["channels", "taps_then_channels"]
 PAIR_LIMIT = 128
 """Largest sum of the same-signed weights of a pair: ``floor(32767 / 255)``."""
 
+# Channels that never vary still get this share of the mean importance: calibration data is not all there is.
+_LEAST_IMPORTANCE = 0.01
+
 _STRETCHES = tuple(1.0 + step / 20 for step in range(21))
 
 
@@ -66,7 +69,12 @@ def max_pair_sum(weight_int: Tensor, order: PairOrder) -> int:
 
 
 def limit_pairs(
-    weight: Tensor, scale: Tensor, quant_min: int, quant_max: int, order: PairOrder
+    weight: Tensor,
+    scale: Tensor,
+    quant_min: int,
+    quant_max: int,
+    order: PairOrder,
+    importance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Quantizes a weight symmetrically so that no pair sums past ``PAIR_LIMIT``, at the least error found.
 
@@ -81,6 +89,8 @@ def limit_pairs(
         quant_min: smallest integer, at least -128.
         quant_max: largest integer, at most 127.
         order: as in ``pairs_along``.
+        importance: [C_in/groups] float, what a squared error of a weight of each input channel costs: the variance
+            of that channel, so that the error of the output is what becomes small. Default: all the same.
 
     Returns:
         ``(scale, weight_int)``: float32 of ``scale``'s shape and nowhere below it, and int8 of ``weight``'s
@@ -91,25 +101,35 @@ def limit_pairs(
     offending = _past_limit(_round(pairs, base, quant_min, quant_max)[1]).any(1)
     if base.numel() == 1:
         offending = offending.any().expand(offending.shape)
+    costs = _costs_along(weight, importance, order)
     stretched = base
     if bool(offending.any()):
         chosen = offending if base.numel() > 1 else slice(None)
         stretched = base.clone()
-        stretched[chosen] *= _best_stretch(pairs[offending], base[chosen], quant_min, quant_max)
+        stretched[chosen] *= _best_stretch(pairs[offending], base[chosen], costs, quant_min, quant_max)
     levels, integers = _round(pairs, stretched, quant_min, quant_max)
-    _project(levels, integers, quant_min, quant_max)
+    _project(levels, integers, costs, quant_min, quant_max)
     return stretched.reshape(scale.shape), _from_pairs(integers.to(torch.int8), weight.shape, order)
 
 
-def _best_stretch(pairs: Tensor, base: Tensor, quant_min: int, quant_max: int) -> Tensor:
+def _costs_along(weight: Tensor, importance: Tensor | None, order: PairOrder) -> Tensor:
+    """What a squared error costs, arranged like the pairs: [1, P, 2], or [1, 1, 2] when all cost the same."""
+    if importance is None:
+        return torch.ones(1, 1, 2)
+    smallest = importance.mean() * _LEAST_IMPORTANCE + torch.finfo(torch.float32).tiny
+    costs = importance.to(torch.float32).clamp(min=float(smallest))
+    return pairs_along(costs.reshape(1, -1, *(1,) * (weight.dim() - 2)).expand(1, *weight.shape[1:]), order) + smallest
+
+
+def _best_stretch(pairs: Tensor, base: Tensor, costs: Tensor, quant_min: int, quant_max: int) -> Tensor:
     """Factor with the smallest squared error: [C] for pairs [C, P, 2] and base [C], [1] for a base of [1]."""
     best = torch.ones_like(base)
     least = torch.full_like(base, torch.inf)
     for stretch in _STRETCHES:
         scale = base * stretch
         levels, integers = _round(pairs, scale, quant_min, quant_max)
-        _project(levels, integers, quant_min, quant_max)
-        error = integers.mul_(scale.reshape(-1, 1, 1)).sub_(pairs).square_().flatten(1).sum(1)
+        _project(levels, integers, costs, quant_min, quant_max)
+        error = integers.mul_(scale.reshape(-1, 1, 1)).sub_(pairs).square_().mul_(costs).flatten(1).sum(1)
         error = error if base.numel() > 1 else error.sum(0, keepdim=True)
         better = error < least
         best = torch.where(better, stretch, best)
@@ -128,11 +148,11 @@ def _past_limit(integers: Tensor) -> Tensor:
     return (integers[..., 0] + integers[..., 1]).abs() > PAIR_LIMIT
 
 
-def _project(levels: Tensor, integers: Tensor, quant_min: int, quant_max: int) -> None:
-    """Moves, in place, the pairs past the limit to the integers on it that are nearest to ``levels``.
+def _project(levels: Tensor, integers: Tensor, costs: Tensor, quant_min: int, quant_max: int) -> None:
+    """Moves, in place, the pairs past the limit to the integers on it whose error costs least.
 
-    On the line ``|a| + |b| = 128`` the nearest point to (u, v) is ``a = (u - v + 128) / 2``: both members
-    shrink by the same amount.
+    On the line ``a + b = 128`` the cost ``m·(a-u)² + n·(b-v)²`` is least where the excess ``u + v - 128`` is taken
+    from the members in proportion to the other's cost: ``a = u - (u + v - 128)·n/(m + n)``.
     """
     channel, pair = _past_limit(integers).nonzero(as_tuple=True)
     if channel.numel() == 0:
@@ -140,7 +160,8 @@ def _project(levels: Tensor, integers: Tensor, quant_min: int, quant_max: int) -
     sign = integers[channel, pair, 0].sign()
     first, second = (levels[channel, pair] * sign[:, None]).unbind(1)
     reach = torch.where(sign > 0, quant_max, -quant_min)
-    moved = ((first - second + PAIR_LIMIT) / 2).round()
+    first_cost, second_cost = costs.expand(1, levels.shape[1], 2)[0, pair].unbind(1)
+    moved = (first - (first + second - PAIR_LIMIT) * (second_cost / (first_cost + second_cost))).round()
     moved = torch.minimum(torch.maximum(moved, PAIR_LIMIT - reach), reach)
     integers[channel, pair] = torch.stack((moved, PAIR_LIMIT - moved), 1) * sign[:, None]
 

@@ -199,6 +199,7 @@ FLOAT_ACTIVATIONS = (
         methods=("prelu",),
         weights=("weight",),
         output=FloatOnly("torch's int8 prelu multiplies positives by the slope's scale"),
+        examples=_IMAGE,
         source=_DOCS + "prelu.html",
     ),
 )

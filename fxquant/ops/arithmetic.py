@@ -9,6 +9,7 @@ import torch
 from fxquant.ops.opdef import Example, FloatOnly, Kernel, OpDef, Requantize
 
 _PAIR = (Example(((2, 3, 6, 6), (2, 3, 6, 6))), Example(((2, 3, 6, 6), (1, 3, 1, 1))))
+_NUMBERS = (Example(((2, 3, 6, 6),), {"other": 0.7}), Example(((2, 3, 6, 6),), {"other": -1.3}))
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/torch."
 
 ADD = OpDef(
@@ -20,7 +21,7 @@ ADD = OpDef(
     activations=("input", "other"),
     output=Requantize(),
     kernels={"native": Kernel("binary", "quantized.add")},
-    examples=_PAIR,
+    examples=(*_PAIR, *_NUMBERS),
     source=_DOCS + "add.html",
 )
 
@@ -33,7 +34,7 @@ SUB = OpDef(
     activations=("input", "other"),
     output=Requantize(),
     kernels={"native": Kernel("binary", "quantized.sub")},
-    examples=_PAIR,
+    examples=(*_PAIR, *_NUMBERS),
     source=_DOCS + "sub.html",
 )
 
@@ -46,7 +47,7 @@ MUL = OpDef(
     activations=("input", "other"),
     output=Requantize(),
     kernels={"native": Kernel("binary", "quantized.mul")},
-    examples=_PAIR,
+    examples=(*_PAIR, *_NUMBERS),
     source=_DOCS + "mul.html",
 )
 
@@ -58,7 +59,7 @@ DIV = OpDef(
     methods=("div", "div_", "divide", "divide_", "true_divide", "__truediv__", "__itruediv__"),
     activations=("input", "other"),
     output=FloatOnly(),
-    examples=(),
+    examples=(*_PAIR, *_NUMBERS),
     source=_DOCS + "div.html",
 )
 
@@ -71,6 +72,7 @@ def _float_binary(name: str, *functions: object) -> OpDef:
         functions=functions,  # type: ignore[arg-type]
         methods=(name, f"{name}_"),
         activations=("input", "other"),
+        examples=_PAIR,
         source=f"{_DOCS}{name}.html",
     )
 
@@ -82,6 +84,7 @@ def _float_unary(name: str, *functions: object) -> OpDef:
         signature="input",
         functions=functions,  # type: ignore[arg-type]
         methods=(name, f"{name}_"),
+        examples=(Example(((2, 3, 6, 6),)),),
         source=f"{_DOCS}{name}.html",
     )
 
@@ -98,6 +101,7 @@ FLOAT_BINARY = (
         activations=("input", "other"),
         macs=lambda other, output: _product(output) * (other[-2] if len(other) > 1 else other[-1]),
         output=FloatOnly(),
+        examples=(Example(((2, 5, 8), (2, 8, 4))), Example(((3, 8), (8, 4)))),
         source=_DOCS + "matmul.html",
     ),
     OpDef(
@@ -106,6 +110,7 @@ FLOAT_BINARY = (
         signature="input, exponent",
         functions=(operator.pow,),
         methods=("pow", "pow_", "__pow__"),
+        examples=(Example(((2, 3, 6, 6),), {"exponent": 2}),),
         source=_DOCS + "pow.html",
     ),
 )
@@ -126,6 +131,7 @@ RSUB = OpDef(
     methods=("__rsub__",),
     activations=("input", "other"),
     output=FloatOnly(),
+    examples=_NUMBERS,
     source=_DOCS + "sub.html",
 )
 

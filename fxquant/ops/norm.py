@@ -17,6 +17,7 @@ BATCH_NORM = OpDef(
     modules=(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     weights=("running_mean", "running_var", "weight", "bias"),
     output=FloatOnly("batch norm that no convolution or linear absorbs runs in float"),
+    examples=(Example(((2, 3, 6, 6),)), Example(((2, 3, 6),))),
     source=_DOCS + "batch_norm.html",
 )
 
@@ -27,6 +28,7 @@ DROPOUT = OpDef(
     functions=(F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout),
     modules=(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
     output=Identity(),
+    examples=(Example(((2, 3, 6, 6),), {"training": False}),),
     source=_DOCS + "dropout.html",
 )
 
@@ -64,7 +66,7 @@ INSTANCE_NORM = OpDef(
 NORMALIZE = OpDef(
     name="normalize",
     target=F.normalize,
-    signature="input, p=2.0, dim=1, eps=1e-12",
+    signature="input, p=2.0, dim=1, eps=1e-12, out=None",
     output=FloatOnly(),
     examples=(Example(((2, 4, 6),)),),
     source=_DOCS + "normalize.html",

@@ -54,11 +54,11 @@ MOVES = (
            method=True, example={}),
     _moves("clone", "input, *, memory_format=None", example={}),
     _moves("detach", "input", example={}),
-    _moves("chunk", "input, chunks, dim=0"),
+    _moves("chunk", "input, chunks, dim=0", example={"chunks": 2, "dim": 1}),
     _moves("narrow", "input, dim, start, length", example={"dim": 1, "start": 1, "length": 2}),
     _moves("select", "input, dim, index", example={"dim": 1, "index": 1}),
-    _moves("unbind", "input, dim=0"),
-    _moves("expand", "input, *size", method=True),
+    _moves("unbind", "input, dim=0", example={"dim": 1}),
+    _moves("expand", "input, *size", method=True, example={"size": (1, -1, -1, -1, -1)}),
     _moves("repeat", "input, *repeats", method=True, example={"repeats": (1, 2, 1, 1)}),
     _moves("movedim", "input, source, destination", aliases=(torch.moveaxis,), methods=("moveaxis",),
            example={"source": 1, "destination": -1}),
@@ -77,6 +77,10 @@ SPLIT = OpDef(
     activations=("tensor",),
     output=Moves(),
     kernels=_SAME,
+    examples=(
+        Example(_IMAGE, {"split_size_or_sections": 2, "dim": 1}),
+        Example(_IMAGE, {"split_size_or_sections": [1, 3], "dim": 1}),
+    ),
     source=_DOCS + "split.html",
 )
 
@@ -87,6 +91,11 @@ GETITEM = OpDef(
     methods=("__getitem__",),
     output=Moves(),
     kernels=_ON_INTEGERS,
+    examples=(
+        Example(_IMAGE, {"index": (slice(None), slice(0, 2))}),
+        Example(_IMAGE, {"index": (slice(None), 1)}),
+        Example(_IMAGE, {"index": (Ellipsis, slice(None, None, 2))}),
+    ),
     source="https://docs.pytorch.org/docs/stable/tensor_view.html",
 )
 
@@ -140,7 +149,11 @@ INTERPOLATE = OpDef(
     "recompute_scale_factor=None, antialias=False",
     output=Selects(),
     kernels={"native": Kernel("interpolate", "aten.upsample_nearest on integers")},
-    examples=(Example(_IMAGE, {"scale_factor": 2.0}),),
+    examples=(
+        Example(_IMAGE, {"scale_factor": 2.0}),
+        Example(_IMAGE, {"size": (9, 5)}),
+        Example(_IMAGE, {"scale_factor": 2.0, "mode": "bilinear", "align_corners": False}),
+    ),
     source=_DOCS + "nn.functional.interpolate.html",
 )
 

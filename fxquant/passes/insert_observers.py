@@ -22,7 +22,7 @@ from fxquant.ir.edit import copy_graph, holder_of
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.quant_plan import QuantPlan, Unit
 from fxquant.ir.stages import CapturedModel, ObservedModel, with_state
-from fxquant.observers.attached import AttachedObserver, InputMean
+from fxquant.observers.attached import AttachedObserver, InputStatistics
 
 MADE_BY = "insert_observers"
 
@@ -36,7 +36,7 @@ def insert_observers(captured: CapturedModel, plan: QuantPlan, qconfigs: dict[st
         qconfigs: QConfig of each unit by name.
 
     Returns:
-        A model with children ``activation_observers``, ``weight_observers`` and ``input_means``.
+        A model with children ``activation_observers``, ``weight_observers`` and ``input_statistics``.
     """
     graph, mapping = copy_graph(captured.graph)
     by_name = {node.name: node for node in mapping.values()}
@@ -50,9 +50,13 @@ def insert_observers(captured: CapturedModel, plan: QuantPlan, qconfigs: dict[st
     for unit in plan.units:
         if unit.op in WEIGHTED and unit.output:
             weights[unit.name] = qconfigs[unit.name].weight()
-            means[unit.name] = InputMean(_channel_axis(unit))
-            _record_mean(graph, by_name[unit.inputs[0].source], unit)
-    for name, children in (("activation_observers", activation), ("input_means", means), ("weight_observers", weights)):
+            means[unit.name] = InputStatistics(_channel_axis(unit))
+            _record_statistics(graph, by_name[unit.inputs[0].source], unit)
+    for name, children in (
+        ("activation_observers", activation),
+        ("input_statistics", means),
+        ("weight_observers", weights),
+    ):
         root.add_module(name, children)
     observed = ObservedModel(root, graph, "ObservedModel", state=with_state(captured, plan=plan))
     observed.add_module("weight_observers", weights)
@@ -72,9 +76,11 @@ def _observe(graph: fx.Graph, node: fx.Node, path: str) -> None:
     set_info(made, NodeInfo(origin=origin, origins=info(node).origins, made_by=MADE_BY))
 
 
-def _record_mean(graph: fx.Graph, source: fx.Node, unit: Unit) -> None:
+def _record_statistics(graph: fx.Graph, source: fx.Node, unit: Unit) -> None:
     with graph.inserting_after(source):
-        made = graph.create_node("call_module", f"input_means.{unit.name}", (source,), {}, f"{unit.name}_input_mean")
+        made = graph.create_node(
+            "call_module", f"input_statistics.{unit.name}", (source,), {}, f"{unit.name}_input_statistics"
+        )
     set_info(made, NodeInfo(origin=info(source).origin, origins=info(source).origins, made_by=MADE_BY))
 
 

@@ -21,6 +21,7 @@ from fxquant.numerics.affine import dequantize, quantize
 from fxquant.numerics.batch_norm import fold_batch_norm
 from fxquant.numerics.bias import weight_error_bias
 from fxquant.numerics.pair_limit import limit_pairs
+from fxquant.observers.attached import InputStatistics
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import Bound
 
@@ -79,7 +80,7 @@ def fold_unit(unit: Unit, nodes: dict[str, fx.Node], root: nn.Module) -> FloatWe
 
 
 def quantize_unit(
-    unit: Unit, folded: FloatWeight, observer: Any, input_scale: Tensor, input_mean: Tensor | None, groups: int
+    unit: Unit, folded: FloatWeight, observer: Any, input_scale: Tensor, statistics: InputStatistics, groups: int
 ) -> QuantizedWeight:
     """Quantize one unit's weight within the limits of its kernel.
 
@@ -88,7 +89,7 @@ def quantize_unit(
         folded: its float weight and bias.
         observer: a fresh weight observer.
         input_scale: float32 [], scale of the activation it reads.
-        input_mean: float32 [C_in], mean of that activation per channel; None leaves the bias uncorrected.
+        statistics: mean and variance of that activation per channel.
         groups: groups of the convolution, 1 for linear.
 
     Raises:
@@ -107,20 +108,32 @@ def quantize_unit(
     axis = 0 if scale.numel() > 1 or _is_per_channel(observer) else None
     low, high = _integer_range(observer)
     scale = _floor_scale(scale, folded.bias, input_scale)
-    scale, integers = _limited(weight, scale, low, high, axis, unit)
+    input_mean, variance = _per_channel(statistics, weight.shape[1] * groups)
+    importance = variance if groups == 1 else None
+    scale, integers = _limited(weight, scale, low, high, axis, unit, importance)
     scale = scale if axis == 0 else scale.reshape(())
     zeros = torch.zeros_like(scale, dtype=torch.int64)
     bias = folded.bias
-    if input_mean is not None and input_mean.numel() == weight.shape[1] * groups:
-        error = weight_error_bias(weight, dequantize(integers, scale, zeros, axis), input_mean.cpu(), groups)
+    if input_mean is not None:
+        error = weight_error_bias(weight, dequantize(integers, scale, zeros, axis), input_mean, groups)
         bias = (0.0 if bias is None else bias) - error
     return QuantizedWeight(integers, scale, zeros, axis, bias, folded.origins)
 
 
-def _limited(weight: Tensor, scale: Tensor, low: int, high: int, axis: int | None, unit: Unit) -> tuple[Tensor, Tensor]:
+def _per_channel(statistics: InputStatistics, channels: int) -> tuple[Tensor | None, Tensor | None]:
+    """Mean and variance per input channel, None when they were not taken over that many channels."""
+    mean, variance = statistics.mean, statistics.variance
+    if mean is None or variance is None or mean.numel() != channels:
+        return None, None
+    return mean.cpu(), variance.cpu()
+
+
+def _limited(
+    weight: Tensor, scale: Tensor, low: int, high: int, axis: int | None, unit: Unit, importance: Tensor | None
+) -> tuple[Tensor, Tensor]:
     limit = unit.kernel.weight_limit if unit.kernel is not None else "none"
     if limit in ("channels", "taps_then_channels"):
-        return limit_pairs(weight, scale, low, high, limit)  # type: ignore[arg-type]
+        return limit_pairs(weight, scale, low, high, limit, importance)  # type: ignore[arg-type]
     if limit == "half":
         scale, low, high = scale * (max(-low, high) / _HALF), max(low, -_HALF), min(high, _HALF)
     zeros = torch.zeros_like(scale, dtype=torch.int64)

@@ -20,7 +20,6 @@ from fxquant.plan.classify_units import Context, classify_unit, is_move
 from fxquant.plan.resolve_qconfig import Resolved, Resolver
 from fxquant.qconfig.mapping import QConfigMapping
 
-
 _IDENTITY = KernelChoice("identity", "")
 
 

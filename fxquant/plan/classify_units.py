@@ -10,11 +10,10 @@ import torch
 from torch import fx, nn
 
 from fxquant.fusion.rule import UnitDraft
-from fxquant.ir.meta import TensorMeta, info
+from fxquant.ir.meta import ALIASED, TensorMeta, info
 from fxquant.ir.quant_plan import KernelChoice, TensorSpec
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import FloatOnly, Identity, Moves, OpDef, Query
-from fxquant.ir.meta import ALIASED
 from fxquant.plan.assign_domains import Candidate
 from fxquant.plan.backend import Backend, Call, Refusal
 from fxquant.plan.resolve_qconfig import Resolved

@@ -31,15 +31,13 @@ class Spelling:
 
     Attributes:
         title: for test names.
-        call: takes the activations in the order of the row's ``activations``.
-        module: what must be registered on the model for ``call`` to use, None without one.
-        in_place: whether the call may write to its first activation.
+        call: takes ``module``, then the activations in the order of the row's ``activations``.
+        module: a module of torch.nn that does the same, or holds the weights; None where there is none.
     """
 
     title: str
     call: Call
     module: nn.Module | None = field(default=None, compare=False)
-    in_place: bool = False
 
 
 def spellings(row: OpDef, example: Example) -> Iterator[Spelling]:
@@ -47,13 +45,16 @@ def spellings(row: OpDef, example: Example) -> Iterator[Spelling]:
     holder = _weights_holder(row, example)
     for module in _modules(row, example, holder):
         inplace = bool(getattr(module, "inplace", False))
-        yield Spelling(f"nn.{type(module).__name__}{' inplace' * inplace}", module, module, inplace)
-    kwargs = {**example.kwargs, **_weight_arguments(row, holder)}
+        yield Spelling(f"nn.{type(module).__name__}{' inplace' * inplace}", _call_module, module)
+    names = (*example.kwargs, *_weight_names(row, holder))
     for name, function in _functions(row):
-        in_place = name.endswith("_") or name.startswith("operator.i")
-        for style, call in _styles(row, function, kwargs, example):
-            if _accepts(call, example):
-                yield Spelling(f"{name} {style}", call, holder, in_place)
+        for style, call in _styles(row, function, tuple(dict.fromkeys(names)), example):
+            if _accepts(call, holder, example):
+                yield Spelling(f"{name} {style}", call, holder)
+
+
+def _call_module(module: nn.Module, *tensors: Tensor) -> Any:
+    return module(*tensors)
 
 
 def tensors_of(example: Example, generator: torch.Generator | None = None) -> list[Tensor]:
@@ -70,7 +71,7 @@ def _functions(row: OpDef) -> Iterator[tuple[str, Call]]:
             module = getattr(function, "__module__", None) or "torch"
             yield f"{'operator' if module == '_operator' else module}.{function.__name__}", function
     for name in dict.fromkeys((*row.methods, *((row.target,) if isinstance(row.target, str) else ()))):
-        if hasattr(Tensor, name) and name not in ("__radd__", "__rmul__", "__rsub__"):
+        if hasattr(Tensor, name):
             yield f".{name}", _method(name)
 
 
@@ -81,49 +82,48 @@ def _method(name: str) -> Call:
     return call
 
 
-def _styles(row: OpDef, function: Call, kwargs: dict[str, Any], example: Example) -> Iterator[tuple[str, Call]]:
-    """The call with its other arguments by position, by keyword, and spread out where the row is variadic."""
-    names = [p.name for p in row.parameters if p.name in kwargs]
-    variadic = next((p.name for p in row.parameters if p.kind == "variadic" and p.name in kwargs), None)
-    joined = row.activations == ("tensors",)
+def _styles(row: OpDef, function: Call, names: tuple[str, ...], example: Example) -> Iterator[tuple[str, Call]]:
+    """The call with its other arguments by keyword, by position, and spread out where the row is variadic."""
+    variadic = next((p.name for p in row.parameters if p.kind == "variadic" and p.name in names), None)
 
     def activations(tensors: tuple[Tensor, ...]) -> tuple[Any, ...]:
-        return (list(tensors),) if joined else tensors
+        return (list(tensors),) if row.activations == ("tensors",) else tensors
 
-    keyword = {name: kwargs[name] for name in names}
-    if keyword or len(row.activations) == 1:
-        yield "keywords", lambda *tensors: function(*activations(tensors), **keyword)
-    if keyword:
-        filled = _positional(row, kwargs)
-        if filled is not None:
-            yield "positional", lambda *tensors: function(*activations(tensors), *filled)
-    if variadic is not None and isinstance(kwargs[variadic], tuple):
-        yield "variadic", lambda *tensors: function(*activations(tensors), *kwargs[variadic])
-    if not keyword and len(row.activations) > 1:
-        yield "positional", lambda *tensors: function(*activations(tensors))
+    def value(name: str, holder: nn.Module | None) -> Any:
+        """Weights are read off the module when it runs: capture works on a copy of it."""
+        return example.kwargs[name] if name in example.kwargs else getattr(holder, name)
 
+    def by_keyword(holder: nn.Module | None, *tensors: Tensor) -> Any:
+        return function(*activations(tensors), **{name: value(name, holder) for name in names})
 
-def _positional(row: OpDef, kwargs: dict[str, Any]) -> list[Any] | None:
-    """Arguments after the activations in signature order, gaps filled with defaults; None when keyword-only."""
-    values: list[Any] = []
-    pending: list[Any] = []
-    for parameter in row.parameters:
-        if parameter.name in row.activations:
-            continue
-        pending.append(kwargs.get(parameter.name, parameter.default))
-        if parameter.name in kwargs:
-            if parameter.kind == "keyword":
-                return None
-            values += pending
-            pending = []
-    return values
+    def by_position(holder: nn.Module | None, *tensors: Tensor) -> Any:
+        return function(*activations(tensors), *(value(n, holder) if n in names else d for n, d in order or ()))
+
+    def spread(holder: nn.Module | None, *tensors: Tensor) -> Any:
+        return function(*activations(tensors), *value(str(variadic), holder))
+
+    yield "keywords" if names else "plain", by_keyword
+    order = _order(row, names)
+    if order and names:
+        yield "positional", by_position
+    if variadic is not None and isinstance(example.kwargs.get(variadic), tuple):
+        yield "variadic", spread
 
 
-def _accepts(call: Call, example: Example) -> bool:
-    """Whether this is a call that eager torch knows at all; a ``TypeError`` says it is none."""
+def _order(row: OpDef, names: tuple[str, ...]) -> list[tuple[str, Any]] | None:
+    """Names and defaults after the activations up to the last that is given; None when one is keyword-only."""
+    kinds = [p for p in row.parameters if p.name not in row.activations or p.name in names]
+    if any(p.kind == "keyword" and p.name in names for p in kinds):
+        return None
+    last = max((i for i, p in enumerate(kinds) if p.name in names), default=-1)
+    return [(p.name, p.default) for p in kinds[: last + 1]]
+
+
+def _accepts(call: Call, holder: nn.Module | None, example: Example) -> bool:
+    """Whether this is a call that eager torch knows; mm, for one, takes matrices only."""
     try:
-        call(*tensors_of(example))
-    except TypeError:
+        call(holder, *tensors_of(example))
+    except (TypeError, RuntimeError):
         return False
     return True
 
@@ -136,7 +136,7 @@ def _weights_holder(row: OpDef, example: Example) -> nn.Module | None:
     shape = example.shapes[0]
     rank = len(shape) - 2
     if row.name.startswith("conv"):
-        name = "".join(part.capitalize() for part in row.name.split("_")).replace("d", "d")
+        name = "".join(part.capitalize() for part in row.name.split("_"))
         return getattr(nn, name)(shape[1], 6, 3, padding=1).eval()  # type: ignore[no-any-return]
     if row.name == "linear":
         return nn.Linear(shape[-1], 6).eval()
@@ -159,13 +159,10 @@ def _with_statistics(module: nn.Module) -> nn.Module:
     return module
 
 
-def _weight_arguments(row: OpDef, holder: nn.Module | None) -> dict[str, Any]:
+def _weight_names(row: OpDef, holder: nn.Module | None) -> list[str]:
     """Arguments of the functional form that are attributes of the module of the same name."""
-    if holder is None:
-        return {}
     skipped = {"inplace", "training", *row.activations} - set(row.weights)
-    names = [p.name for p in row.parameters if p.name not in skipped and hasattr(holder, p.name)]
-    return {name: getattr(holder, name) for name in names}
+    return [p.name for p in row.parameters if p.name not in skipped and hasattr(holder, p.name)]
 
 
 def _modules(row: OpDef, example: Example, holder: nn.Module | None) -> Iterator[nn.Module]:
@@ -181,9 +178,10 @@ def _modules(row: OpDef, example: Example, holder: nn.Module | None) -> Iterator
     kinds = _MODULES.get(row.name, (found[simple],) if simple in found else ())
     for kind in kinds:
         if inspect.isclass(kind) and issubclass(kind, nn.Module):
-            yield kind(**example.kwargs).eval()
+            kwargs = {name: value for name, value in example.kwargs.items() if name != "training"}
+            yield kind(**kwargs).eval()
             if "inplace" in inspect.signature(kind).parameters:
-                yield kind(**example.kwargs, inplace=True).eval()
+                yield kind(**kwargs, inplace=True).eval()
 
 
 def _pad_module(example: Example) -> nn.Module:

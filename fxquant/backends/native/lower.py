@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from fxquant.backends.native.engine import require_engine, silence_creation_warning
+from fxquant.backends.native.engine import require_engine
 from fxquant.backends.native.kernels.base import Quantize
 from fxquant.backends.native.make_kernel import Made, UnitView, make_kernel
 from fxquant.ir.edit import FROZEN, get_tensor, holder_of, output_node
@@ -36,7 +36,6 @@ def lower_native(reference: ReferenceModel) -> QuantizedModel:
         BackendError: the engine the plan asks for is not in this build of torch.
     """
     require_engine(reference.plan.engine)
-    silence_creation_warning()
     with torch.inference_mode(False), torch.no_grad():
         return _Lowering(reference).run()
 

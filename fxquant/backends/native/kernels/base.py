@@ -7,6 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxquant.backends.native.engine import silence_creation_warning
+
+# Unpickling a kernel packs it, so the warning must be gone as soon as kernels can exist.
+silence_creation_warning()
+
 
 class Kernel(nn.Module):
     """Base of the kernel modules.

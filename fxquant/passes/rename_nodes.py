@@ -1,0 +1,27 @@
+"""Give nodes names that can also name a child module.
+
+Before: ``%to = x.to(...)``; a module called ``to`` cannot be registered. After: ``%to_1``.
+Range classes, observers and kernels are all named after nodes.
+"""
+
+from __future__ import annotations
+
+from torch import fx, nn
+
+from fxquant.ir.meta import info, update_info
+
+
+def rename_nodes(graph: fx.Graph) -> None:
+    """Rename, in place, nodes that are called like an attribute of ``nn.ModuleDict``. Signatures are not affected."""
+    renamed: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op != "output" and (hasattr(nn.ModuleDict, node.name) or node.name == "training"):
+            old = node.name
+            node._rename(f"{old}_1")
+            renamed[old] = node.name
+        known = info(node)
+        update_info(
+            node,
+            origins=tuple(renamed.get(name, name) for name in known.origins),
+            mutates=tuple(renamed.get(name, name) for name in known.mutates),
+        )
