@@ -20,10 +20,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from fxquant.fusion.rule import WEIGHTED
-from fxquant.ir.edit import FROZEN, evaluate_constant, holder_of, output_node, set_tensor
+from fxquant.ir.containers import INPUT_STATISTICS, KERNELS, RANGE_OBSERVERS, RANGES, WEIGHT_OBSERVERS
+from fxquant.ir.edit import evaluate_constant, holder_of, output_node, set_tensor
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.qdq import dequantize, quantize
 from fxquant.ir.quant_plan import QuantPlan, Unit
@@ -31,9 +32,10 @@ from fxquant.ir.stages import ObservedModel, ReferenceModel, with_state
 from fxquant.numerics.affine import quantize as quantize_tensor
 from fxquant.numerics.qparams import choose_qparams
 from fxquant.ops import catalogue
-from fxquant.passes.compute_qparams import QParams, compute_qparams
+from fxquant.passes.compute_qparams import QParams, compute_qparams, range_notes
 from fxquant.passes.insert_observers import remove_observers
 from fxquant.passes.quantize_weights import QuantizedWeight, fold_unit, groups_of, quantize_unit
+from fxquant.passes.remove_dead_nodes import remove_dead_nodes
 
 MADE_BY = "build_reference"
 
@@ -57,7 +59,7 @@ class _Builder:
         self.source = remove_observers(observed)
         self.nodes = {node.name: node for node in self.source.nodes}
         self.qparams = compute_qparams(observed, plan)
-        self.root = holder_of(observed)
+        self.root = _float_parts(observed)
         self.graph = fx.Graph()
         self.floats: dict[str, fx.Node] = {}
         self.integers: dict[str, fx.Node] = {}
@@ -69,8 +71,8 @@ class _Builder:
     def build(self) -> ReferenceModel:
         """Write every node, then assemble the model."""
         for name, qparams in self.qparams.items():
-            set_tensor(self.root, f"qparams.{name}.scale", qparams.scale)
-            set_tensor(self.root, f"qparams.{name}.zero_point", qparams.zero_point)
+            set_tensor(self.root, f"{RANGES}.{name}.scale", qparams.scale)
+            set_tensor(self.root, f"{RANGES}.{name}.zero_point", qparams.zero_point)
         unit_at = {unit.name: unit for unit in self.plan.units}
         for node in self.source.nodes:
             if node.op == "placeholder":
@@ -80,9 +82,11 @@ class _Builder:
         output = output_node(self.source)
         made = self.graph.output(fx.node.map_arg(output.args[0], self._as_float))
         set_info(made, info(output))
-        state = with_state(self.observed, plan=self.plan, key_origins=self.key_origins)
+        notes = range_notes(self.observed, self.plan)
+        state = with_state(self.observed, plan=self.plan, key_origins=self.key_origins, range_notes=notes)
+        remove_dead_nodes(self.graph)
         model = ReferenceModel(self.root, self.graph, "ReferenceModel", state=state)
-        return copy.deepcopy(model).eval()  # shares no tensor with the observed model
+        return model.eval()
 
     # -- units ------------------------------------------------------------------------------------
 
@@ -105,7 +109,7 @@ class _Builder:
         replaced = self._weights(unit) if unit.op in WEIGHTED else self._constant_operands(unit)
         for name in unit.nodes:
             if name == unit.role("batch_norm"):
-                local[name] = local[self.nodes[name].args[0].name]  # type: ignore[union-attr]
+                local[name] = local[self.nodes[name].all_input_nodes[0].name]
                 continue
             node = self.nodes[name]
             made = self._copy(node, lambda argument: self._local(argument, local), unit)
@@ -133,8 +137,8 @@ class _Builder:
     def _weights(self, unit: Unit) -> dict[str, Any]:
         """Buffers for the unit's weight and bias; returns the nodes that read them, by operand."""
         folded = fold_unit(unit, self.nodes, self.observed)
-        statistics = self.observed.get_submodule(f"input_statistics.{unit.name}")
-        observer = copy.deepcopy(self.observed.get_submodule(f"weight_observers.{unit.name}"))
+        statistics = self.observed.get_submodule(f"{INPUT_STATISTICS}.{unit.name}")
+        observer = copy.deepcopy(self.observed.get_submodule(f"{WEIGHT_OBSERVERS}.{unit.name}"))
         scale = self.qparams[unit.inputs[0].range_class].scale
         groups = groups_of(unit, self.nodes)
         frozen = quantize_unit(unit, folded, observer, scale, statistics, groups)  # type: ignore[arg-type]
@@ -146,16 +150,16 @@ class _Builder:
             tensors["bias"] = frozen.bias.to(torch.float32)
         nodes = {}
         for key, tensor in tensors.items():
-            set_tensor(self.root, f"{FROZEN}.{unit.name}.{key}", tensor)
-            self.key_origins[f"{FROZEN}.{unit.name}.{key}"] = frozen.origins
-            nodes[key] = self._attribute(f"{FROZEN}.{unit.name}.{key}")
+            set_tensor(self.root, f"{KERNELS}.{unit.name}.{key}", tensor)
+            self.key_origins[f"{KERNELS}.{unit.name}.{key}"] = frozen.origins
+            nodes[key] = self._attribute(f"{KERNELS}.{unit.name}.{key}")
         args = (nodes["weight"], nodes["weight_scale"], nodes["weight_zero_point"], frozen.axis)
         made = self.graph.create_node("call_function", dequantize, args, {}, f"{unit.name}_weight_dequantize")
         set_info(made, NodeInfo(unit=unit.name, made_by=MADE_BY))
         return {"weight": made, "bias": nodes.get("bias")}
 
     def _constant_operands(self, unit: Unit) -> dict[str, Any]:
-        """Tensor constants among a unit's activations (``x + self.offset``) become integers with a range of their own."""
+        """Tensor constants among the activations (``x + self.offset``) become integers with a range of their own."""
         node = self.nodes[unit.anchor]
         row = catalogue.by_name(unit.op)
         if row is None or unit.kernel is None or unit.kernel.convention != "binary":
@@ -175,8 +179,8 @@ class _Builder:
         integers = quantize_tensor(value, qparams.scale, qparams.zero_point, 0, 255, torch.uint8)
         nodes = []
         for key, tensor in (("", integers), ("_scale", qparams.scale), ("_zero_point", qparams.zero_point)):
-            set_tensor(self.root, f"{FROZEN}.{unit.name}.{operand}{key}", tensor)
-            nodes.append(self._attribute(f"{FROZEN}.{unit.name}.{operand}{key}"))
+            set_tensor(self.root, f"{KERNELS}.{unit.name}.{operand}{key}", tensor)
+            nodes.append(self._attribute(f"{KERNELS}.{unit.name}.{operand}{key}"))
         made = self.graph.create_node(
             "call_function", dequantize, tuple(nodes), {}, f"{unit.name}_{operand}_dequantize"
         )
@@ -211,11 +215,12 @@ class _Builder:
 
     def _attribute(self, path: str) -> fx.Node:
         if path not in self.attributes:
-            self.attributes[path] = self.graph.get_attr(path)
+            self.attributes[path] = node = self.graph.get_attr(path)
+            set_info(node, NodeInfo(made_by=MADE_BY))
         return self.attributes[path]
 
     def _qparams_nodes(self, range_class: str) -> tuple[fx.Node, fx.Node]:
-        prefix = f"qparams.{range_class}"
+        prefix = f"{RANGES}.{range_class}"
         return self._attribute(f"{prefix}.scale"), self._attribute(f"{prefix}.zero_point")
 
     def _quantize(self, node: fx.Node, value: str, range_class: str, unit: str) -> fx.Node:
@@ -232,6 +237,14 @@ class _Builder:
         origin = info(self.nodes[value])
         set_info(made, NodeInfo(origin=origin.origin, origins=origin.origins, unit=unit, made_by=MADE_BY))
         return made
+
+
+def _float_parts(observed: ObservedModel) -> nn.Module:
+    """A copy of the user's modules, without what calibration added: the result shares no tensor with its source."""
+    holder = holder_of(observed)
+    for name in (RANGE_OBSERVERS, INPUT_STATISTICS, WEIGHT_OBSERVERS):
+        holder._modules.pop(name, None)
+    return copy.deepcopy(holder)
 
 
 def _replace_operands(made: fx.Node, node: fx.Node, replaced: dict[str, Any]) -> None:

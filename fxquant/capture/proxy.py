@@ -128,7 +128,7 @@ class ValueProxy(fx.Proxy):
             return iter(list(self.value))
         count = len(self.value)
         self.tracer.record("size" if isinstance(self.value, Tensor) else "static", count)
-        return iter([self[i] for i in range(count)])
+        return iter([self[i] for i in range(count)])  # type: ignore[index]
 
     def __contains__(self, item: Any) -> bool:
         answer = unwrap(item) in self.value

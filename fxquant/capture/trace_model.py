@@ -16,6 +16,7 @@ from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors
 from fxquant.capture.patches import patched
 from fxquant.capture.tracer import ValueTracer
 from fxquant.errors import CaptureError
+from fxquant.ir.containers import RESERVED
 from fxquant.ir.meta import NodeInfo, info, set_info
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -115,8 +116,11 @@ def _check_root(model: nn.Module, leaf_names: Collection[str]) -> None:
         raise CaptureError(
             f"expected an nn.Module, got {type(model).__name__}", remedy="wrap functions in a small nn.Module"
         )
-    if isinstance(model, torch._dynamo.OptimizedModule):
+    if type(model).__name__ == "OptimizedModule":
         raise CaptureError("a torch.compile'd module cannot be captured", remedy="pass model._orig_mod")
+    taken = [name for name, _ in model.named_children() if name in RESERVED]
+    if taken:
+        raise CaptureError(f"the model has a child called {taken[0]!r}, a name fxquant needs", remedy="rename it")
     paths = dict(model.named_modules())
     missing = [name for name in leaf_names if name not in paths]
     if missing:

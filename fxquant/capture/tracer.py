@@ -114,7 +114,7 @@ class ValueTracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         """Containers of tensors are passed on as containers of nodes, so that consumers see single tensors."""
         if isinstance(a, ValueProxy) and type(a.value) in (tuple, list) and not self._keep_containers:
-            return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))
+            return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))  # type: ignore[index]
         return super().create_arg(a)
 
     def create_proxy(

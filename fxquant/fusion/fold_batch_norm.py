@@ -66,7 +66,8 @@ class _TwoReaders(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
-        return y + self.norm(y)
+        z: Tensor = self.norm(y)
+        return y + z
 
 
 def _sequential(*modules: nn.Module) -> nn.Module:

@@ -17,12 +17,15 @@ def constant_nodes(graph: fx.Graph) -> frozenset[str]:
     """Names of nodes whose value depends on parameters and buffers only."""
     found: set[str] = set()
     for node in graph.nodes:
-        if node.op == "get_attr":
+        if node.op == "get_attr" or (node.op in ("call_function", "call_method") and _reads_only(node, found)):
             found.add(node.name)
-        elif node.op in ("call_function", "call_method") and node.all_input_nodes and not info(node).mutates:
-            if all(source.name in found for source in node.all_input_nodes):
-                found.add(node.name)
     return frozenset(found)
+
+
+def _reads_only(node: fx.Node, names: set[str]) -> bool:
+    """Whether the node reads nodes of these names, nothing else, and changes none of them."""
+    sources = [source.name for source in node.all_input_nodes]
+    return bool(sources) and names.issuperset(sources) and not info(node).mutates
 
 
 def fuse_units(

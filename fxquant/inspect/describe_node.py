@@ -10,7 +10,8 @@ from torch import Tensor, fx, nn
 
 from fxquant.fusion.rule import WEIGHTED
 from fxquant.inspect.side import Side, is_added
-from fxquant.ir.edit import FROZEN, get_tensor
+from fxquant.ir.containers import KERNELS
+from fxquant.ir.edit import get_tensor
 from fxquant.ir.meta import TensorMeta, info, qualified_name
 from fxquant.ir.qdq import dequantize, quantize
 from fxquant.ir.quant_plan import TensorSpec, Unit
@@ -83,7 +84,9 @@ def qparams_text(node: fx.Node, side: Side) -> str:
         return ""
     scale, zero_point, spec = found
     low, high = (spec.quant_min - zero_point) * scale, (spec.quant_max - zero_point) * scale
-    return f"scale={scale:.4g} zero_point={zero_point}, range [{_short(low)}, {_short(high)}]"
+    text = f"scale={scale:.4g} zero_point={zero_point}, range [{_short(low)}, {_short(high)}]"
+    note = side.range_note(info(node).holds)
+    return f"{text} from {note}" if note else text
 
 
 def _short(value: float) -> str:
@@ -105,7 +108,7 @@ def _qparams(node: fx.Node, side: Side) -> tuple[float, int, TensorSpec] | None:
 
 
 def _kernel(node: fx.Node, side: Side) -> nn.Module | None:
-    if node.op != "call_module" or not str(node.target).startswith(f"{FROZEN}."):
+    if node.op != "call_module" or not str(node.target).startswith(f"{KERNELS}."):
         return None
     return side.model.get_submodule(str(node.target))
 

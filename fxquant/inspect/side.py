@@ -56,6 +56,13 @@ class Side:
         """Nodes that a pass added for its own purposes: observers, quantize, dequantize."""
         return tuple(node for node in self._shown if is_added(info(node)))
 
+    def range_note(self, value: str) -> str:
+        """Where the range of a value came from, ``""`` before freeze."""
+        if self.plan is None or not isinstance(self.model, StageModule):
+            return ""
+        name = next((item.name for item in self.plan.classes if value in item.members), "")
+        return self.model.state.range_notes.get(name, "")
+
     @property
     def _shown(self) -> list[fx.Node]:
         return [node for node in self.graph.nodes if node.name not in self.operand_names]

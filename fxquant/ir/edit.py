@@ -9,13 +9,11 @@ from torch import Tensor, fx, nn
 
 from fxquant.ir.meta import info, set_info
 
-# Module under which frozen tensors and kernels live, apart from the user's own modules.
-FROZEN = "quantized"
-
 
 def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """Copy a graph with names and infos; returns the copy and old node to new node."""
-    new, mapping = fx.Graph(), {}
+    new = fx.Graph()
+    mapping: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         made = new.node_copy(node, lambda old: mapping[old])
         set_info(made, info(node))
@@ -25,7 +23,7 @@ def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
 
 def output_node(graph: fx.Graph) -> fx.Node:
     """The output node."""
-    return next(node for node in reversed(graph.nodes) if node.op == "output")
+    return graph.output_node()
 
 
 def set_tensor(root: nn.Module, path: str, tensor: Tensor) -> None:

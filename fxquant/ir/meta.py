@@ -155,7 +155,8 @@ def qualified_name(target: object) -> str:
         module = "operator" if module == "_operator" else "builtins"
     if module.startswith("torch._C"):
         module = "torch"
-    return f"{module}.{getattr(target, '__qualname__', getattr(target, '__name__', repr(target)))}"
+    name = str(getattr(target, "__qualname__", getattr(target, "__name__", repr(target))))
+    return f"{module}.{name.removeprefix('_VariableFunctionsClass.')}"
 
 
 def qualified_type(kind: type) -> str:

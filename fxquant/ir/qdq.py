@@ -12,12 +12,12 @@ from torch import Tensor
 
 from fxquant.numerics import affine
 
-_library = torch.library.Library("fxquant", "DEF")
-_library.define(
+_library = torch.library.Library("fxquant", "DEF")  # type: ignore[no-untyped-call]
+_library.define(  # type: ignore[no-untyped-call]
     "quantize(Tensor x, Tensor scale, Tensor zero_point, int quant_min, int quant_max, "
     "ScalarType dtype, int? axis=None) -> Tensor"
 )
-_library.define(
+_library.define(  # type: ignore[no-untyped-call]
     "dequantize(Tensor q, Tensor scale, Tensor zero_point, int? axis=None, ScalarType? dtype=None) -> Tensor"
 )
 
@@ -40,8 +40,8 @@ def _dequantize(
     return affine.dequantize(q, scale, zero_point, axis, dtype or torch.float32)
 
 
-_library.impl("quantize", _quantize, "CompositeImplicitAutograd")
-_library.impl("dequantize", _dequantize, "CompositeImplicitAutograd")
+_library.impl("quantize", _quantize, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
+_library.impl("dequantize", _dequantize, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
 
 quantize = torch.ops.fxquant.quantize.default
 dequantize = torch.ops.fxquant.dequantize.default

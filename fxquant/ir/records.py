@@ -67,7 +67,8 @@ def from_graph(graph: fx.Graph) -> tuple[NodeRecord, ...]:
 
 def to_graph(nodes: tuple[NodeRecord, ...]) -> fx.Graph:
     """Rebuild a graph from its records, names included."""
-    graph, made = fx.Graph(), {}
+    graph = fx.Graph()
+    made: dict[str, fx.Node] = {}
 
     def unpack(item: Any) -> Any:
         return made[item.name] if isinstance(item, NodeRef) else item

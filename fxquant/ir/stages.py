@@ -29,6 +29,7 @@ class StageState:
         preserved: names of user attributes kept on the module.
         float_dtype: dtype of the user's model when it was not float32, else None.
         module_paths: module paths of the user's model, which configurations speak of.
+        range_notes: where the range of each class came from, by its name, after freeze.
         key_origins: state_dict key to the user's keys it was made from, after freeze.
     """
 
@@ -38,6 +39,7 @@ class StageState:
     preserved: tuple[str, ...] = ()
     float_dtype: torch.dtype | None = None
     module_paths: tuple[str, ...] = ()
+    range_notes: dict[str, str] = field(default_factory=dict)
     key_origins: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -76,8 +78,9 @@ class StageModule(fx.GraphModule):
         return _rebuild, (_stage_class(self), body, records.from_graph(self.graph), type(self).__name__)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StageModule:
-        make, (kind, body, nodes, name) = self.__reduce__()
-        result: StageModule = make(kind, copy.deepcopy(body, memo), copy.deepcopy(nodes, memo), name)
+        _, (kind, body, nodes, name) = self.__reduce__()
+        state = body.pop("state")  # frozen: shared, like the records of the nodes
+        result = _rebuild(kind, {**copy.deepcopy(body, memo), "state": state}, nodes, name)
         memo[id(self)] = result
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -164,11 +165,16 @@ HARDSIGMOID = OpDef(
 )
 
 
-def _float_activation(name: str, signature: str = "input", **spellings: object) -> OpDef:
+def _float_activation(name: str, signature: str = "input", functions: tuple[Any, ...] = ()) -> OpDef:
     target = getattr(F, name)
     return OpDef(
-        name=name, target=target, signature=signature, examples=_IMAGE, source=f"{_DOCS}{name}.html", **spellings
-    )  # type: ignore[arg-type]
+        name=name,
+        target=target,
+        signature=signature,
+        functions=functions,
+        examples=_IMAGE,
+        source=f"{_DOCS}{name}.html",
+    )
 
 
 FLOAT_ACTIVATIONS = (

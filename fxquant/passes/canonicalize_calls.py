@@ -49,7 +49,7 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
 
 
 def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
-    if node.op == "call_function":
+    if callable(node.target):
         row = catalogue.by_function(node.target)
     elif node.op == "call_method":
         row = catalogue.by_method(str(node.target))

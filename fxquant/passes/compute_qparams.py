@@ -1,6 +1,6 @@
 """Turn what observers saw into a scale and zero point per range class.
 
-Before: ``activation_observers.relu`` holds a histogram. After: ``relu: scale 0.0235, zero_point 0``.
+Before: ``int8_range_observers.relu`` holds a histogram. After: ``relu: scale 0.0235, zero_point 0``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fxquant.errors import CalibrationError, FxquantError
+from fxquant.ir.containers import RANGE_OBSERVERS
 from fxquant.ir.quant_plan import QuantPlan, RangeClass
 from fxquant.ir.stages import ObservedModel
 
@@ -40,7 +41,7 @@ def compute_qparams(observed: ObservedModel, plan: QuantPlan) -> dict[str, QPara
         if item.fixed is not None:
             found[item.name] = _qparams(item.fixed.scale, item.fixed.zero_point)
             continue
-        observer = observed.get_submodule(f"activation_observers.{item.name}.observer")
+        observer = observed.get_submodule(f"{RANGE_OBSERVERS}.{item.name}.observer")
         if not _has_seen_data(observer):
             silent.append(item)
             continue
@@ -55,6 +56,19 @@ def compute_qparams(observed: ObservedModel, plan: QuantPlan) -> dict[str, QPara
             remedy="run calibration batches through the prepared model before converting it",
         )
     return found
+
+
+def range_notes(observed: ObservedModel, plan: QuantPlan) -> dict[str, str]:
+    """Where each class's range came from: ``HistogramObserver over 16 batches``, or ``fixed``."""
+    notes = {}
+    for item in plan.classes:
+        if item.fixed is not None:
+            notes[item.name] = f"fixed by {item.configured_by}"
+            continue
+        attached = observed.get_submodule(f"{RANGE_OBSERVERS}.{item.name}")
+        batches = max(attached.batches.values(), default=0)  # type: ignore[operator]
+        notes[item.name] = f"{type(attached.observer).__name__} over {batches} batches"
+    return notes
 
 
 def _qparams(scale: Any, zero_point: Any) -> QParams:

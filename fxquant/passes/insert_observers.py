@@ -6,7 +6,7 @@ Before::
 
 After::
 
-    %conv1 = conv2d(%x, %w);  %relu = relu(%conv1);  %relu_observer = activation_observers.relu(%relu, ...)
+    %conv1 = conv2d(%x, %w);  %relu = relu(%conv1);  %relu_observer = int8_range_observers.relu(%relu, ...)
 
 Observers return their input, so the observed model computes what the float model computes.
 """
@@ -18,6 +18,7 @@ from typing import Any
 from torch import fx, nn
 
 from fxquant.fusion.rule import CONVOLUTIONS, WEIGHTED
+from fxquant.ir.containers import INPUT_STATISTICS, RANGE_OBSERVERS, WEIGHT_OBSERVERS
 from fxquant.ir.edit import copy_graph, holder_of
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.quant_plan import QuantPlan, Unit
@@ -36,7 +37,7 @@ def insert_observers(captured: CapturedModel, plan: QuantPlan, qconfigs: dict[st
         qconfigs: QConfig of each unit by name.
 
     Returns:
-        A model with children ``activation_observers``, ``weight_observers`` and ``input_statistics``.
+        A model with children ``int8_range_observers``, ``int8_weight_observers`` and ``int8_input_statistics``.
     """
     graph, mapping = copy_graph(captured.graph)
     by_name = {node.name: node for node in mapping.values()}
@@ -46,20 +47,20 @@ def insert_observers(captured: CapturedModel, plan: QuantPlan, qconfigs: dict[st
         if item.fixed is None:
             activation[item.name] = AttachedObserver(qconfigs[item.configured_by].activation())
             for source in item.sources:
-                _observe(graph, by_name[source], f"activation_observers.{item.name}")
+                _observe(graph, by_name[source], f"{RANGE_OBSERVERS}.{item.name}")
     for unit in plan.units:
         if unit.op in WEIGHTED and unit.output:
             weights[unit.name] = qconfigs[unit.name].weight()
             means[unit.name] = InputStatistics(_channel_axis(unit))
             _record_statistics(graph, by_name[unit.inputs[0].source], unit)
     for name, children in (
-        ("activation_observers", activation),
-        ("input_statistics", means),
-        ("weight_observers", weights),
+        (RANGE_OBSERVERS, activation),
+        (INPUT_STATISTICS, means),
+        (WEIGHT_OBSERVERS, weights),
     ):
         root.add_module(name, children)
     observed = ObservedModel(root, graph, "ObservedModel", state=with_state(captured, plan=plan))
-    observed.add_module("weight_observers", weights)
+    observed.add_module(WEIGHT_OBSERVERS, weights)
     return observed
 
 
@@ -79,7 +80,7 @@ def _observe(graph: fx.Graph, node: fx.Node, path: str) -> None:
 def _record_statistics(graph: fx.Graph, source: fx.Node, unit: Unit) -> None:
     with graph.inserting_after(source):
         made = graph.create_node(
-            "call_module", f"input_statistics.{unit.name}", (source,), {}, f"{unit.name}_input_statistics"
+            "call_module", f"{INPUT_STATISTICS}.{unit.name}", (source,), {}, f"{unit.name}_input_statistics"
         )
     set_info(made, NodeInfo(origin=info(source).origin, origins=info(source).origins, made_by=MADE_BY))
 

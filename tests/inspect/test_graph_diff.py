@@ -71,8 +71,8 @@ def test_float_to_quantized_says_which_rules_fused_what(made: dict[str, nn.Modul
 def test_inserted_quantize_tells_its_parameters(made: dict[str, nn.Module]) -> None:
     reference = made["reference"]
     change = the(graph_diff(made["float"], reference), "inserted", "x_quantize")
-    scale = float(reference.get_buffer("qparams.x.scale"))
-    zero_point = int(reference.get_buffer("qparams.x.zero_point"))
+    scale = float(reference.get_buffer("int8_ranges.x.scale"))
+    zero_point = int(reference.get_buffer("int8_ranges.x.zero_point"))
     assert change.reason.startswith(f"scale={scale:.4g} zero_point={zero_point}, range [")
     assert change.by == "build_reference"
     assert change.before == ()

@@ -49,6 +49,8 @@ def spellings(row: OpDef, example: Example) -> Iterator[Spelling]:
     names = (*example.kwargs, *_weight_names(row, holder))
     for name, function in _functions(row):
         for style, call in _styles(row, function, tuple(dict.fromkeys(names)), example):
+            if style == "keywords" and name.startswith(".__"):  # what Python calls for operators, by position
+                continue
             if _accepts(call, holder, example):
                 yield Spelling(f"{name} {style}", call, holder)
 

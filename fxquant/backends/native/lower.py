@@ -20,7 +20,8 @@ from torch import fx, nn
 from fxquant.backends.native.engine import require_engine
 from fxquant.backends.native.kernels.base import Quantize
 from fxquant.backends.native.make_kernel import Made, UnitView, make_kernel
-from fxquant.ir.edit import FROZEN, get_tensor, holder_of, output_node
+from fxquant.ir.containers import KERNELS
+from fxquant.ir.edit import get_tensor, holder_of, output_node
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.qdq import dequantize, quantize
 from fxquant.ir.quant_plan import Unit
@@ -46,7 +47,7 @@ class _Lowering:
     def __init__(self, reference: ReferenceModel) -> None:
         self.reference, self.plan = reference, reference.plan
         self.root = holder_of(reference)
-        self.kernels = self.root._modules[FROZEN] = nn.Module()
+        self.kernels = self.root._modules[KERNELS] = nn.Module()
         self.graph = fx.Graph()
         self.made: dict[fx.Node, fx.Node] = {}
         self.units = {unit.name: unit for unit in self.plan.units if unit.output}
@@ -74,13 +75,14 @@ class _Lowering:
     def _lower_border(self, node: fx.Node) -> None:
         """Nodes outside integer units: conversions become torch's, the rest is copied."""
         if node.target is quantize:
-            scale, zero_point = (get_tensor(self.reference, str(arg.target)) for arg in node.args[1:3])  # type: ignore[union-attr]
+            source, *parameters = node.all_input_nodes[:3]
+            scale, zero_point = (get_tensor(self.reference, str(item.target)) for item in parameters)
             self.kernels.add_module(node.name, Quantize(scale, zero_point))
-            made = self.graph.create_node(
-                "call_module", f"{FROZEN}.{node.name}", (self.made[node.args[0]],), {}, node.name
-            )  # type: ignore[index]
+            path = f"{KERNELS}.{node.name}"
+            made = self.graph.create_node("call_module", path, (self.made[source],), {}, node.name)
         elif node.target is dequantize:
-            made = self.graph.create_node("call_method", "dequantize", (self.made[node.args[0]],), {}, node.name)  # type: ignore[index]
+            source = node.all_input_nodes[0]
+            made = self.graph.create_node("call_method", "dequantize", (self.made[source],), {}, node.name)
         else:
             made = self.graph.node_copy(node, lambda old: self.made[old])
         set_info(made, info(node))
@@ -98,8 +100,8 @@ class _Lowering:
         """The quantized tensor behind a dequantized input of a unit; other arguments as lowered."""
         if not isinstance(node, fx.Node):
             return node
-        if node.target is dequantize and node.args[0] in self.made:
-            return self.made[node.args[0]]
+        if node.target is dequantize and node.all_input_nodes[0] in self.made:
+            node = node.all_input_nodes[0]
         return self.made[node]
 
     def _add(self, made: Made, unit: Unit, end: fx.Node) -> fx.Node:
@@ -107,7 +109,7 @@ class _Lowering:
         args = made.args
         if made.module is not None:
             self.kernels.add_module(name, made.module)
-            node = self.graph.create_node("call_module", f"{FROZEN}.{name}", args, dict(made.kwargs), name)
+            node = self.graph.create_node("call_module", f"{KERNELS}.{name}", args, dict(made.kwargs), name)
         else:
             kind = "call_method" if isinstance(made.target, str) else "call_function"
             node = self.graph.create_node(kind, made.target, args, dict(made.kwargs), name)

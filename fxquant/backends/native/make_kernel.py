@@ -11,7 +11,8 @@ from torch import Tensor, fx, nn
 from fxquant.backends.native.kernels import movement
 from fxquant.backends.native.kernels.elementwise import Binary, Cat, Clip, Constant, Unary
 from fxquant.backends.native.kernels.weighted import Conv, Linear
-from fxquant.ir.edit import FROZEN, get_tensor
+from fxquant.ir.containers import KERNELS, RANGES
+from fxquant.ir.edit import get_tensor
 from fxquant.ir.meta import info
 from fxquant.ir.quant_plan import Unit
 from fxquant.ir.stages import ReferenceModel
@@ -75,12 +76,12 @@ class UnitView:
     @property
     def scale(self) -> Tensor:
         """float32 [], scale of the output."""
-        return get_tensor(self.reference, f"qparams.{self.unit.output}.scale")
+        return get_tensor(self.reference, f"{RANGES}.{self.unit.output}.scale")
 
     @property
     def zero_point(self) -> Tensor:
         """int64 [], zero point of the output."""
-        return get_tensor(self.reference, f"qparams.{self.unit.output}.zero_point")
+        return get_tensor(self.reference, f"{RANGES}.{self.unit.output}.zero_point")
 
     def member(self, role: str) -> fx.Node | None:
         """The member node that plays a role."""
@@ -90,7 +91,7 @@ class UnitView:
     def tensor(self, key: str) -> Tensor | None:
         """A buffer of this unit, None when there is none."""
         try:
-            return get_tensor(self.reference, f"{FROZEN}.{self.unit.name}.{key}")
+            return get_tensor(self.reference, f"{KERNELS}.{self.unit.name}.{key}")
         except AttributeError:
             return None
 

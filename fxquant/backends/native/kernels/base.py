@@ -27,7 +27,7 @@ class Kernel(nn.Module):
         return {key: value for key, value in self.__dict__.items() if not key.startswith("packed_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.pack()
 
     def _load_from_state_dict(self, *args: Any) -> None:

@@ -84,7 +84,7 @@ def negate(x: Tensor) -> Tensor:
 
 def _largest_first(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The kernels shape their output like their first operand; addition and multiplication commute."""
-    shape = torch.broadcast_shapes(x.shape, y.shape)
+    shape = torch.broadcast_shapes(x.shape, y.shape)  # type: ignore[no-untyped-call]
     if x.shape == shape:
         return x, y
     if y.shape == shape:
@@ -150,6 +150,9 @@ class Clip(Kernel):
         low, high: bounds of the clip as numbers, None for none.
     """
 
+    scale: Tensor
+    zero_point: Tensor
+
     def __init__(self, scale: Tensor, zero_point: Tensor, low: float | None, high: float | None) -> None:
         super().__init__()
         self.register_buffer("scale", scale)
@@ -165,7 +168,7 @@ class Clip(Kernel):
         if bound is None:
             return default
         inverse = 1.0 / self.scale
-        return int(torch.clamp(torch.round(bound * inverse) + self.zero_point, 0, 255))  # type: ignore[operator]
+        return int(torch.clamp(torch.round(bound * inverse) + self.zero_point, 0, 255))
 
     def forward(self, x: Tensor) -> Tensor:
         """Clip ``x``, uint8 of any shape."""
