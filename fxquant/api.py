@@ -49,6 +49,8 @@ def prepare_fx(
     if _equalization_config is not None:
         raise NotYetError("_equalization_config is not implemented yet", remedy="leave it out")
     require_eval(model, "prepare_fx")
+    if example_inputs is None:
+        raise ConfigError("prepare_fx needs example_inputs", remedy="pass a tuple of typical inputs")
     custom = prepare_custom_config or PrepareCustomConfig()
     mapping = as_mapping(qconfig_mapping)
     captured = pipeline.capture(

@@ -14,6 +14,7 @@ from fxquant.backends.native.backend import NativeBackend
 from fxquant.backends.native.lower import lower_native
 from fxquant.backends.reference import build_reference
 from fxquant.capture.trace_model import trace_model
+from fxquant.capture.trace_plain import trace_plain
 from fxquant.fusion.fuse_units import fuse_units
 from fxquant.ir import records
 from fxquant.ir.quant_plan import QuantPlan
@@ -30,6 +31,7 @@ from fxquant.passes.canonicalize_calls import canonicalize_calls
 from fxquant.passes.exclude_units import exclude_units
 from fxquant.passes.fold_units import fold_units
 from fxquant.passes.insert_observers import insert_observers
+from fxquant.passes.mark_aliases import mark_aliases
 from fxquant.passes.remove_dead_nodes import remove_dead_nodes
 from fxquant.passes.rename_nodes import rename_nodes
 from fxquant.passes.replace_in_place import replace_in_place
@@ -45,9 +47,13 @@ def capture(
     leaf_classes: Collection[type[nn.Module]] = (),
     preserved: Collection[str] = (),
 ) -> CapturedModel:
-    """Trace ``model`` on ``example_inputs`` and bring the graph into canonical form."""
-    traced = trace_model(model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes)
+    """Trace ``model`` on ``example_inputs`` (symbolically when None) and bring the graph into canonical form."""
+    if example_inputs is None:
+        traced = trace_plain(model)
+    else:
+        traced = trace_model(model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes)
     rename_nodes(traced.graph)
+    mark_aliases(traced.graph)
     canonicalize_calls(traced.graph, {name: type(module) for name, module in traced.root.named_modules()})
     replace_in_place(traced.graph)
     remove_dead_nodes(traced.graph)

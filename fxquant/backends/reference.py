@@ -241,7 +241,7 @@ class _Builder:
 
 def _float_parts(observed: ObservedModel) -> nn.Module:
     """A copy of the user's modules, without what calibration added: the result shares no tensor with its source."""
-    holder = holder_of(observed)
+    holder = holder_of(observed, observed.state.preserved)
     for name in (RANGE_OBSERVERS, INPUT_STATISTICS, WEIGHT_OBSERVERS):
         holder._modules.pop(name, None)
     return copy.deepcopy(holder)

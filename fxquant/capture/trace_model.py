@@ -62,7 +62,7 @@ def trace_model(
         CaptureError: the model is no plain module, the inputs do not fit, or the trace met something
             that depends on a tensor's value.
     """
-    _check_root(model, leaf_names)
+    check_root(model, leaf_names)
     with torch.inference_mode(False), torch.no_grad():
         inputs = bind_inputs(model, example_inputs)
         root = copy_module(model)
@@ -109,7 +109,12 @@ def _run(tracer: ValueTracer, root: nn.Module) -> fx.Graph:
     return graph
 
 
-def _check_root(model: nn.Module, leaf_names: Collection[str]) -> None:
+def check_root(model: nn.Module, leaf_names: Collection[str]) -> None:
+    """Refuse what is no plain module.
+
+    Raises:
+        CaptureError: with what to pass instead.
+    """
     if isinstance(model, torch.jit.ScriptModule):
         raise CaptureError("a TorchScript module cannot be captured", remedy="pass the nn.Module it was made from")
     if not isinstance(model, nn.Module):

@@ -32,8 +32,9 @@ def _check(match: Match) -> Accept | Reject:
     if _uses_batch_statistics(match, norm):
         return Reject("the batch norm normalises by the batch at hand, not by running statistics")
     meta = value_of(anchor)
-    if meta is not None and match.row(anchor).name == "linear" and len(meta.shape) != 2:
-        return Reject("batch norm over dimension 1 of a linear's output that has its features elsewhere")
+    if match.row(anchor).name == "linear" and (meta is None or len(meta.shape) != 2):
+        where = "unknown: pass example_inputs" if meta is None else "elsewhere"
+        return Reject(f"the batch norm is over dimension 1, and the features of the linear's output are {where}")
     return Accept()
 
 

@@ -46,14 +46,14 @@ def get_tensor(root: nn.Module, path: str) -> Tensor:
     return found
 
 
-def holder_of(model: nn.Module) -> nn.Module:
-    """A plain module with the same children, parameters and buffers, to which more can be added."""
+def holder_of(model: nn.Module, preserved: tuple[str, ...] = ()) -> nn.Module:
+    """A plain module with the same children, parameters, buffers and preserved attributes; more can be added."""
     holder = nn.Module()
     holder._modules.update(model._modules)
     holder._parameters.update(model._parameters)
     holder._buffers.update(model._buffers)
     for key, value in vars(model).items():
-        if isinstance(value, Tensor) and key not in holder.__dict__:
+        if (isinstance(value, Tensor) or key in preserved) and key not in holder.__dict__:
             holder.__dict__[key] = value
     return holder
 

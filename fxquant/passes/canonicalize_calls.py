@@ -9,14 +9,15 @@ After::
     %relu  = call_function[F.relu](x)  %add = call_function[torch.add](x, y)        %v = torch.flatten(x, start_dim=1)
 
 Arguments are bound to the row's signature; required ones become positional, others keywords.
-In-place spellings become the functional form; ``replace_in_place`` redirects the later uses.
+In-place spellings become the functional form; ``replace_in_place`` redirects the later uses. Calls that
+``mark_aliases`` marked stay as they are.
 """
 
 from __future__ import annotations
 
 from torch import fx
 
-from fxquant.ir.meta import info, update_info
+from fxquant.ir.meta import ALIASED, info, update_info
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import OpDef
 
@@ -30,7 +31,7 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
     """
     for node in graph.nodes:
         row = _row_of(node, modules)
-        if row is None:
+        if row is None or info(node).op == ALIASED:
             continue
         if node.op == "call_module":
             if len(node.args) == 1 and not node.kwargs:
@@ -57,9 +58,14 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
         row = catalogue.by_module(modules[str(node.target)])
     else:
         return None
-    if row is not None and not _is_tensor_call(node):
+    if row is not None and not _is_tensor_call(node) and not (row.weights and _values_unknown(node)):
         return None
     return row
+
+
+def _values_unknown(node: fx.Node) -> bool:
+    """Whether the graph was traced without example inputs; an operator with weights is one of tensors all the same."""
+    return all(info(source).value is None for source in node.all_input_nodes)
 
 
 def _is_tensor_call(node: fx.Node) -> bool:

@@ -31,7 +31,7 @@ def fold_units(captured: CapturedModel, drafts: list[UnitDraft], fusions: tuple[
         fusions: what the rules did; kept for ``explain`` and ``graph_diff``.
     """
     graph, mapping = copy_graph(captured.graph)
-    root, originals = holder_of(captured), {node.name: node for node in captured.graph.nodes}
+    root, originals = holder_of(captured, captured.state.preserved), {node.name: node for node in captured.graph.nodes}
     units = tuple(_unit(draft) for draft in drafts)
     origins: dict[str, tuple[str, ...]] = {}
     for draft, unit in zip(drafts, units, strict=True):

@@ -41,7 +41,7 @@ def insert_observers(captured: CapturedModel, plan: QuantPlan, qconfigs: dict[st
     """
     graph, mapping = copy_graph(captured.graph)
     by_name = {node.name: node for node in mapping.values()}
-    root = holder_of(captured)
+    root = holder_of(captured, captured.state.preserved)
     activation, means, weights = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
     for item in plan.classes:
         if item.fixed is None:

@@ -27,6 +27,7 @@ class Candidate:
         activations: (operand, node) of its activation inputs, in order.
         kernel: the backend's choice.
         reason: why it is float, when it is.
+        excluded: whether the configuration keeps it float.
         integer: whether the value is stored as integers; set here.
     """
 
@@ -36,6 +37,7 @@ class Candidate:
     activations: tuple[tuple[str, fx.Node], ...] = ()
     kernel: KernelChoice | None = None
     reason: str = ""
+    excluded: bool = False
     integer: bool = False
 
     @property

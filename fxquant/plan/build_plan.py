@@ -97,7 +97,7 @@ def _steps(candidates: list[Candidate]) -> set[str]:
     for candidate in candidates:
         sources = [by_value.get(node.name) for _, node in candidate.activations]
         known = bool(sources) and all(s is not None and (s.integer or s.value in fed) for s in sources)
-        if known and candidate.row is not None and not candidate.integer:
+        if known and candidate.row is not None and not candidate.integer and not candidate.excluded:
             fed.add(candidate.value)
     by_node = {node: candidate for candidate in candidates for node in candidate.draft.nodes}
     drained: set[str] = set()

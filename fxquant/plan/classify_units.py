@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,7 +62,9 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
         return _identity(draft, row, activations, context)
     resolved = context.configs[anchor.name]
     if resolved.qconfig is None:
-        return floating(f"excluded by qconfig ({resolved.entry})")
+        return replace(floating(f"excluded by qconfig ({resolved.entry})"), excluded=True)
+    if any(info(node).op == ALIASED for _, node in activations):
+        return floating("it reads a tensor that is changed in place through a view")
     if not _is_float32(value):
         return floating(f"computed in {_dtype_of(value)}")
     return _with_kernel(draft, row, context, floating)

@@ -46,7 +46,7 @@ class _Lowering:
 
     def __init__(self, reference: ReferenceModel) -> None:
         self.reference, self.plan = reference, reference.plan
-        self.root = holder_of(reference)
+        self.root = holder_of(reference, reference.state.preserved)
         self.kernels = self.root._modules[KERNELS] = nn.Module()
         self.graph = fx.Graph()
         self.made: dict[fx.Node, fx.Node] = {}

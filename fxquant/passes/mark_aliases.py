@@ -1,0 +1,59 @@
+"""Find in-place operations that cannot become functional, and keep everything they touch as the user wrote it.
+
+Before::
+
+    %v = getitem(%y, ...);  %m = mul_(%y, 2);  %z = add(%y, %v)      # %v sees the change
+
+After: ``%y``, ``%v`` and ``%m`` carry the op name ``aliased``: they run in float, in place, unquantized.
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+from fxquant.ir.meta import ALIASED, info, update_info
+
+
+def mark_aliases(graph: fx.Graph) -> None:
+    """Mark nodes of ``graph``, which must still be spelled as the user wrote it."""
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    by_name = {node.name: node for node in graph.nodes}
+    for node in graph.nodes:
+        for name in info(node).mutates:
+            target = by_name.get(name)
+            if target is not None:
+                _mark(node, target, order)
+
+
+def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int]) -> None:
+    aliases = _aliases_seen_later(node, target, order)
+    read_later = any(order[user] > order[node] for user in target.users)
+    if not aliases and (not read_later or _returns_its_target(node, target)):
+        return
+    for member in (node, target, *aliases):
+        if member.op.startswith("call_"):
+            update_info(member, op=ALIASED)
+
+
+def _returns_its_target(node: fx.Node, target: fx.Node) -> bool:
+    """Whether the node's value is the changed tensor, so that later readers can read the node instead.
+
+    Item assignment returns nothing; its functional form returns the changed tensor.
+    """
+    same = info(node).storage == info(target).storage and info(node).value == info(target).value
+    return target.op != "get_attr" and (same or getattr(node.target, "__name__", "") == "setitem")
+
+
+def _aliases_seen_later(node: fx.Node, target: fx.Node, order: dict[fx.Node, int]) -> list[fx.Node]:
+    """Other nodes with the same storage that are read after ``node`` changed it."""
+    storage = info(target).storage
+    if not storage:
+        return []
+    return [
+        other
+        for other in order
+        if other not in (node, target)
+        and order[other] < order[node]
+        and info(other).storage == storage
+        and any(order[user] > order[node] for user in other.users)
+    ]

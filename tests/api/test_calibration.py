@@ -1,0 +1,93 @@
+"""Calibration data: what batches may look like, and errors that say where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fxquant
+from fxquant import FxquantError
+
+
+class One(nn.Module):
+    """One input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y.relu()
+
+
+class Two(nn.Module):
+    """Two inputs, the second optional."""
+
+    def __init__(self, optional: bool) -> None:
+        super().__init__()
+        self.conv, self.optional = nn.Conv2d(3, 4, 3), optional
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y if bias is None else y + bias
+
+
+X, LABEL = torch.randn(2, 3, 8, 8), torch.tensor([1, 2])
+
+
+@pytest.mark.parametrize("batch", [X, (X,), [X], {"x": X}, (X, LABEL), [X, LABEL], (X, LABEL, "name")])
+def test_forms_of_a_batch(batch: object) -> None:
+    quantized = fxquant.quantize(One().eval(), [batch, batch], progress=False)
+    assert quantized(X).shape == (2, 4, 6, 6)
+
+
+def test_pairs_that_fit_in_two_ways_are_refused() -> None:
+    with pytest.raises(FxquantError, match=r"with and without its last value(.|\n)*example_inputs"):
+        fxquant.quantize(Two(True).eval(), [(X, LABEL)], progress=False)
+    quantized = fxquant.quantize(Two(True).eval(), [(X, LABEL)], example_inputs=(X,), progress=False)
+    assert quantized(X).shape == (2, 4, 6, 6)
+    both = (X, torch.randn(2, 4, 6, 6))
+    assert fxquant.quantize(Two(True).eval(), [both], progress=False)(*both).shape == (2, 4, 6, 6)
+
+
+def test_a_one_shot_iterator_loses_no_batch() -> None:
+    seen: list[int] = []
+
+    def batches() -> Iterator[Tensor]:
+        for index in range(3):
+            seen.append(index)
+            yield torch.full((1, 3, 8, 8), float(index))
+
+    quantized = fxquant.quantize(One().eval(), batches(), progress=False)
+    assert seen == [0, 1, 2]
+    assert "over 3 batches" in quantized.state.range_notes["x"]
+    assert quantized.get_buffer("int8.x_quantize.scale") * 255 > 1.9
+
+
+@pytest.mark.parametrize("data", [[], iter(())])
+def test_no_data_is_an_error(data: object) -> None:
+    with pytest.raises(FxquantError, match="empty"):
+        fxquant.quantize(One().eval(), data, progress=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_name_node_and_batch(value: float) -> None:
+    bad = X.clone()
+    bad[0, 0, 0, 0] = value
+    with pytest.raises(FxquantError, match=r"node 'x' in calibration batch 1"):
+        fxquant.quantize(One().eval(), [X, bad], progress=False)
+
+
+def test_observers_without_data_are_named() -> None:
+    observed = fxquant.prepare_fx(One().eval(), fxquant.get_default_qconfig_mapping(), (X,))
+    with pytest.raises(FxquantError, match=r"saw no data: x, relu"):
+        fxquant.convert_fx(observed)
+
+
+def test_convert_wants_a_prepared_model() -> None:
+    with pytest.raises(FxquantError, match="prepare_fx"):
+        fxquant.convert_fx(One().eval())  # type: ignore[arg-type]
