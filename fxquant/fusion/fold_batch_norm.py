@@ -101,8 +101,5 @@ RULE = Rule(
             (2, 3, 8, 8),
         ),
         RuleExample("features last", lambda: _sequential(nn.Linear(3, 4), nn.BatchNorm1d(5)), (2, 5, 3)),
-        RuleExample(
-            "activation between", lambda: _sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), (2, 3, 8, 8)
-        ),
     ),
 )

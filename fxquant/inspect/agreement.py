@@ -21,15 +21,18 @@ from fxquant.ir.meta import info
 from fxquant.ir.qdq import dequantize, quantize
 from fxquant.ir.stages import QuantizedModel, ReferenceModel
 
+# Float32 sums of a zero point and a level below 256 are off by 1e-5 at most; kernels add a few such errors.
+_TIE = 1e-4
+
 
 @dataclass(frozen=True)
 class UnitAgreement:
     """One unit's integers, kernel against reference.
 
     Attributes:
-        unit: name of the value, op: catalogue name, ``quantize`` at a border.
-        kernel: the kernel that made the integers.
+        unit: name of the value, op: catalogue name, ``quantize`` at a border, kernel: what made the integers.
         count: number of elements, differing: how many differ.
+        ties: how many the reference has half-way between two integers, where float32 may round either way.
         max_difference: largest difference in quanta; -1 when the shapes differ.
         limit: what the arithmetic allows.
     """
@@ -39,6 +42,7 @@ class UnitAgreement:
     kernel: str
     count: int
     differing: int
+    ties: int
     max_difference: int
     limit: Limit
 
@@ -51,7 +55,12 @@ class UnitAgreement:
     def agrees(self) -> bool:
         """Whether the differences stay within the limit."""
         within = 0 <= self.max_difference <= self.limit.quanta
-        return within and self.differing <= self.limit.allowed(self.count)
+        return within and self.differing <= self.allowed
+
+    @property
+    def allowed(self) -> int:
+        """How many elements may differ."""
+        return self.limit.allowed(self.count) + (self.ties if self.limit.quanta else 0)
 
 
 @dataclass(frozen=True)
@@ -71,25 +80,22 @@ class Agreement:
         return max(self.rows, key=lambda row: (not row.agrees, row.max_difference, row.rate), default=None)
 
     def __str__(self) -> str:
-        header = ("unit", "op", "kernel", "count", "differing", "max quanta", "rate", "allowed", "")
+        header = ("unit", "op", "kernel", "count", "differing", "ties", "max quanta", "rate", "allowed", "")
         body = [
-            (r.unit, r.op, r.kernel, r.count, r.differing, r.max_difference, f"{r.rate:.2%}",
-             r.limit.allowed(r.count), "" if r.agrees else "VIOLATION")
+            (r.unit, r.op, r.kernel, r.count, r.differing, r.ties, r.max_difference, f"{r.rate:.2%}",
+             r.allowed, "" if r.agrees else "VIOLATION")
             for r in self.rows
         ]  # fmt: skip
         return tabulate(body, header)
 
 
 def check_agreement(reference: ReferenceModel, quantized: QuantizedModel, *args: Any, **kwargs: Any) -> Agreement:
-    """Compare every integer value of a quantized model with the reference, unit by unit.
+    """Compare every value that a quantized model holds in integer form with the reference; one row each.
 
     Args:
         reference: from ``convert_to_reference_fx``, on the CPU.
         quantized: from ``convert_fx``, of the same observed model.
         args, kwargs: inputs as for calling the model.
-
-    Returns:
-        One row per value that the quantized model holds in integer form.
     """
     with torch.no_grad():
         run = _Recorder(quantized)
@@ -155,7 +161,8 @@ class _Units:
     def compare(self, node: fx.Node) -> UnitAgreement:
         """The row of one ``fxquant.quantize`` node of the reference graph."""
         name = info(node).holds
-        actual, expected = self.run.integers[name], self._integers(node)
+        actual, level = self.run.integers[name], self._level(node)
+        expected = _rounded(level, node, self.reference)
         unit = self.units.get(info(node).unit)
         plan_kernel = str(unit.kernel) if unit is not None and unit.kernel is not None else ""
         row = UnitAgreement(
@@ -164,6 +171,7 @@ class _Units:
             kernel=plan_kernel or self.run.made_by[name],
             count=expected.numel(),
             differing=expected.numel(),
+            ties=0,
             max_difference=-1,
             limit=limit_of(unit, self.reference.plan),
         )
@@ -171,16 +179,20 @@ class _Units:
             return row
         difference = (actual.to(torch.int32) - expected.to(torch.int32)).abs()
         largest = int(difference.max()) if difference.numel() else 0
-        return replace(row, differing=int(torch.count_nonzero(difference)), max_difference=largest)
+        ties = int(((level - level.floor() - 0.5).abs() < _TIE).sum())
+        return replace(row, differing=int(torch.count_nonzero(difference)), ties=ties, max_difference=largest)
 
-    def _integers(self, node: fx.Node) -> Tensor:
-        """What the reference makes of the unit, in float64 where its operators allow."""
+    def _level(self, node: fx.Node) -> Tensor:
+        """``x * (1/scale)`` of a quantize node, in float64 where the unit's operators allow."""
+        value, scale = node.args[0], node.args[1]
+        assert isinstance(value, fx.Node) and isinstance(scale, fx.Node)
+        inverse = 1.0 / get_tensor(self.reference, str(scale.target)).to(torch.float32)
         if info(node).unit not in self.units:  # a border: float32 in, as the kernel gets it
-            return self._evaluate(node, torch.float32)
+            return self._evaluate(value, torch.float32) * inverse
         try:
-            return self._evaluate(node, torch.float64)
+            return self._evaluate(value, torch.float64) * inverse.to(torch.float64)
         except (RuntimeError, NotImplementedError):
-            return self._evaluate(node, torch.float32)
+            return self._evaluate(value, torch.float32) * inverse
 
     def _evaluate(self, root: fx.Node, dtype: torch.dtype) -> Tensor:
         """Run the backward slice of ``root`` up to the nearest integers and floats of the run."""
@@ -188,7 +200,7 @@ class _Units:
         pending = [root]
         while pending:
             node = pending[-1]
-            if node not in known and node is not root and self._is_given(node):
+            if node not in known and self._is_given(node):
                 known[node] = self._given(node, dtype)
             missing = [source for source in node.all_input_nodes if source not in known]
             if node not in known and missing:
@@ -223,6 +235,14 @@ class _Units:
             return self.reference.get_submodule(str(node.target))(*args, **kwargs)
         assert callable(node.target), f"{node.name}: {node.op} is not a value of the quantized run"
         return node.target(*args, **kwargs)
+
+
+def _rounded(level: Tensor, node: fx.Node, reference: ReferenceModel) -> Tensor:
+    """The integers of a quantize node: round half to even, then the zero point, saturating."""
+    zero_point, low, high, dtype = node.args[2:6]
+    assert isinstance(zero_point, fx.Node) and isinstance(dtype, torch.dtype)
+    assert isinstance(low, int) and isinstance(high, int)
+    return torch.clamp(torch.round(level) + get_tensor(reference, str(zero_point.target)), low, high).to(dtype)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

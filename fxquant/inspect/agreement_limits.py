@@ -46,6 +46,8 @@ class Limit:
 
 
 EXACT = Limit(0, 0.0)
+# torch adds the zero point in float32 before it rounds, the reference after: that moves ties, and nothing else.
+_BORDER = Limit(1, 0.0)
 
 
 def limit_of(unit: Unit | None, plan: QuantPlan) -> Limit:
@@ -56,7 +58,7 @@ def limit_of(unit: Unit | None, plan: QuantPlan) -> Limit:
         plan: the plan it belongs to.
     """
     if unit is None:
-        return EXACT
+        return _BORDER
     row = catalogue.by_name(unit.op)
     if row is None or isinstance(row.output, Moves):
         return EXACT

@@ -41,6 +41,16 @@ class TensorMeta:
         return TensorMeta(tuple(tensor.shape), tensor.dtype, str(tensor.device), tuple(tensor.stride()))
 
     @property
+    def is_contiguous(self) -> bool:
+        """Whether the last dimension is densest, then the one before, and so on."""
+        expected, strides = 1, []
+        for size in reversed(self.shape):
+            strides.append(expected)
+            expected *= max(size, 1)
+        pairs = zip(self.shape, self.stride, reversed(strides), strict=True)
+        return all(stride == wanted for size, stride, wanted in pairs if size > 1)
+
+    @property
     def is_float(self) -> bool:
         """Whether the dtype is a floating-point one."""
         return self.dtype.is_floating_point

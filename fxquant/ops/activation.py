@@ -149,7 +149,7 @@ TANH = OpDef(
     functions=(F.tanh, torch.tanh_),
     methods=("tanh", "tanh_"),
     output=Fixed(2 / 256, 128),
-    kernels={"native": Kernel("fixed_unary", "aten.tanh")},
+    kernels={"native": Kernel("unary", "aten.tanh")},
     examples=_IMAGE,
     source="https://docs.pytorch.org/docs/stable/generated/torch.tanh.html",
 )
@@ -159,7 +159,7 @@ HARDSIGMOID = OpDef(
     target=F.hardsigmoid,
     signature="input, inplace=False",
     output=Fixed(1 / 256, 0),
-    kernels={"native": Kernel("fixed_unary", "aten.hardsigmoid")},
+    kernels={"native": Kernel("unary", "aten.hardsigmoid")},
     examples=_IMAGE,
     source=_DOCS + "hardsigmoid.html",
 )

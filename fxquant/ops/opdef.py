@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import nn
 
 Bound = dict[str, Any]
@@ -175,6 +176,8 @@ class OpDef:
                 raise TypeError(f"{self.name}: missing argument {parameter.name!r}")
             else:
                 bound[parameter.name] = parameter.default
+            if parameter.kind == "variadic" and any(isinstance(item, torch.dtype) for item in bound[parameter.name]):
+                raise TypeError(f"{self.name}: a dtype among sizes")
         if rest or named:
             raise TypeError(f"{self.name}: unexpected arguments {rest} {sorted(named)}")
         return bound

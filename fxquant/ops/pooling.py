@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fxquant.ops.opdef import Averages, Example, Kernel, OpDef, Selects
+from fxquant.ops.opdef import Averages, Example, FloatOnly, Kernel, OpDef, Selects
 
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn.functional."
 _SHAPES = {1: (2, 3, 12), 2: (2, 3, 8, 8), 3: (2, 3, 6, 6, 6)}
@@ -55,8 +55,8 @@ def _adaptive_avg_pool(rank: int) -> OpDef:
         target=getattr(F, f"adaptive_avg_pool{rank}d"),
         signature="input, output_size",
         functions=(torch.adaptive_avg_pool1d,) if rank == 1 else (),
-        output=Averages(),
-        kernels={"native": Kernel("average", f"aten.adaptive_avg_pool{rank}d")},
+        output=Averages() if rank < 3 else FloatOnly("its int8 kernel does not exist on every engine"),
+        kernels={"native": Kernel("average", f"aten.adaptive_avg_pool{rank}d")} if rank < 3 else {},
         examples=(Example((_SHAPES[rank],), {"output_size": 2}), Example((_SHAPES[rank],), {"output_size": 1})),
         source=f"{_DOCS}adaptive_avg_pool{rank}d.html",
     )

@@ -43,8 +43,8 @@ def _moves(
 
 MOVES = (
     _moves("flatten", "input, start_dim=0, end_dim=-1", example={"start_dim": 1}),
-    _moves("reshape", "input, *shape", method=True, aliases=(torch.reshape,), example={"shape": (2, 8, 18)}),
-    _moves("view", "input, *shape", method=True, example={"shape": (2, 8, 18)}),
+    _moves("reshape", "input, *shape", method=True, aliases=(torch.reshape,), methods=("view",),
+           example={"shape": (2, 8, 18)}),
     _moves("permute", "input, *dims", method=True, aliases=(torch.permute,), example={"dims": (0, 2, 3, 1)}),
     _moves("transpose", "input, dim0, dim1", aliases=(torch.swapaxes, torch.swapdims),
            methods=("swapaxes", "swapdims"), example={"dim0": 1, "dim1": 2}),

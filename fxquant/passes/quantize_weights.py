@@ -117,7 +117,14 @@ def quantize_unit(
     if input_mean is not None:
         error = weight_error_bias(weight, dequantize(integers, scale, zeros, axis), input_mean, groups)
         bias = (0.0 if bias is None else bias) - error
+    if bias is not None and unit.kernel is not None and unit.kernel.engine == "qnnpack":
+        bias = _as_int32(bias, input_scale * scale)
     return QuantizedWeight(integers, scale, zeros, axis, bias, folded.origins)
+
+
+def _as_int32(bias: Tensor, step: Tensor) -> Tensor:
+    """The bias as qnnpack stores it: int32 in steps of (input scale x weight scale)."""
+    return torch.round(bias.to(torch.float32) / step) * step
 
 
 def _per_channel(statistics: InputStatistics, channels: int) -> tuple[Tensor | None, Tensor | None]:

@@ -46,6 +46,19 @@ class Candidate:
         return self.draft.last.name
 
 
+def see_through_identities(candidates: list[Candidate]) -> None:
+    """Let the readers of operators that do nothing (dropout in eval mode) read what those read.
+
+    Args:
+        candidates: units in execution order; their activations are replaced.
+    """
+    source_of: dict[fx.Node, fx.Node] = {}
+    for candidate in candidates:
+        candidate.activations = tuple((name, source_of.get(node, node)) for name, node in candidate.activations)
+        if candidate.role == "identity":
+            source_of[candidate.draft.last] = candidate.activations[0][1]
+
+
 def assign_domains(candidates: list[Candidate]) -> None:
     """Set ``integer`` on every candidate.
 
@@ -81,13 +94,13 @@ def _inside_users(candidate: Candidate, readers: dict[str, list[Candidate]]) -> 
 def _wishes(reader: Candidate, wanted: dict[str, tuple[bool, bool]]) -> bool:
     if reader.role == "requantize":
         return True
-    return reader.role in ("share", "element", "identity") and wanted[reader.value][1]
+    return reader.role in ("share", "element") and wanted[reader.value][1]
 
 
 def _is_integer(candidate: Candidate, by_value: dict[str, Candidate], wanted: dict[str, tuple[bool, bool]]) -> bool:
     if candidate.role == "requantize":
         return True
-    if candidate.role in ("float", "free"):
+    if candidate.role in ("float", "free", "identity"):
         return False
     stored = [node.name in by_value and by_value[node.name].integer for _, node in candidate.activations]
     if all(stored):

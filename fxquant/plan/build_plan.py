@@ -13,7 +13,7 @@ from fxquant.ir.meta import info
 from fxquant.ir.quant_plan import Edge, KernelChoice, QuantPlan, RangeClass, TensorSpec, Unit
 from fxquant.ir.stages import CapturedModel
 from fxquant.ops import catalogue
-from fxquant.plan.assign_domains import Candidate, assign_domains
+from fxquant.plan.assign_domains import Candidate, assign_domains, see_through_identities
 from fxquant.plan.assign_ranges import assign_ranges
 from fxquant.plan.backend import Backend
 from fxquant.plan.classify_units import Context, classify_unit, is_move
@@ -45,6 +45,7 @@ def build_plan(captured: CapturedModel, mapping: QConfigMapping, backend: Backen
     drafts, fusions = fuse_units(graph, modules)
     context = Context(modules, constant_nodes(graph), configs, specs, backend)
     candidates = [classify_unit(draft, context) for draft in drafts]
+    see_through_identities(candidates)
     assign_domains(candidates)
     by_value = {c.value: specs[c.draft.anchor.name] for c in candidates if c.draft.anchor.name in specs}
     classes, class_of = assign_ranges(candidates, by_value)

@@ -13,6 +13,7 @@ from op_spellings import Spelling, spellings, tensors_of
 from torch import Tensor, nn
 
 import fxquant
+from fxquant import pipeline
 from fxquant.inspect.agreement import check_agreement
 from fxquant.ir.stages import ObservedModel, QuantizedModel, ReferenceModel
 from fxquant.numerics.sqnr import sqnr_db
@@ -69,7 +70,8 @@ def _convert(
 ) -> tuple[ObservedModel, ReferenceModel, QuantizedModel]:
     observed = fxquant.prepare_fx(model, fxquant.get_default_qconfig_mapping(engine), tuple(inputs))
     observed(*inputs)
-    return observed, fxquant.convert_to_reference_fx(observed), fxquant.convert_fx(observed)
+    reference = fxquant.convert_to_reference_fx(observed)
+    return observed, reference, pipeline.lower(reference)
 
 
 def _expected(row: OpDef, refused: bool) -> str:

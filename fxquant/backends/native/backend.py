@@ -121,12 +121,21 @@ def _refuse_average(call: Call) -> str:
     """Averaging whole maps narrows the range so much that sharing the input's would waste bits."""
     if call.bound.get("dtype") is not None:
         return "its dtype is converted"
+    pooled = info(call.bound["input"]).tensor
+    if pooled is None or prod(pooled.shape[2:]) == 1:
+        return "torch's int8 average of single pixels is wrong"
     if call.row.name == "mean" or (call.output is not None and prod(call.output.shape[2:]) == 1):
         return "its range is much narrower than its input's, which an int8 average would have to share"
     return ""
 
 
+def _refuse_clip(call: Call) -> str:
+    bounds = [value for name, value in call.bound.items() if name != "input"]
+    return "its bounds are tensors" if any(isinstance(value, fx.Node) for value in bounds) else ""
+
+
 _CHECKS = {
+    "clip": _refuse_clip,
     "conv": _refuse_conv,
     "linear": _refuse_weighted,
     "binary": _refuse_binary,

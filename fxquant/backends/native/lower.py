@@ -65,7 +65,7 @@ class _Lowering:
             elif info(node).unit not in self.units and node.op != "output":
                 self._lower_border(node)
         output = output_node(self.reference.graph)
-        made = self.graph.output(fx.node.map_arg(output.args[0], lambda node: self.made[node]))
+        made = self.graph.output(fx.node.map_arg(output.args[0], self._in_layout))
         set_info(made, info(output))
         for node in reversed(self.graph.nodes):
             if node.op == "get_attr" and not node.users:
@@ -84,9 +84,25 @@ class _Lowering:
             source = node.all_input_nodes[0]
             made = self.graph.create_node("call_method", "dequantize", (self.made[source],), {}, node.name)
         else:
-            made = self.graph.node_copy(node, lambda old: self.made[old])
+            made = self.graph.node_copy(node, self._in_layout if not info(node).op else lambda old: self.made[old])
         set_info(made, info(node))
         self.made[node] = made
+
+    def _in_layout(self, node: fx.Node) -> fx.Node:
+        """The lowered value in the memory layout that eager has, for readers that may depend on it.
+
+        Kernels write channels last; the catalogue's operators take any layout, user code (``view``) may not.
+        """
+        made, meta = self.made[node], info(node).tensor
+        if meta is None or not meta.is_float or len(meta.shape) not in (4, 5) or not meta.is_contiguous:
+            return made
+        if made.op in ("placeholder", "get_attr") or made.target == "contiguous":
+            return made
+        contiguous = self.graph.create_node("call_method", "contiguous", (made,), {}, f"{made.name}_contiguous")
+        set_info(
+            contiguous, NodeInfo(value=meta, origin=info(node).origin, origins=info(node).origins, made_by=MADE_BY)
+        )
+        return contiguous
 
     def _lower_unit(self, unit: Unit, end: fx.Node) -> None:
         """Replace the members of a unit by its kernel, and a clip after it where one is needed."""

@@ -237,7 +237,6 @@ _MAKERS: dict[str, Callable[[UnitView, bool], Made]] = {
     "clip": _clip,
     "same_function": _same_function,
     "average": _same_function,
-    "fixed_unary": _same_function,
     "element": _same_function,
     "on_integers": _ON_INTEGERS,
     "pool_integers": _through(movement.pool_integers, named=True),

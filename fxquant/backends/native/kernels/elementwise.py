@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fxquant.backends.native.kernels.base import Kernel, RequantizingKernel, from_integers
@@ -93,10 +94,10 @@ def _largest_first(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Unary(RequantizingKernel):
-    """An activation with a quantized kernel that takes the output's parameters.
+    """An activation with a range of its own; tanh and hardsigmoid have it built in.
 
     Args:
-        name: ``hardswish``, ``sigmoid``, ``leaky_relu`` or ``elu``.
+        name: ``hardswish``, ``sigmoid``, ``leaky_relu``, ``elu``, ``tanh`` or ``hardsigmoid``.
         parameter: negative_slope of leaky_relu, alpha of elu.
     """
 
@@ -108,11 +109,16 @@ class Unary(RequantizingKernel):
     def pack(self) -> None:
         """Choose the function."""
         super().pack()
-        self.packed_function = getattr(torch.ops.quantized, self.name).default
+        fixed: dict[str, Any] = {"tanh": torch.tanh, "hardsigmoid": F.hardsigmoid}
+        self.packed_function: Any = fixed.get(self.name) or getattr(torch.ops.quantized, self.name).default
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to ``x``, uint8 of any shape."""
         scale, zero_point = self.packed_scale, self.packed_zero_point
+        if x.numel() == 0:  # qnnpack's kernels refuse it
+            return from_integers(x.int_repr(), scale, zero_point)
+        if self.name in ("tanh", "hardsigmoid"):
+            return self.packed_function(x)  # type: ignore[no-any-return]
         if self.name == "leaky_relu":
             return self.packed_function(x, self.parameter, False, scale, zero_point)  # type: ignore[no-any-return]
         if self.name == "elu":

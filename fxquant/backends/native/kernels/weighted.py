@@ -136,9 +136,10 @@ class Linear(WeightedKernel):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply ``x``, uint8 [..., in_features]."""
+        rows = x.unsqueeze(0) if x.dim() == 1 else x
+        product: Tensor = self.packed_function(rows, self.packed_params, self.packed_scale, self.packed_zero_point)
         if x.dim() == 1:
-            row = self.packed_function(x.unsqueeze(0), self.packed_params, self.packed_scale, self.packed_zero_point)
-            return row.squeeze(0)  # type: ignore[no-any-return]
-        return self.packed_function(  # type: ignore[no-any-return]
-            x, self.packed_params, self.packed_scale, self.packed_zero_point
-        )
+            return product.squeeze(0)
+        if x.dim() > 2 and x.numel() == 0:  # the kernels flatten empty batches
+            return product.reshape(*x.shape[:-1], product.shape[-1])
+        return product
