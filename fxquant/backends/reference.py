@@ -168,7 +168,9 @@ class _Builder:
         replaced = {}
         for name in row.activations:
             value = bound[name]
-            if isinstance(value, fx.Node) and value.name not in sources and info(value).is_float_tensor:
+            if not isinstance(value, fx.Node) or self._resolve(value.name) in sources:
+                continue
+            if info(value).is_float_tensor:
                 replaced[name] = self._constant(unit, name, evaluate_constant(value, self.observed))
         return replaced
 
