@@ -133,8 +133,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sides", nargs="+", default=[], help="such as 'torch.ao x86' fxquant (default: all)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--runs", type=int, default=3, help="timed runs per round and side")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument(
+        "--runs", type=int, default=20, help="timed runs per round and side; the first ones warm the caches"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH")
     return parser.parse_args()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -22,6 +24,19 @@ from fxquant.qconfig import (
 )
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep Python's cyclic garbage collector from scanning the graphs a call builds, over and over, while it runs."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_collector_paused()
 def prepare_fx(
     model: nn.Module,
     qconfig_mapping: Any,
@@ -63,6 +78,7 @@ def prepare_fx(
     return pipeline.observe(captured, mapping, select_backend(backend_config, mapping.backend))
 
 
+@_collector_paused()
 def convert_to_reference_fx(
     graph_module: ObservedModel,
     convert_custom_config: ConvertCustomConfig | None = None,
@@ -91,6 +107,7 @@ def convert_to_reference_fx(
     return pipeline.freeze(graph_module, excluding)
 
 
+@_collector_paused()
 def convert_fx(
     graph_module: ObservedModel,
     convert_custom_config: ConvertCustomConfig | None = None,

@@ -11,7 +11,7 @@ from torch import Tensor
 _CHUNK = 1 << 24
 """``torch.histc`` counts in float32, which stops counting at 2**24."""
 
-_UNIFORM, _GEOMETRIC, _FINE, _REFINEMENTS = 28, 24, 13, 3
+_UNIFORM, _GEOMETRIC, _FINE, _REFINEMENTS = 20, 14, 13, 2
 
 
 def add_to_histogram(
@@ -65,7 +65,7 @@ def search_range(counts: Tensor, lo: float, hi: float, levels: int, *, symmetric
 
     The error is ``_Objective``'s. The range always contains 0, which one-sided data make one of its ends.
     Costs come in closed form from prefix sums of count, count*x and count*x^2, on a grid of (lo', hi') that
-    is refined three times around its best point; the full range is on the grid, so the result is never worse.
+    is refined twice around its best point; the full range is on the grid, so the result is never worse.
 
     Args:
         counts: [bins] float, not negative; all zeros when nothing was counted.

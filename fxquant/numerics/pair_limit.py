@@ -25,7 +25,7 @@ PAIR_LIMIT = 128
 # Channels that never vary still get this share of the mean importance: calibration data is not all there is.
 _LEAST_IMPORTANCE = 0.01
 
-_STRETCHES = tuple(1.0 + step / 10 for step in range(11))
+_STRETCHES = tuple(1.0 + step / 7 for step in range(8))
 
 
 def pairs_along(weight: Tensor, order: PairOrder) -> Tensor:
@@ -78,7 +78,7 @@ def limit_pairs(
 ) -> tuple[Tensor, Tensor]:
     """Quantizes a weight symmetrically so that no pair sums past ``PAIR_LIMIT``, at the least error found.
 
-    A channel none of whose pairs is past the limit keeps its scale and its integers. For the others, 11
+    A channel none of whose pairs is past the limit keeps its scale and its integers. For the others, 8
     scales from 1x to 2x of the given one are tried (at 2x no pair of a weight that the given scale covers is
     past the limit); the pairs that are past it are moved to the nearest integers on it, so that a few of them
     need not coarsen a whole channel; the scale with the smallest squared error wins.
