@@ -34,7 +34,7 @@ is quantized alike. Operators that are not listed run in float, with the reason 
   better of onednn and fbgemm for each. A kernel may refuse single calls (a weight computed from activations, bilinear
   interpolation); `explain` names those.
 - **step**: no int8 kernel; it is computed in float between its int8 neighbours.
-- **takes over**: what fusion rules may fold into its kernel. Additions only where an engine's kernel takes an addend.
+- **takes over**: what fusion rules may fold into its kernel.
 - **range**: `own` is observed, `input's` is shared with the input, `fixed` is known before any data.
 """
 
