@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.proxy import Attribute
-
-if TYPE_CHECKING:
-    from fxquant.capture.tracer import ValueTracer
 
 # Attributes that are facts of the example: answered at once and recorded, never traced.
 _STATIC_ATTRIBUTES = frozenset(
@@ -65,9 +62,9 @@ class ValueProxy(fx.Proxy):
         value: a tensor, number, size, tuple, ... Never a copy: in-place operations change it as in eager.
     """
 
-    tracer: ValueTracer
+    tracer: Any  # a ValueTracer
 
-    def __init__(self, node: fx.Node, tracer: ValueTracer, value: Any) -> None:
+    def __init__(self, node: fx.Node, tracer: Any, value: Any) -> None:
         super().__init__(node, tracer)
         self.value = value
 
@@ -97,7 +94,7 @@ class ValueProxy(fx.Proxy):
 
     def __bool__(self) -> bool:
         if isinstance(self.value, Tensor):
-            return self.tracer.tensor_branch(self, "branches on")
+            return bool(self.tracer.tensor_branch(self, "branches on"))
         self.tracer.record("branch", bool(self.value))
         return bool(self.value)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 from rich.text import Text
 from torch import fx
 
 from fxquant.inspect.align_nodes import Group, align_nodes
+from fxquant.inspect.change import Change, Changes
 from fxquant.inspect.describe_node import NodeText, describe, observer_text, qparams_text, weight_text
 from fxquant.inspect.render_diff import to_html, to_plain, to_rich, to_terminal
 from fxquant.inspect.side import Side, sides_of
@@ -19,44 +18,8 @@ from fxquant.ir.meta import info
 _INTEGER_STAGES = ("reference", "quantized")
 
 
-@dataclass(frozen=True)
-class Change:
-    """Aligned nodes of both sides, and what became of them.
-
-    Attributes:
-        kind: ``fused`` (several nodes became fewer), ``split`` (the other way round), ``replaced`` (another
-            operation or other numbers), ``inserted``, ``removed`` or ``unchanged``.
-        before, after: the nodes, in graph order.
-        by: the fusion rules and passes that did it, ``""`` when nothing was done.
-        reason: why, or with what parameters, ``""`` when there is nothing to say.
-        module_path: module of the user's model that encloses them all.
-    """
-
-    kind: str
-    before: tuple[NodeText, ...]
-    after: tuple[NodeText, ...]
-    by: str = ""
-    reason: str = ""
-    module_path: str = ""
-
-
-@dataclass(frozen=True)
-class GraphDiff:
-    """All changes, in the order of the second graph. ``print`` shows them, in colour on a terminal.
-
-    Attributes:
-        changes: what became of every node, unchanged ones included.
-        before, after: the stages compared, such as ``float`` and ``quantized``.
-    """
-
-    changes: tuple[Change, ...]
-    before: str
-    after: str
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of changes by kind."""
-        return dict(Counter(change.kind for change in self.changes))
+class GraphDiff(Changes):
+    """All changes, in the order of the second graph. ``print`` shows them, in colour on a terminal."""
 
     def __str__(self) -> str:
         return to_terminal(self) if sys.stdout.isatty() else to_plain(self)

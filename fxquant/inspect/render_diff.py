@@ -5,15 +5,12 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
+from fxquant.inspect.change import Change, Changes
 from fxquant.inspect.describe_node import NodeText
-
-if TYPE_CHECKING:
-    from fxquant.inspect.graph_diff import Change, GraphDiff
 
 _STYLES = {"-": "red", "+": "green", "=": "yellow", " ": "dim", "@": "bold cyan", "title": "bold"}
 _KINDS = ("fused", "split", "replaced", "inserted", "removed", "unchanged")
@@ -21,17 +18,17 @@ _KINDS = ("fused", "split", "replaced", "inserted", "removed", "unchanged")
 Line = tuple[str, str]
 
 
-def to_plain(diff: GraphDiff) -> str:
+def to_plain(diff: Changes) -> str:
     """The diff without colour."""
     return "\n".join(text for _, text in _lines(diff))
 
 
-def to_rich(diff: GraphDiff) -> Text:
+def to_rich(diff: Changes) -> Text:
     """The diff as a rich renderable."""
     return Text("\n").join(Text(text, style=_STYLES[mark], no_wrap=False) for mark, text in _lines(diff))
 
 
-def to_terminal(diff: GraphDiff) -> str:
+def to_terminal(diff: Changes) -> str:
     """The diff with the escape codes of a terminal, wrapped to its width; plain where NO_COLOR is set."""
     out = io.StringIO()
     width = shutil.get_terminal_size((100, 24)).columns
@@ -39,14 +36,14 @@ def to_terminal(diff: GraphDiff) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def to_html(diff: GraphDiff) -> str:
+def to_html(diff: Changes) -> str:
     """The diff as one preformatted block of HTML."""
     console = Console(file=io.StringIO(), record=True, width=160, highlight=False, force_jupyter=False)
     console.print(to_rich(diff))
     return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.3">{code}</pre>')
 
 
-def _lines(diff: GraphDiff) -> Iterator[Line]:
+def _lines(diff: Changes) -> Iterator[Line]:
     """Every line with its mark: a title, module headings, changes, and folded stretches."""
     yield "title", f"{diff.before} → {diff.after}: {_summary(diff)}"
     module, unchanged = "", 0
@@ -65,7 +62,7 @@ def _lines(diff: GraphDiff) -> Iterator[Line]:
         yield " ", f"  … {unchanged} unchanged"
 
 
-def _summary(diff: GraphDiff) -> str:
+def _summary(diff: Changes) -> str:
     counts = diff.counts
     return ", ".join(f"{counts[kind]} {kind}" for kind in _KINDS if kind in counts) or "both are empty"
 
