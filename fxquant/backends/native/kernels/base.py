@@ -56,6 +56,11 @@ class RequantizingKernel(Kernel):
         self.packed_zero_point = int(self.zero_point)
 
 
+def direct(operator: Any) -> Any:
+    """The function behind a torch operator overload; skips its Python wrapper, a few microseconds a call."""
+    return operator._op
+
+
 def from_integers(integers: Tensor, scale: float, zero_point: int) -> Tensor:
     """Wrap uint8 integers as a quantized tensor."""
     return torch._make_per_tensor_quantized_tensor(integers, scale, zero_point)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxquant.backends.native.kernels.base import Kernel, RequantizingKernel, from_integers
+from fxquant.backends.native.kernels.base import Kernel, RequantizingKernel, direct, from_integers
 
 
 class Constant:
@@ -59,7 +59,7 @@ class Binary(RequantizingKernel):
         super().pack()
         kind = "mul" if self.name == "mul" else "add"
         packet = getattr(torch.ops.quantized, f"{kind}_relu" if self.relu else kind)
-        self.packed_function = packet.default
+        self.packed_function = direct(packet.default)
         self.packed_other = None
         if self.other is not None:
             self.packed_other = from_integers(self.other, float(self.other_scale), int(self.other_zero_point))  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ class Unary(RequantizingKernel):
         """Choose the function."""
         super().pack()
         fixed: dict[str, Any] = {"tanh": torch.tanh, "hardsigmoid": F.hardsigmoid}
-        self.packed_function: Any = fixed.get(self.name) or getattr(torch.ops.quantized, self.name).default
+        self.packed_function: Any = fixed.get(self.name) or direct(getattr(torch.ops.quantized, self.name).default)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to ``x``, uint8 of any shape."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fxquant.backends.native.engine import packing_for, require_engine
-from fxquant.backends.native.kernels.base import RequantizingKernel
+from fxquant.backends.native.kernels.base import RequantizingKernel, direct
 from fxquant.numerics.conv_geometry import grow_kernel
 
 
@@ -56,7 +56,7 @@ class WeightedKernel(RequantizingKernel):
         require_engine(self.engine)
         with torch.inference_mode(False), torch.no_grad(), packing_for(self.engine):
             self.packed_params = self._prepack(self._quantized_weight())
-        self.packed_function = self._function()
+        self.packed_function = direct(self._function())
 
     def _function(self) -> Any:
         raise NotImplementedError
