@@ -257,3 +257,14 @@ def test_near_zero_weights_with_large_bias() -> None:
         x = torch.randn(4, 4, 8, 8)
         quantized = fxquant.quantize(net, [x], backend=engine, progress=False)
         assert sqnr_db(net(x).detach(), quantized(x)) > 30, engine
+
+
+def test_keys_after_convert_name_what_they_were_made_from() -> None:
+    net, observed = _observed()
+    quantized = fxquant.convert_fx(observed)
+    origins = quantized.state.key_origins
+    assert origins and set(origins) <= set(quantized.state_dict())
+    names = dict(net.named_parameters()) | dict(net.named_buffers())
+    assert all(origin in names for made_from in origins.values() for origin in made_from)
+    stem = next(value for key, value in origins.items() if "stem" in key and key.endswith(".weight"))
+    assert "stem.0.weight" in stem and "stem.1.running_mean" in stem
