@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from torch import fx
 
-from fxquant.ir.meta import ALIASED, info, update_info
+from fxquant.ir.meta import ALIASED, NodeInfo, info, set_info, update_info
+
+MADE_BY = "mark_aliases"
 
 
 def mark_aliases(graph: fx.Graph) -> None:
     """Mark nodes of ``graph``, which must still be spelled as the user wrote it."""
     order = {node: position for position, node in enumerate(graph.nodes)}
     by_name = {node.name: node for node in graph.nodes}
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         for name in info(node).mutates:
             target = by_name.get(name)
             if target is not None:
@@ -30,9 +32,35 @@ def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int]) -> None:
     read_later = any(order[user] > order[node] for user in target.users)
     if not aliases and (not read_later or _returns_its_target(node, target)):
         return
-    for member in (node, target, *aliases):
+    for member in {node, target, *aliases, *_same_memory(target)}:
         if member.op.startswith("call_"):
             update_info(member, op=ALIASED)
+        elif member.op == "placeholder" and not any(info(user).made_by == MADE_BY for user in member.users):
+            _copy_input(member)
+
+
+def _copy_input(placeholder: fx.Node) -> None:
+    """Let the model write into a copy: the caller's tensor is never changed, unlike in eager."""
+    readers = list(placeholder.users)
+    with placeholder.graph.inserting_after(placeholder):
+        copy = placeholder.graph.call_method("clone", (placeholder,))
+    known = info(placeholder)
+    set_info(copy, NodeInfo(op=ALIASED, value=known.value, origin=known.origin, origins=(copy.name,), made_by=MADE_BY))
+    for reader in readers:
+        reader.replace_input_with(placeholder, copy)
+
+
+def _same_memory(start: fx.Node) -> set[fx.Node]:
+    """Nodes tied to ``start`` by operations that return, or look into, the memory they were given."""
+    storage = info(start).storage
+    found, open_ends = {start}, [start] if storage else []
+    while open_ends:
+        node = open_ends.pop()
+        for other in (*node.all_input_nodes, *node.users):
+            if other not in found and info(other).storage == storage:
+                found.add(other)
+                open_ends.append(other)
+    return found
 
 
 def _returns_its_target(node: fx.Node, target: fx.Node) -> bool:

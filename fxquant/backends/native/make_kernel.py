@@ -213,11 +213,6 @@ def _through(function: Callable[..., Tensor], named: bool) -> Callable[[UnitView
     return make
 
 
-def _interpolate(view: UnitView, relu: bool) -> Made:
-    quantized_too = view.bound["mode"] == "nearest" and len(info(view.anchor).tensor.shape) > 3  # type: ignore[union-attr]
-    return _same_function(view, relu) if quantized_too else _ON_INTEGERS(view, relu)
-
-
 def _row(node: fx.Node) -> OpDef:
     row = catalogue.by_name(info(node).op)
     assert row is not None
@@ -241,5 +236,5 @@ _MAKERS: dict[str, Callable[[UnitView, bool], Made]] = {
     "on_integers": _ON_INTEGERS,
     "pool_integers": _through(movement.pool_integers, named=True),
     "pad": _through(movement.pad_integers, named=False),
-    "interpolate": _interpolate,
+    "interpolate": _ON_INTEGERS,
 }
