@@ -22,7 +22,7 @@ def mark_aliases(graph: fx.Graph) -> None:
     by_name = {node.name: node for node in graph.nodes}
     for node in list(graph.nodes):
         for name in info(node).mutates:
-            target = by_name.get(name)
+            target = by_name.get(name) or next((source for source in node.all_input_nodes if source.name == name), None)
             if target is not None:
                 _mark(node, target, order)
 
@@ -36,10 +36,11 @@ def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int]) -> None:
         if member.op.startswith("call_"):
             update_info(member, op=ALIASED)
         elif member.op == "placeholder" and not any(info(user).made_by == MADE_BY for user in member.users):
-            _copy_input(member)
+            copy = _copy_input(member)
+            order[copy] = order[member]
 
 
-def _copy_input(placeholder: fx.Node) -> None:
+def _copy_input(placeholder: fx.Node) -> fx.Node:
     """Let the model write into a copy: the caller's tensor is never changed, unlike in eager."""
     readers = list(placeholder.users)
     with placeholder.graph.inserting_after(placeholder):
@@ -48,6 +49,9 @@ def _copy_input(placeholder: fx.Node) -> None:
     set_info(copy, NodeInfo(op=ALIASED, value=known.value, origin=known.origin, origins=(copy.name,), made_by=MADE_BY))
     for reader in readers:
         reader.replace_input_with(placeholder, copy)
+        changed = tuple(copy.name if name == placeholder.name else name for name in info(reader).mutates)
+        update_info(reader, mutates=changed)
+    return copy
 
 
 def _same_memory(start: fx.Node) -> set[fx.Node]:
