@@ -113,8 +113,8 @@ class _Builder:
                 continue
             node = self.nodes[name]
             made = self._copy(node, lambda argument: self._local(argument, local), unit)
-            if name == unit.anchor:
-                _replace_operands(made, node, replaced)
+            if name == unit.anchor and replaced:
+                catalogue.replace_arguments(made, replaced)
             local[name] = made
         result = local[unit.name]
         if isinstance(info(self.nodes[unit.name]).value, (tuple, list)):
@@ -247,11 +247,3 @@ def _float_parts(observed: ObservedModel) -> nn.Module:
     for name in (RANGE_OBSERVERS, INPUT_STATISTICS, WEIGHT_OBSERVERS):
         holder._modules.pop(name, None)
     return copy.deepcopy(holder)
-
-
-def _replace_operands(made: fx.Node, node: fx.Node, replaced: dict[str, Any]) -> None:
-    if not replaced:
-        return
-    row = catalogue.by_name(info(node).op)
-    assert row is not None
-    made.args, made.kwargs = row.unbind({**row.bind(made.args, made.kwargs), **replaced})

@@ -66,9 +66,7 @@ class Match:
 
     def row(self, node: fx.Node) -> OpDef:
         """Catalogue row of ``node``."""
-        row = catalogue.by_name(info(node).op)
-        assert row is not None, f"{node.name} has no catalogue row"
-        return row
+        return catalogue.row_of(node)
 
     def head_has_other_users(self) -> bool:
         """Whether anything besides the tail reads the head's value."""

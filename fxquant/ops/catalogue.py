@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from fxquant.ir.meta import info
 from fxquant.ops import activation, arithmetic, conv, norm, pooling, shape
 from fxquant.ops.opdef import Bound, OpDef
 
@@ -70,6 +71,19 @@ def by_module(kind: type[nn.Module]) -> OpDef | None:
         if base in _tables()[3]:
             return _tables()[3][base]
     return None
+
+
+def row_of(node: fx.Node) -> OpDef:
+    """The row of a canonical node, which must have one."""
+    row = by_name(info(node).op)
+    assert row is not None, f"{node.name} has no catalogue row"
+    return row
+
+
+def replace_arguments(node: fx.Node, changes: Bound) -> None:
+    """Give a canonical function or method call other values for the arguments named in ``changes``."""
+    row = row_of(node)
+    node.args, node.kwargs = row.unbind({**row.bind(node.args, node.kwargs), **changes})
 
 
 def arguments(node: fx.Node, row: OpDef) -> Bound:

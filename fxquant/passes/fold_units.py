@@ -48,7 +48,7 @@ def fold_units(captured: CapturedModel, drafts: list[UnitDraft], fusions: tuple[
             origins[path] = folded.origins
             with graph.inserting_before(anchor):
                 made[key] = graph.get_attr(path)
-        _set_weights(anchor, made)
+        catalogue.replace_arguments(anchor, dict(made))
         norm.replace_all_uses_with(anchor)
         update_info(anchor, origins=(*info(anchor).origins, *info(norm).origins), made_by="fold_batch_norm")
         graph.erase_node(norm)
@@ -65,12 +65,6 @@ def _unit(draft: UnitDraft) -> Unit:
         nodes=tuple(node.name for node in draft.nodes),
         roles=tuple((role, node.name) for role, node in draft.roles.items()),
     )
-
-
-def _set_weights(anchor: fx.Node, made: dict[str, fx.Node]) -> None:
-    row = catalogue.by_name(info(anchor).op)
-    assert row is not None
-    anchor.args, anchor.kwargs = row.unbind({**row.bind(anchor.args, anchor.kwargs), **made})
 
 
 def _erase_unread_attributes(graph: fx.Graph) -> None:

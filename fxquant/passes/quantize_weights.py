@@ -15,7 +15,6 @@ from torch import Tensor, fx, nn
 from fxquant.errors import ConvertError
 from fxquant.fusion.rule import CONVOLUTIONS
 from fxquant.ir.edit import evaluate_constant
-from fxquant.ir.meta import info
 from fxquant.ir.quant_plan import Unit
 from fxquant.numerics.affine import dequantize, quantize
 from fxquant.numerics.batch_norm import fold_batch_norm
@@ -165,9 +164,7 @@ def _is_per_channel(observer: Any) -> bool:
 
 
 def _arguments(node: fx.Node) -> Bound:
-    row = catalogue.by_name(info(node).op)
-    assert row is not None
-    return catalogue.arguments(node, row)
+    return catalogue.arguments(node, catalogue.row_of(node))
 
 
 def _origins(node: fx.Node) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def call_of(draft: UnitDraft, row: OpDef, context: Context) -> Call:
     bound = catalogue.arguments(draft.anchor, row)
     pad: tuple[int, ...] = ()
     if "pad" in draft.roles:
-        padding = catalogue.arguments(draft.roles["pad"], _row(draft.roles["pad"]))
+        padding = catalogue.arguments(draft.roles["pad"], catalogue.row_of(draft.roles["pad"]))
         bound = {**bound, "input": padding["input"]}
         pad = tuple(padding["pad"])
     weight = bound.get("weight")
@@ -130,12 +130,6 @@ def _identity(
     if training:
         return Candidate(draft, row, "float", activations, reason="dropout that is always on")
     return Candidate(draft, row, "identity", activations)
-
-
-def _row(node: fx.Node) -> OpDef:
-    row = catalogue.by_name(info(node).op)
-    assert row is not None
-    return row
 
 
 def _takes_element(node: fx.Node) -> bool:

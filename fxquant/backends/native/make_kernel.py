@@ -13,7 +13,6 @@ from fxquant.backends.native.kernels.elementwise import Binary, Cat, Clip, Const
 from fxquant.backends.native.kernels.weighted import Conv, Linear
 from fxquant.ir.containers import KERNELS, RANGES
 from fxquant.ir.edit import get_tensor
-from fxquant.ir.meta import info
 from fxquant.ir.quant_plan import Unit
 from fxquant.ir.stages import ReferenceModel
 from fxquant.numerics.conv_geometry import as_tuple, fold_pads, split_pads
@@ -64,9 +63,7 @@ class UnitView:
     @property
     def row(self) -> OpDef:
         """Catalogue row of the anchor."""
-        row = catalogue.by_name(info(self.anchor).op)
-        assert row is not None
-        return row
+        return catalogue.row_of(self.anchor)
 
     @property
     def bound(self) -> Bound:
@@ -112,8 +109,8 @@ def _needed_clip(view: UnitView) -> tuple[float | None, float | None] | None:
     clip = view.member("clip")
     if clip is None:
         return None
-    row = catalogue.by_name(info(clip).op)
-    assert row is not None and row.clip is not None
+    row = catalogue.row_of(clip)
+    assert row.clip is not None
     low, high = row.clip(catalogue.arguments(clip, row))
     scale, zero_point = float(view.scale), int(view.zero_point)
     lowest, highest = -zero_point * scale, (255 - zero_point) * scale
@@ -139,7 +136,7 @@ def _conv(view: UnitView, relu: bool) -> Made:
     assert weight is not None and view.unit.kernel is not None
     pads, pad = split_pads(bound, weight.shape), view.member("pad")
     if pad is not None:
-        pads = fold_pads(pads, catalogue.arguments(pad, _row(pad))["pad"])
+        pads = fold_pads(pads, catalogue.arguments(pad, catalogue.row_of(pad))["pad"])
     growth = pads.grown_kernel(bound["dilation"])
     assert growth is not None
     geometry = {
@@ -211,12 +208,6 @@ def _through(function: Callable[..., Tensor], named: bool) -> Callable[[UnitView
         return Made(args, plain.kwargs, target=function)
 
     return make
-
-
-def _row(node: fx.Node) -> OpDef:
-    row = catalogue.by_name(info(node).op)
-    assert row is not None
-    return row
 
 
 _ON_INTEGERS = _through(movement.on_integers, named=True)
