@@ -1,7 +1,4 @@
-"""How far a kernel may be from the reference, by kind of operator.
-
-Source: measured rates of 1-quantum differences on identical inputs, DESIGN.md, "The reference's arithmetic".
-"""
+"""How far a kernel may be from the reference: one quantum, at no more than twice its kind's usual rate."""
 
 from __future__ import annotations
 
@@ -11,14 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from fxquant.ir.quant_plan import QuantPlan, Unit
-from fxquant.ops import catalogue
-from fxquant.ops.opdef import Averages, Moves, Selects
 
-_WEIGHTED = frozenset(("conv1d", "conv2d", "conv3d", "linear"))
-_JOINS = frozenset(("cat", "stack"))
-_WEIGHTED_RATE, _JOIN_RATE, _AVERAGE_RATE, _QNNPACK_ADD_RATE = 0.001, 0.03, 0.12, 0.25
-_OTHER_RATE = 0.01
-_RATES = {"leaky_relu": 0.04, "interpolate": 0.08}
+# qnnpack's addition truncates differently at ties.
+_QNNPACK_ADD_RATE = 0.25
 
 
 @dataclass(frozen=True)
@@ -59,22 +51,10 @@ def limit_of(unit: Unit | None, plan: QuantPlan) -> Limit:
     """
     if unit is None:
         return _BORDER
-    row = catalogue.by_name(unit.op)
-    if row is None or isinstance(row.output, Moves):
+    if unit.kernel is None:
         return EXACT
-    if unit.op in _JOINS:
-        equal = all(edge.range_class == unit.output for edge in unit.inputs)
-        return EXACT if equal else Limit(1, _JOIN_RATE)
-    if unit.op in _RATES and not (isinstance(row.output, Selects) and _is_exact_kernel(unit)):
-        return Limit(1, _RATES[unit.op])
-    if isinstance(row.output, Selects):
+    if unit.kernel.convention in ("cat", "stack") and all(edge.range_class == unit.output for edge in unit.inputs):
         return EXACT
-    if isinstance(row.output, Averages):
-        return Limit(1, _AVERAGE_RATE)
     if unit.op in ("add", "sub") and torch.backends.quantized.engine == "qnnpack":
         return Limit(1, _QNNPACK_ADD_RATE)
-    return Limit(1, _WEIGHTED_RATE if unit.op in _WEIGHTED else _OTHER_RATE)
-
-
-def _is_exact_kernel(unit: Unit) -> bool:
-    return unit.kernel is not None and "nearest" in unit.kernel.function
+    return Limit(1, unit.kernel.rate) if unit.kernel.rate else EXACT

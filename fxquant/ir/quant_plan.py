@@ -83,12 +83,14 @@ class KernelChoice:
         engine: the quantized engine it is packed for, "" when that does not matter.
         weight_limit: what the kernel's accumulation demands of int8 weights: ``none``, ``channels``,
             ``taps_then_channels`` (pair limits) or ``half`` (all weights in -63..63).
+        rate: share of output elements that may be one quantum away from the reference; 0 for exact kernels.
     """
 
     convention: str
     function: str
     engine: str = ""
     weight_limit: str = "none"
+    rate: float = 0.0
 
     def __str__(self) -> str:
         limit = {"none": "", "half": ", weights within ±63"}.get(self.weight_limit, ", weight pairs within ±128")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from fxquant.ops.opdef import Bound, Example, Fixed, FloatOnly, Kernel, OpDef, Requantize, Selects
 
 _IMAGE = (Example(((2, 3, 6, 6),)),)
+_LOOKUP = {"native": Kernel("lookup", "table of 256")}
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.nn.functional."
 
 
@@ -104,7 +104,7 @@ LEAKY_RELU = OpDef(
     signature="input, negative_slope=0.01, inplace=False",
     functions=(F.leaky_relu_,),
     output=Requantize(),
-    kernels={"native": Kernel("leaky_relu", "quantized.leaky_relu")},
+    kernels=_LOOKUP,
     examples=(Example(((2, 3, 6, 6),), {"negative_slope": 0.1}),),
     source=_DOCS + "leaky_relu.html",
 )
@@ -114,7 +114,7 @@ HARDSWISH = OpDef(
     target=F.hardswish,
     signature="input, inplace=False",
     output=Requantize(),
-    kernels={"native": Kernel("unary", "quantized.hardswish")},
+    kernels=_LOOKUP,
     examples=_IMAGE,
     source=_DOCS + "hardswish.html",
 )
@@ -125,7 +125,7 @@ ELU = OpDef(
     signature="input, alpha=1.0, inplace=False",
     functions=(F.elu_,),
     output=Requantize(),
-    kernels={"native": Kernel("elu", "quantized.elu")},
+    kernels=_LOOKUP,
     examples=_IMAGE,
     source=_DOCS + "elu.html",
 )
@@ -137,7 +137,7 @@ SIGMOID = OpDef(
     functions=(F.sigmoid, torch.sigmoid_, torch.special.expit),
     methods=("sigmoid", "sigmoid_"),
     output=Fixed(1 / 256, 0),
-    kernels={"native": Kernel("unary", "quantized.sigmoid")},
+    kernels=_LOOKUP,
     examples=_IMAGE,
     source="https://docs.pytorch.org/docs/stable/generated/torch.sigmoid.html",
 )
@@ -149,7 +149,7 @@ TANH = OpDef(
     functions=(F.tanh, torch.tanh_),
     methods=("tanh", "tanh_"),
     output=Fixed(2 / 256, 128),
-    kernels={"native": Kernel("unary", "aten.tanh")},
+    kernels=_LOOKUP,
     examples=_IMAGE,
     source="https://docs.pytorch.org/docs/stable/generated/torch.tanh.html",
 )
@@ -159,34 +159,42 @@ HARDSIGMOID = OpDef(
     target=F.hardsigmoid,
     signature="input, inplace=False",
     output=Fixed(1 / 256, 0),
-    kernels={"native": Kernel("unary", "aten.hardsigmoid")},
+    kernels=_LOOKUP,
     examples=_IMAGE,
     source=_DOCS + "hardsigmoid.html",
 )
 
 
-def _float_activation(name: str, signature: str = "input", functions: tuple[Any, ...] = ()) -> OpDef:
+def _function_of_one(name: str, signature: str = "input", functions: tuple[Any, ...] = ()) -> OpDef:
     target = getattr(F, name)
     return OpDef(
         name=name,
         target=target,
         signature=signature,
         functions=functions,
+        output=Requantize(),
+        kernels=_LOOKUP,
         examples=_IMAGE,
         source=f"{_DOCS}{name}.html",
     )
 
 
-FLOAT_ACTIVATIONS = (
-    _float_activation("gelu", "input, *, approximate='none'"),
-    _float_activation("silu", "input, inplace=False"),
-    _float_activation("mish", "input, inplace=False"),
-    _float_activation("selu", "input, inplace=False", functions=(torch.selu, torch.selu_)),
-    _float_activation("celu", "input, alpha=1.0, inplace=False", functions=(torch.celu, torch.celu_)),
-    _float_activation("softplus", "input, beta=1.0, threshold=20.0"),
-    _float_activation("softsign"),
-    _float_activation("logsigmoid"),
-    _float_activation("glu", "input, dim=-1"),
+OTHERS = (
+    _function_of_one("gelu", "input, *, approximate='none'"),
+    _function_of_one("silu", "input, inplace=False"),
+    _function_of_one("mish", "input, inplace=False"),
+    _function_of_one("selu", "input, inplace=False", functions=(torch.selu, torch.selu_)),
+    _function_of_one("celu", "input, alpha=1.0, inplace=False", functions=(torch.celu, torch.celu_)),
+    _function_of_one("softplus", "input, beta=1.0, threshold=20.0"),
+    _function_of_one("softsign"),
+    _function_of_one("logsigmoid"),
+    OpDef(
+        name="glu",
+        target=F.glu,
+        signature="input, dim=-1",
+        examples=_IMAGE,
+        source=_DOCS + "glu.html",
+    ),
     OpDef(
         name="softmax",
         target=F.softmax,
@@ -210,18 +218,7 @@ FLOAT_ACTIVATIONS = (
     ),
 )
 
-NEG = OpDef(
-    name="neg",
-    target=torch.neg,
-    signature="input",
-    functions=(operator.neg, torch.negative),
-    methods=("neg", "neg_", "negative", "__neg__"),
-    output=FloatOnly(),
-    examples=_IMAGE,
-    source="https://docs.pytorch.org/docs/stable/generated/torch.neg.html",
-)
-
 ROWS = (
     RELU, RELU6, HARDTANH, CLAMP, CLAMP_MIN, CLAMP_MAX, LEAKY_RELU, HARDSWISH, ELU, SIGMOID, TANH, HARDSIGMOID,
-    *FLOAT_ACTIVATIONS, NEG,
+    *OTHERS,
 )  # fmt: skip

@@ -10,6 +10,7 @@ from fxquant.ops.opdef import Example, FloatOnly, Kernel, OpDef, Requantize
 
 _PAIR = (Example(((2, 3, 6, 6), (2, 3, 6, 6))), Example(((2, 3, 6, 6), (1, 3, 1, 1))))
 _NUMBERS = (Example(((2, 3, 6, 6),), {"other": 0.7}), Example(((2, 3, 6, 6),), {"other": -1.3}))
+_LOOKUP = {"native": Kernel("lookup", "table of 256")}
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/torch."
 
 ADD = OpDef(
@@ -77,13 +78,15 @@ def _float_binary(name: str, *functions: object) -> OpDef:
     )
 
 
-def _float_unary(name: str, *functions: object) -> OpDef:
+def _function_of_one(name: str, *functions: object) -> OpDef:
     return OpDef(
         name=name,
         target=getattr(torch, name),
         signature="input",
         functions=functions,  # type: ignore[arg-type]
         methods=(name, f"{name}_"),
+        output=Requantize(),
+        kernels=_LOOKUP,
         examples=(Example(((2, 3, 6, 6),)),),
         source=f"{_DOCS}{name}.html",
     )
@@ -109,19 +112,33 @@ FLOAT_BINARY = (
         target=torch.pow,
         signature="input, exponent",
         functions=(operator.pow,),
-        methods=("pow", "pow_", "__pow__"),
+        methods=("pow", "pow_", "__pow__", "__rpow__"),
+        activations=("input", "exponent"),
+        output=Requantize(),
+        kernels=_LOOKUP,
         examples=(Example(((2, 3, 6, 6),), {"exponent": 2}),),
         source=_DOCS + "pow.html",
     ),
 )
 
-FLOAT_UNARY = (
-    _float_unary("abs", operator.abs),
-    _float_unary("sqrt"),
-    _float_unary("rsqrt"),
-    _float_unary("exp"),
-    _float_unary("log"),
-    _float_unary("square"),
+FUNCTIONS_OF_ONE = (
+    _function_of_one("abs", operator.abs),
+    _function_of_one("sqrt"),
+    _function_of_one("rsqrt"),
+    _function_of_one("exp"),
+    _function_of_one("log"),
+    _function_of_one("square"),
+    OpDef(
+        name="neg",
+        target=torch.neg,
+        signature="input",
+        functions=(operator.neg, torch.negative),
+        methods=("neg", "neg_", "negative", "__neg__"),
+        output=Requantize(),
+        kernels=_LOOKUP,
+        examples=(Example(((2, 3, 6, 6),)),),
+        source=_DOCS + "neg.html",
+    ),
 )
 
 RSUB = OpDef(
@@ -143,4 +160,4 @@ def _product(shape: tuple[int, ...]) -> int:
     return out
 
 
-ROWS = (ADD, SUB, MUL, DIV, RSUB, *FLOAT_BINARY, *FLOAT_UNARY)
+ROWS = (ADD, SUB, MUL, DIV, RSUB, *FLOAT_BINARY, *FUNCTIONS_OF_ONE)

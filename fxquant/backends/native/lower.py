@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from fxquant.backends.native.convention import Made, UnitView
 from fxquant.backends.native.engine import require_engine
 from fxquant.backends.native.kernels.base import Quantize
-from fxquant.backends.native.make_kernel import Made, UnitView, make_kernel
+from fxquant.backends.native.make_kernel import make_kernel
 from fxquant.ir.containers import KERNELS
 from fxquant.ir.edit import get_tensor, holder_of, output_node
 from fxquant.ir.meta import NodeInfo, info, set_info

@@ -61,6 +61,16 @@ def direct(operator: Any) -> Any:
     return operator._op
 
 
+def integers_of(x: Tensor) -> Tensor:
+    """The integers of a quantized tensor: uint8 of the same shape and strides, read-only.
+
+    It shares the memory of ``x``; ``int_repr`` copies, element by element for channels last.
+    """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        return x.int_repr()
+    return torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
+
+
 def from_integers(integers: Tensor, scale: float, zero_point: int) -> Tensor:
     """Wrap uint8 integers as a quantized tensor."""
     return torch._make_per_tensor_quantized_tensor(integers, scale, zero_point)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fxquant.backends.native.kernels.base import Kernel, RequantizingKernel, direct, from_integers
+from fxquant.backends.native.kernels.base import Kernel, RequantizingKernel, direct, from_integers, integers_of
 
 
 class Constant:
@@ -16,13 +15,6 @@ class Constant:
 
     def __init__(self, integers: Tensor, scale: Tensor, zero_point: Tensor) -> None:
         self.integers, self.scale, self.zero_point = integers, scale, zero_point
-
-    @staticmethod
-    def of_number(value: float) -> Constant:
-        """A number, exactly: 255 steps of value/255 above zero, or below it when negative."""
-        step = torch.tensor(abs(value) / 255 if value else 1.0, dtype=torch.float32)
-        integer, zero_point = (255 if value else 0, 0) if value >= 0 else (0, 255)
-        return Constant(torch.tensor([integer], dtype=torch.uint8), step, torch.tensor(zero_point))
 
 
 class Binary(RequantizingKernel):
@@ -80,7 +72,7 @@ class Binary(RequantizingKernel):
 
 def negate(x: Tensor) -> Tensor:
     """The exact negative of a uint8 tensor: integers and zero point mirrored."""
-    return from_integers(255 - x.int_repr(), x.q_scale(), 255 - x.q_zero_point())
+    return from_integers(255 - integers_of(x), x.q_scale(), 255 - x.q_zero_point())
 
 
 def _largest_first(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,40 +82,7 @@ def _largest_first(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         return x, y
     if y.shape == shape:
         return y, x
-    return from_integers(x.int_repr().expand(shape).contiguous(), x.q_scale(), x.q_zero_point()), y
-
-
-class Unary(RequantizingKernel):
-    """An activation with a range of its own; tanh and hardsigmoid have it built in.
-
-    Args:
-        name: ``hardswish``, ``sigmoid``, ``leaky_relu``, ``elu``, ``tanh`` or ``hardsigmoid``.
-        parameter: negative_slope of leaky_relu, alpha of elu.
-    """
-
-    def __init__(self, name: str, scale: Tensor, zero_point: Tensor, parameter: float = 0.0) -> None:
-        super().__init__(scale, zero_point)
-        self.name, self.parameter = name, parameter
-        self.pack()
-
-    def pack(self) -> None:
-        """Choose the function."""
-        super().pack()
-        fixed: dict[str, Any] = {"tanh": torch.tanh, "hardsigmoid": F.hardsigmoid}
-        self.packed_function: Any = fixed.get(self.name) or direct(getattr(torch.ops.quantized, self.name).default)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to ``x``, uint8 of any shape."""
-        scale, zero_point = self.packed_scale, self.packed_zero_point
-        if x.numel() == 0:  # qnnpack's kernels refuse it
-            return from_integers(x.int_repr(), scale, zero_point)
-        if self.name in ("tanh", "hardsigmoid"):
-            return self.packed_function(x)  # type: ignore[no-any-return]
-        if self.name == "leaky_relu":
-            return self.packed_function(x, self.parameter, False, scale, zero_point)  # type: ignore[no-any-return]
-        if self.name == "elu":
-            return self.packed_function(x, scale, zero_point, self.parameter)  # type: ignore[no-any-return]
-        return self.packed_function(x, scale, zero_point)  # type: ignore[no-any-return]
+    return from_integers(integers_of(x).expand(shape).contiguous(), x.q_scale(), x.q_zero_point()), y
 
 
 class Cat(RequantizingKernel):
@@ -179,4 +138,4 @@ class Clip(Kernel):
     def forward(self, x: Tensor) -> Tensor:
         """Clip ``x``, uint8 of any shape."""
         low, high = self.packed_bounds
-        return from_integers(x.int_repr().clamp_(low, high), x.q_scale(), x.q_zero_point())
+        return from_integers(integers_of(x).clamp(low, high), x.q_scale(), x.q_zero_point())

@@ -1,0 +1,1 @@
+"""Calling conventions by family: what each refuses, and how its kernels are made."""
