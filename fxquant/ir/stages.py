@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import fx, nn
@@ -16,6 +16,8 @@ from torch import fx, nn
 from fxquant.errors import FxquantError
 from fxquant.ir import records
 from fxquant.ir.quant_plan import QuantPlan
+
+_Stage = TypeVar("_Stage", bound="StageModule")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class StageState:
         module_paths: module paths of the user's model, which configurations speak of.
         range_notes: where the range of each class came from, by its name, after freeze.
         key_origins: state_dict key to the user's keys it was made from, after freeze.
+        path: of a standalone module in the whole model it belongs to, "" for whole models.
+        config_prefix: what to put before its module paths to get the names that its configuration uses: of a
+            standalone module without a mapping of its own, the path from where the mapping it inherits starts.
     """
 
     captured: tuple[records.NodeRecord, ...] = ()
@@ -41,6 +46,8 @@ class StageState:
     module_paths: tuple[str, ...] = ()
     range_notes: dict[str, str] = field(default_factory=dict)
     key_origins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    path: str = ""
+    config_prefix: str = ""
 
 
 class StageModule(fx.GraphModule):
@@ -48,9 +55,11 @@ class StageModule(fx.GraphModule):
 
     Attributes:
         state: what is known besides the graph.
+        compiled_when_called: of stages that mostly are on the way to another: their code is written when it is needed.
     """
 
     stage: ClassVar[str] = ""
+    compiled_when_called: ClassVar[bool] = False
     state: StageState
 
     def __init__(
@@ -73,6 +82,31 @@ class StageModule(fx.GraphModule):
             raise FxquantError("this model has no quantization plan", remedy="pass it through prepare_fx first")
         return self.state.plan
 
+    def recompile(self) -> Any:
+        """Write the code of ``forward`` anew after a change of the graph."""
+        return None if self.compiled_when_called and "_code" not in vars(self) else super().recompile()
+
+    def compiled(self: _Stage) -> _Stage:
+        """This model, the code of it and of the stages in it written."""
+        for part in self.modules():
+            if isinstance(part, StageModule) and "_code" not in vars(part):
+                fx.GraphModule.recompile(part)
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the graph. Code, once written, takes the place of this method."""
+        return self.compiled().forward(*args, **kwargs)
+
+    @property
+    def code(self) -> str:
+        """Source of ``forward``."""
+        self.compiled()
+        return super().code
+
+    def __str__(self) -> str:
+        self.compiled()
+        return super().__str__()
+
     def __reduce__(self) -> tuple[Any, ...]:
         body = {key: value for key, value in self.__dict__.items() if key not in _REBUILT}
         return _rebuild, (_stage_class(self), body, records.from_graph(self.graph), type(self).__name__)
@@ -88,7 +122,7 @@ class StageModule(fx.GraphModule):
         return self.__deepcopy__({})
 
 
-_REBUILT = frozenset(("_graph", "_code", "_lineno_map", "_prologue_start", "_co_fields"))
+_REBUILT = frozenset(("_graph", "_code", "_lineno_map", "_prologue_start", "_co_fields", "example_inputs"))
 
 
 def _stage_class(module: StageModule) -> type[StageModule]:
@@ -108,13 +142,14 @@ def _rebuild(
     for key, child in root._modules.items():  # modules that no node refers to, kept for the user
         if key not in result._modules:
             result._modules[key] = child
-    return result
+    return result.compiled()
 
 
 class CapturedModel(StageModule):
     """The float model as a canonical graph."""
 
     stage = "captured"
+    compiled_when_called = True
 
 
 class FusedModel(StageModule):
@@ -124,21 +159,38 @@ class FusedModel(StageModule):
 
 
 class ObservedModel(StageModule):
-    """The float model with observers; run calibration data through it."""
+    """The float model with observers; run calibration data through it.
+
+    Attributes:
+        example_inputs: positional and keyword arguments to verify conversions with, as the user passed them; None
+            after loading, since files do not hold them.
+    """
 
     stage = "observed"
+    example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StageModule:
+        result = super().__deepcopy__(memo)
+        result.example_inputs = self.example_inputs  # type: ignore[assignment]
+        return result
 
 
 class ReferenceModel(StageModule):
     """Explicit quantize and dequantize on plain integers; any device; the oracle."""
 
     stage = "reference"
+    compiled_when_called = True
 
 
 class QuantizedModel(StageModule):
-    """Backend kernels on the CPU."""
+    """Backend kernels on the CPU.
+
+    Attributes:
+        original_weights_lookup: only there when ``convert_fx`` was asked to keep the float weights; see there.
+    """
 
     stage = "quantized"
+    original_weights_lookup: dict[str, list[torch.Tensor | None]]
 
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedModel:
         """Moving or casting a lowered model is refused: its kernels exist for this CPU only."""

@@ -1,11 +1,12 @@
 """The arithmetic of quantization on plain tensors: nothing here knows of graphs, modules or backends."""
 
 from fxquant.numerics.affine import dequantize, fake_quantize, quantize
-from fxquant.numerics.batch_norm import fold_batch_norm
+from fxquant.numerics.batch_norm import fold_batch_norm, fold_batch_norm_before
 from fxquant.numerics.bias import weight_error_bias
-from fxquant.numerics.histogram import add_to_histogram, search_range
+from fxquant.numerics.histogram import add_to_histogram
 from fxquant.numerics.pair_limit import PAIR_LIMIT, PairOrder, limit_pairs, max_pair_sum, pairs_along
 from fxquant.numerics.qparams import FLOAT32_EPS, choose_float_qparams, choose_qparams
+from fxquant.numerics.range_search import search_range, search_ranges
 from fxquant.numerics.sqnr import sqnr_db
 
 __all__ = [
@@ -18,11 +19,13 @@ __all__ = [
     "dequantize",
     "fake_quantize",
     "fold_batch_norm",
+    "fold_batch_norm_before",
     "limit_pairs",
     "max_pair_sum",
     "pairs_along",
     "quantize",
     "search_range",
+    "search_ranges",
     "sqnr_db",
     "weight_error_bias",
 ]

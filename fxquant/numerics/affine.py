@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from fxquant.numerics.conv_geometry import per_input_row
 
 _EXACT_IN_FLOAT32 = (torch.uint8, torch.int8, torch.int16)
 
@@ -38,8 +42,8 @@ def quantize(
     Source: https://github.com/pytorch/FBGEMM, ``QuantizeAvx2`` (inverse scale, round to nearest even).
     """
     work = x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
-    inverse = _along(1.0 / scale.to(torch.float32), axis, x.ndim).to(work.dtype)
-    offset = _along(zero_point, axis, x.ndim)
+    inverse = _along(1.0 / scale.to(torch.float32), axis, x.shape).to(work.dtype)
+    offset = _along(zero_point, axis, x.shape)
     if zero_point.is_floating_point():
         level = torch.round(work * inverse + offset.to(work.dtype))
     else:
@@ -63,15 +67,16 @@ def dequantize(
         q: integers of any shape.
         scale: positive; one element, or [C] with ``axis``.
         zero_point: of ``scale``'s shape.
-        axis: the dimension of ``q`` that ``scale`` runs along; None for one scale.
+        axis: the dimension of ``q`` that ``scale`` runs along; None for one scale. Along 1, C may also be the output
+            channels of a grouped transposed convolution, a multiple of that dimension.
         dtype: float dtype of the result; half precision is computed in float32 and rounded once.
 
     Returns:
         Floats of ``q``'s shape.
     """
     work = torch.float32 if q.dtype in _EXACT_IN_FLOAT32 and dtype != torch.float64 else torch.float64
-    offset = _along(zero_point, axis, q.ndim).to(work)
-    step = _along(scale, axis, q.ndim).to(work)
+    offset = _along(zero_point, axis, q.shape).to(work)
+    step = _along(scale, axis, q.shape).to(work)
     return ((q.to(work) - offset) * step).to(dtype)
 
 
@@ -102,10 +107,15 @@ def fake_quantize(
     return dequantize(q, scale, zero_point, axis, x.dtype)
 
 
-def _along(values: Tensor, axis: int | None, ndim: int) -> Tensor:
-    """Shapes one element to [], or [C] to [1, .., C, .., 1] with C at ``axis`` of ``ndim`` dimensions."""
+def _along(values: Tensor, axis: int | None, shape: Sequence[int]) -> Tensor:
+    """Shapes one element to [], or [C] to [1, .., C, .., 1] with C at ``axis`` of a tensor of ``shape``.
+
+    Along axis 1, C may be a multiple of the dimension: a grouped transposed convolution's output channels.
+    """
     if axis is None:
         return values.reshape(())
-    shape = [1] * ndim
-    shape[axis] = -1
-    return values.reshape(shape)
+    if axis == 1 and values.numel() != shape[1]:
+        return per_input_row(values, shape)
+    sizes = [1] * len(shape)
+    sizes[axis] = -1
+    return values.reshape(sizes)

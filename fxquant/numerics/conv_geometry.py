@@ -94,3 +94,47 @@ def grow_kernel(weight: Tensor, growth: Sequence[tuple[int, int]]) -> Tensor:
     if not any(any(pair) for pair in growth):
         return weight
     return F.pad(weight, [zeros for pair in reversed(growth) for zeros in pair])
+
+
+def output_rows(weight: Tensor, groups: int) -> Tensor:
+    """A transposed convolution's weight with one row per output channel, as an ordinary convolution has it.
+
+    Args:
+        weight: [C_in, C_out/groups, *kernel], any dtype.
+        groups: of the convolution.
+
+    Returns:
+        [C_out, C_in/groups, *kernel].
+    """
+    first, second, *kernel = weight.shape
+    return weight.reshape(groups, first // groups, second, *kernel).transpose(1, 2).flatten(0, 1)
+
+
+def input_rows(rows: Tensor, groups: int) -> Tensor:
+    """Undoes ``output_rows``.
+
+    Args:
+        rows: [C_out, C_in/groups, *kernel], any dtype.
+        groups: of the convolution.
+
+    Returns:
+        [C_in, C_out/groups, *kernel], contiguous.
+    """
+    return output_rows(rows, groups).contiguous()
+
+
+def per_input_row(values: Tensor, weight_shape: Sequence[int]) -> Tensor:
+    """One value per output channel, shaped to multiply a transposed convolution's weight.
+
+    Args:
+        values: [C_out], or [C_out/groups] when all groups have the same.
+        weight_shape: [C_in, C_out/groups, *kernel].
+
+    Returns:
+        [C_in, C_out/groups, 1, ...]. Input channel i belongs to group ``i // (C_in/groups)``, and so do the output
+        channels of its row.
+    """
+    c_in, per_group, *kernel = weight_shape
+    groups = values.numel() // per_group
+    spread = values.reshape(groups, 1, per_group).expand(groups, c_in // groups, per_group)
+    return spread.reshape(c_in, per_group, *[1] * len(kernel))

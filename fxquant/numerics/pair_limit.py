@@ -27,6 +27,9 @@ _LEAST_IMPORTANCE = 0.01
 
 _STRETCHES = tuple(1.0 + step / 7 for step in range(8))
 
+_TOGETHER = 1 << 18
+"""Elements worked on at once: enough to make a call's overhead small, few enough for the CPU's caches."""
+
 
 def pairs_along(weight: Tensor, order: PairOrder) -> Tensor:
     """Arranges a weight as the pairs that a kernel adds in int16.
@@ -98,18 +101,17 @@ def limit_pairs(
     """
     pairs = pairs_along(weight.detach().to(torch.float32), order)
     base = scale.detach().to(torch.float32).reshape(-1)
-    offending = _past_limit(_round(pairs, base, quant_min, quant_max)[1]).any(1)
-    if base.numel() == 1:
-        offending = offending.any().expand(offending.shape)
-    costs = _costs_along(weight, importance, order)
-    stretched = base
+    _, integers = _round(pairs, base, quant_min, quant_max)
+    offending = _past_limit(integers).any(1)
     if bool(offending.any()):
+        costs = _costs_along(weight, importance, order)
+        factors = torch.ones_like(base)
         chosen = offending if base.numel() > 1 else slice(None)
-        stretched = base.clone()
-        stretched[chosen] *= _best_stretch(pairs[offending], base[chosen], costs, quant_min, quant_max)
-    levels, integers = _round(pairs, stretched, quant_min, quant_max)
-    _project(levels, integers, costs, quant_min, quant_max)
-    return stretched.reshape(scale.shape), _from_pairs(integers.to(torch.int8), weight.shape, order)
+        factors[chosen] = _best_stretch(pairs[chosen], base[chosen], costs, quant_min, quant_max)
+        base = base * factors
+        levels, integers = _round(pairs, base, quant_min, quant_max)
+        _project(levels, integers, costs, quant_min, quant_max)
+    return base.reshape(scale.shape), _from_pairs(integers.to(torch.int8), weight.shape, order)
 
 
 def _costs_along(weight: Tensor, importance: Tensor | None, order: PairOrder) -> Tensor:
@@ -123,29 +125,28 @@ def _costs_along(weight: Tensor, importance: Tensor | None, order: PairOrder) ->
 
 def _best_stretch(pairs: Tensor, base: Tensor, costs: Tensor, quant_min: int, quant_max: int) -> Tensor:
     """Factor with the smallest squared error: [C] for pairs [C, P, 2] and base [C], [1] for a base of [1]."""
-    best = torch.ones_like(base)
-    least = torch.full_like(base, torch.inf)
-    for stretch in _STRETCHES:
-        scale = base * stretch
-        levels, integers = _round(pairs, scale, quant_min, quant_max)
+    factors = torch.tensor(_STRETCHES, dtype=torch.float32)
+    scales = (factors[:, None] * base).expand(-1, len(pairs))
+    channels = max(1, _TOGETHER // (len(factors) * pairs[0].numel()))
+    errors = []
+    for some, scale in zip(torch.split(pairs, channels), torch.split(scales, channels, 1), strict=True):
+        levels, integers = _round(some, scale, quant_min, quant_max)
         _project(levels, integers, costs, quant_min, quant_max)
-        error = integers.mul_(scale.reshape(-1, 1, 1)).sub_(pairs).square_().mul_(costs).flatten(1).sum(1)
-        error = error if base.numel() > 1 else error.sum(0, keepdim=True)
-        better = error < least
-        best = torch.where(better, stretch, best)
-        least = torch.where(better, error, least)
-    return best
+        error = integers.mul_(scale[..., None, None]).sub_(some).square_().mul_(costs)
+        errors.append(error.flatten(2).sum(2))
+    error = torch.cat(errors, 1)
+    return factors[(error if base.numel() > 1 else error.sum(1, keepdim=True)).argmin(0)]
 
 
 def _round(pairs: Tensor, scale: Tensor, quant_min: int, quant_max: int) -> tuple[Tensor, Tensor]:
-    """``(pairs / scale, the same as integers in range)``, both float32 [C, P, 2]."""
-    levels = pairs * (1.0 / scale).reshape(-1, 1, 1)
+    """``(pairs / scale, the same as integers in range)`` for scales [..., C]: both float32 [..., C, P, 2]."""
+    levels = pairs * (1.0 / scale)[..., None, None]
     return levels, levels.round().clamp_(quant_min, quant_max)
 
 
 def _past_limit(integers: Tensor) -> Tensor:
-    """[C, P] bool. No member is past ±128, so members of opposite signs are inside, and so is their sum."""
-    return (integers[..., 0] + integers[..., 1]).abs() > PAIR_LIMIT
+    """[..., P] bool. No member is past ±128, so members of opposite signs are inside, and so is their sum."""
+    return (integers[..., 0] + integers[..., 1]).abs_() > PAIR_LIMIT
 
 
 def _project(levels: Tensor, integers: Tensor, costs: Tensor, quant_min: int, quant_max: int) -> None:
@@ -154,16 +155,16 @@ def _project(levels: Tensor, integers: Tensor, costs: Tensor, quant_min: int, qu
     On the line ``a + b = 128`` the cost ``m·(a-u)² + n·(b-v)²`` is least where the excess ``u + v - 128`` is taken
     from the members in proportion to the other's cost: ``a = u - (u + v - 128)·n/(m + n)``.
     """
-    channel, pair = _past_limit(integers).nonzero(as_tuple=True)
-    if channel.numel() == 0:
+    past = _past_limit(integers).nonzero(as_tuple=True)
+    if past[0].numel() == 0:
         return
-    sign = integers[channel, pair, 0].sign()
-    first, second = (levels[channel, pair] * sign[:, None]).unbind(1)
+    sign = integers[..., 0][past].sign()
+    first, second = (levels[past] * sign[:, None]).unbind(1)
     reach = torch.where(sign > 0, quant_max, -quant_min)
-    first_cost, second_cost = costs.expand(1, levels.shape[1], 2)[0, pair].unbind(1)
+    first_cost, second_cost = costs.expand(1, levels.shape[-2], 2)[0, past[-1]].unbind(1)
     moved = (first - (first + second - PAIR_LIMIT) * (second_cost / (first_cost + second_cost))).round()
     moved = torch.minimum(torch.maximum(moved, PAIR_LIMIT - reach), reach)
-    integers[channel, pair] = torch.stack((moved, PAIR_LIMIT - moved), 1) * sign[:, None]
+    integers[past] = torch.stack((moved, PAIR_LIMIT - moved), 1) * sign[:, None]
 
 
 def _from_pairs(pairs: Tensor, shape: torch.Size, order: PairOrder) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fxquant.errors import ConfigError
-from fxquant.numerics import fold_batch_norm
+from fxquant.numerics import fold_batch_norm, fold_batch_norm_before
 
 
 def trained_bn(channels: int) -> nn.BatchNorm2d:
@@ -49,6 +49,24 @@ def test_folding_keeps_the_output(kind: type[nn.Module], arguments: dict[str, An
     )
     layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_folding_from_before_keeps_the_output(groups: int) -> None:
+    """Exact without padding: every output reads every tap."""
+    torch.manual_seed(0)
+    layer, bn = nn.Conv2d(6, 4, 3, groups=groups).double(), trained_bn(6)
+    x = torch.randn(2, 6, 7, 7, dtype=torch.float64)
+    expected = layer(bn(x))
+    terms = (bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps)
+    weight, bias = fold_batch_norm_before(layer.weight, layer.bias, *terms, groups)
+    layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_folding_from_before_refuses_other_channels() -> None:
+    with pytest.raises(ConfigError, match="4 channels"):
+        fold_batch_norm_before(torch.ones(2, 3), None, torch.ones(4), torch.ones(4), None, None, 1.0)
 
 
 def test_a_batch_norm_without_affine_parameters() -> None:

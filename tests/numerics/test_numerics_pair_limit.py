@@ -164,3 +164,15 @@ def test_error_is_smaller_than_halving_the_weights() -> None:
 def test_an_unknown_order_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown order"):
         pairs_along(torch.ones(2, 2), "taps")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_each_channel_is_limited_as_if_it_were_alone(order: PairOrder) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, importance = torch.randn(150, 64, 3, 3, generator=generator), torch.rand(64, generator=generator)
+    scale = channel_scale(weight)
+    limited_scale, limited = limit_pairs(weight, scale, -127, 127, order, importance)
+    for channel in range(0, 150, 7):
+        one = slice(channel, channel + 1)
+        alone = limit_pairs(weight[one], scale[one], -127, 127, order, importance)
+        assert torch.equal(limited_scale[one], alone[0]) and torch.equal(limited[one], alone[1])
