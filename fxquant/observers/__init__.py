@@ -2,6 +2,8 @@
 
 from fxquant.observers.base import ObserverBase, RangeObserver
 from fxquant.observers.defaults import (
+    default_affine_fixed_qparams_observer,
+    default_debug_observer,
     default_dynamic_quant_observer,
     default_fixed_qparams_range_0to1_observer,
     default_fixed_qparams_range_neg1to1_observer,
@@ -11,6 +13,8 @@ from fxquant.observers.defaults import (
     default_observer,
     default_per_channel_weight_observer,
     default_placeholder_observer,
+    default_reuse_input_observer,
+    default_symmetric_fixed_qparams_observer,
     default_weight_observer,
     per_channel_weight_observer_range_neg_127_to_127,
     weight_observer_range_neg_127_to_127,
@@ -20,8 +24,10 @@ from fxquant.observers.fixed import FixedQParamsObserver
 from fxquant.observers.histogram import HistogramObserver
 from fxquant.observers.min_max import MinMaxObserver
 from fxquant.observers.moving_average import MovingAverageMinMaxObserver
+from fxquant.observers.passive import NoopObserver, RecordingObserver, ReuseInputObserver
 from fxquant.observers.per_channel import MovingAveragePerChannelMinMaxObserver, PerChannelMinMaxObserver
 from fxquant.observers.placeholder import PlaceholderObserver
+from fxquant.observers.state import get_observer_state_dict, load_observer_state_dict
 
 __all__ = [
     "FixedQParamsObserver",
@@ -29,11 +35,16 @@ __all__ = [
     "MinMaxObserver",
     "MovingAverageMinMaxObserver",
     "MovingAveragePerChannelMinMaxObserver",
+    "NoopObserver",
     "ObserverBase",
     "ObserverFactory",
     "PerChannelMinMaxObserver",
     "PlaceholderObserver",
     "RangeObserver",
+    "RecordingObserver",
+    "ReuseInputObserver",
+    "default_affine_fixed_qparams_observer",
+    "default_debug_observer",
     "default_dynamic_quant_observer",
     "default_fixed_qparams_range_0to1_observer",
     "default_fixed_qparams_range_neg1to1_observer",
@@ -43,7 +54,11 @@ __all__ = [
     "default_observer",
     "default_per_channel_weight_observer",
     "default_placeholder_observer",
+    "default_reuse_input_observer",
+    "default_symmetric_fixed_qparams_observer",
     "default_weight_observer",
+    "get_observer_state_dict",
+    "load_observer_state_dict",
     "per_channel_weight_observer_range_neg_127_to_127",
     "weight_observer_range_neg_127_to_127",
 ]

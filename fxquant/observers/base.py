@@ -49,6 +49,11 @@ class ObserverBase(nn.Module, ABC):
         """Keeps constructor arguments for later; calling the result builds an observer."""
         return ObserverFactory(cls, keywords)
 
+    @classmethod
+    def with_callable_args(cls: type[_Self], **callables: Callable[[], Any]) -> ObserverFactory[_Self]:
+        """Keeps callables that compute constructor arguments anew for each observer built."""
+        return ObserverFactory(cls, {}, callables)
+
     def _apply(self: _Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Self:
         """Moves buffers between devices. ``half()`` and the like leave them in the dtype they count in."""
 

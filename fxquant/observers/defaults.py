@@ -7,6 +7,7 @@ import torch
 from fxquant.observers.fixed import FixedQParamsObserver
 from fxquant.observers.histogram import HistogramObserver
 from fxquant.observers.min_max import MinMaxObserver
+from fxquant.observers.passive import RecordingObserver, ReuseInputObserver
 from fxquant.observers.per_channel import PerChannelMinMaxObserver
 from fxquant.observers.placeholder import PlaceholderObserver
 
@@ -50,6 +51,12 @@ default_fixed_qparams_range_neg1to1_observer = FixedQParamsObserver.with_args(
 )
 """Outputs in -1..1, such as tanh's. Source: the output parameters that quantized tanh kernels use."""
 
+default_affine_fixed_qparams_observer = default_fixed_qparams_range_0to1_observer
+"""Older name of ``default_fixed_qparams_range_0to1_observer``."""
+
+default_symmetric_fixed_qparams_observer = default_fixed_qparams_range_neg1to1_observer
+"""Older name of ``default_fixed_qparams_range_neg1to1_observer``."""
+
 default_placeholder_observer = PlaceholderObserver
 """No quantization, or to float16."""
 
@@ -57,3 +64,9 @@ default_dynamic_quant_observer = PlaceholderObserver.with_args(
     dtype=torch.uint8, quant_min=0, quant_max=255, is_dynamic=True
 )
 """Activations whose range is taken anew from each input."""
+
+default_debug_observer = RecordingObserver
+"""Keeps every tensor, for looking at values."""
+
+default_reuse_input_observer = ReuseInputObserver
+"""For operators whose result has their input's range, such as reshape."""

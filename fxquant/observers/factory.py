@@ -17,28 +17,47 @@ class ObserverFactory(Generic[Built]):
     Args:
         target: an observer class, or any callable that builds one.
         keywords: arguments of the target.
+        callables: arguments that are computed anew for each observer, by calling these.
     """
 
-    def __init__(self, target: Callable[..., Built], keywords: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        target: Callable[..., Built],
+        keywords: dict[str, Any],
+        callables: dict[str, Callable[[], Any]] | None = None,
+    ) -> None:
         self.target = target
         self.keywords = dict(keywords)
+        self.callables = dict(callables or {})
 
     def __call__(self, *args: Any, **keywords: Any) -> Built:
         """Builds one; ``keywords`` override the kept ones."""
-        return self.target(*args, **{**self.keywords, **keywords})
+        computed = {name: make() for name, make in self.callables.items() if name not in keywords}
+        return self.target(*args, **{**self.keywords, **computed, **keywords})
 
     def with_args(self, **keywords: Any) -> ObserverFactory[Built]:
         """A new factory with some arguments added or changed."""
-        return ObserverFactory(self.target, {**self.keywords, **keywords})
+        callables = {name: make for name, make in self.callables.items() if name not in keywords}
+        return ObserverFactory(self.target, {**self.keywords, **keywords}, callables)
+
+    def with_callable_args(self, **callables: Callable[[], Any]) -> ObserverFactory[Built]:
+        """A new factory with some arguments that are computed when an observer is built."""
+        return ObserverFactory(self.target, self.keywords, {**self.callables, **callables})
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ObserverFactory):
             return NotImplemented
-        return self.target == other.target and self.keywords == other.keywords
+        return (self.target, self.keywords, self.callables) == (other.target, other.keywords, other.callables)
 
     def __hash__(self) -> int:
-        return hash((self.target, tuple(sorted(self.keywords))))
+        return hash((self.target, tuple(sorted({**self.keywords, **self.callables}))))
 
     def __repr__(self) -> str:
         name = getattr(self.target, "__qualname__", repr(self.target))
-        return f"{name}.with_args({', '.join(f'{key}={value!r}' for key, value in self.keywords.items())})"
+        parts = (("with_args", self.keywords), ("with_callable_args", self.callables))
+        shown = [f".{method}({_listed(given)})" for method, given in parts if given]
+        return name + ("".join(shown) or ".with_args()")
+
+
+def _listed(given: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in given.items())

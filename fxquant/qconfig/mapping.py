@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch.nn.functional as F
+from torch import nn
+
 from fxquant.errors import ConfigError
+from fxquant.qconfig.defaults import float_qparams_weight_only_qconfig, per_channel_dynamic_qconfig
 from fxquant.qconfig.qconfig import QConfig, check_engine, get_default_qconfig
 
 ObjectType = type | Callable[..., Any] | str
+
+_STYLES = ("object_type", "module_name_regex", "module_name", "module_name_object_type_order")
 
 
 class QConfigMapping:
@@ -29,6 +35,8 @@ class QConfigMapping:
         self.module_name_qconfigs: dict[str, Any] = {}
         self.module_name_object_type_order_qconfigs: dict[tuple[str, ObjectType, int], Any] = {}
         self.backend: str | None = None
+        self.optional_types: frozenset[ObjectType] = frozenset()
+        """Object types of a ready-made mapping: nothing is wrong with a model that has none of them."""
 
     def set_global(self, global_qconfig: QConfig | None) -> QConfigMapping:
         """Set the default for everything."""
@@ -57,9 +65,58 @@ class QConfigMapping:
         self.module_name_object_type_order_qconfigs[(module_name, object_type, index)] = qconfig
         return self
 
+    def to_dict(self) -> dict[str, Any]:
+        """The mapping as torch.ao's dictionary: ``""`` for the global QConfig, and a list of tuples per setter.
+
+        ``backend`` is added when the mapping was made for one.
+        """
+        entries = {
+            style: [
+                (*(key if isinstance(key, tuple) else (key,)), qconfig)
+                for key, qconfig in getattr(self, f"{style}_qconfigs").items()
+            ]
+            for style in _STYLES
+        }
+        return {"": self.global_qconfig, **entries, **({"backend": self.backend} if self.backend else {})}
+
+    @classmethod
+    def from_dict(cls, qconfig_dict: Mapping[str, Any]) -> QConfigMapping:
+        """Make a mapping from torch.ao's dictionary.
+
+        Args:
+            qconfig_dict: any of ``""``, ``object_type``, ``module_name_regex``, ``module_name``,
+                ``module_name_object_type_order``, ``backend``; the lists hold the arguments of the setters.
+
+        Raises:
+            ConfigError: another key, or an entry that does not fit its setter.
+        """
+        mapping = cls()
+        for key, given in qconfig_dict.items():
+            if key == "":
+                mapping.set_global(given)
+            elif key == "backend":
+                mapping.backend = None if given is None else check_engine(given)
+            elif key in _STYLES:
+                mapping._set_all(key, given)
+            else:
+                known = ", ".join(repr(style) for style in ("", *_STYLES, "backend"))
+                raise ConfigError(f"a qconfig dictionary has no key {key!r}", remedy=f"use {known}")
+        return mapping
+
+    def _set_all(self, style: str, entries: Any) -> None:
+        setter = getattr(self, f"set_{style}")
+        size = 4 if style == "module_name_object_type_order" else 2
+        for entry in entries:
+            if not isinstance(entry, (tuple, list)) or len(entry) != size:
+                raise ConfigError(
+                    f"{style!r} of a qconfig dictionary holds {entry!r}",
+                    remedy=f"give a list of tuples of {size}: the arguments of set_{style}",
+                )
+            setter(*entry)
+
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__}(", f" global: {self.global_qconfig}"]
-        for title in ("object_type", "module_name_regex", "module_name", "module_name_object_type_order"):
+        for title in _STYLES:
             entries = getattr(self, f"{title}_qconfigs")
             lines += [f" {title} {key!r}: {value}" for key, value in entries.items()]
         return "\n".join(lines) + "\n)"
@@ -78,21 +135,40 @@ def get_default_qconfig_mapping(backend: str = "x86", version: int = 0) -> QConf
     return mapping
 
 
-def as_mapping(given: Any) -> QConfigMapping:
-    """Accept a QConfigMapping, ours or torch.ao's, or a bare QConfig meant for everything.
+def get_default_dynamic_qconfig_mapping(backend: str = "x86") -> QConfigMapping:
+    """The recommended mapping for dynamic quantization on ``backend``: int8 weights, embeddings included.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: unknown backend.
+    """
+    mapping = QConfigMapping().set_global(per_channel_dynamic_qconfig)
+    mapping.optional_types = frozenset((nn.Embedding, nn.EmbeddingBag, F.embedding, F.embedding_bag))
+    for kind in mapping.optional_types:
+        mapping.set_object_type(kind, float_qparams_weight_only_qconfig)
+    mapping.backend = check_engine(backend)
+    return mapping
+
+
+def get_default_qconfig_dict(backend: str = "x86", version: int = 0) -> dict[str, Any]:
+    """``get_default_qconfig_mapping`` as a dictionary; see ``QConfigMapping.to_dict``.
+
+    Raises:
+        ConfigError: unknown backend.
+    """
+    return get_default_qconfig_mapping(backend, version).to_dict()
+
+
+def as_mapping(given: Any) -> QConfigMapping:
+    """Accept a QConfigMapping, ours or torch.ao's, its dictionary, or a bare QConfig meant for everything.
+
+    Raises:
+        ConfigError: it is none of them.
     """
     if isinstance(given, QConfigMapping):
         return given
-    names = (
-        "global_qconfig",
-        "object_type_qconfigs",
-        "module_name_regex_qconfigs",
-        "module_name_qconfigs",
-        "module_name_object_type_order_qconfigs",
-    )
+    if isinstance(given, Mapping):
+        return QConfigMapping.from_dict(given)
+    names = ("global_qconfig", *(f"{style}_qconfigs" for style in _STYLES))
     if all(hasattr(given, name) for name in names):
         mapping = QConfigMapping()
         for name in names:
