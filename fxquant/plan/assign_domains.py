@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from torch import fx
 
 from fxquant.fusion.rule import UnitDraft
-from fxquant.ir.quant_plan import KernelChoice
+from fxquant.ir.quant_plan import STANDALONE, KernelChoice
 from fxquant.ops.opdef import OpDef
+from fxquant.plan.borders import NO_BORDERS, Borders
+from fxquant.plan.readers import reads_numbers
 
 
 @dataclass
@@ -23,11 +25,19 @@ class Candidate:
     Attributes:
         draft: the unit.
         row: catalogue row of its anchor, None when unknown.
-        role: ``requantize``, ``share``, ``clip``, ``element`` (of a tuple), ``identity``, ``float`` or ``free``.
-        activations: (operand, node) of its activation inputs, in order.
+        role: ``requantize``, ``share``, ``clip``, ``element`` (of a tuple), ``identity``, ``standalone``, ``dynamic``
+            (a kernel with floats on both sides), ``float`` or ``free``.
+        activations: (operand, node) of its activation inputs, in order; of a standalone module: the integer ones.
         kernel: the backend's choice.
         reason: why it is float, when it is.
         excluded: whether the configuration keeps it float.
+        constants: names of activations that are constants of the model, stored in the unit's range.
+        fills: whether it writes a number into its output, which the range has to contain.
+        shares_range: whether an operator that requantizes has to use its input's range.
+        fallbacks: kernels to run it with when the backend's choice turns out to be wrong, the best first.
+        gives_integers: whether a standalone module returns integers.
+        mode: of the role ``dynamic``: as in ``Unit``.
+        measures: whether its qconfig says how to measure a range.
         integer: whether the value is stored as integers; set here.
     """
 
@@ -38,6 +48,13 @@ class Candidate:
     kernel: KernelChoice | None = None
     reason: str = ""
     excluded: bool = False
+    constants: frozenset[str] = frozenset()
+    fills: bool = False
+    shares_range: bool = False
+    fallbacks: tuple[KernelChoice, ...] = ()
+    gives_integers: bool = False
+    mode: str = ""
+    measures: bool = True
     integer: bool = False
 
     @property
@@ -45,42 +62,59 @@ class Candidate:
         """Name of the value the unit makes."""
         return self.draft.last.name
 
+    def reads_integers(self, node: fx.Node) -> bool:
+        """Whether it reads ``node`` as integers, once ``integer`` is set."""
+        if self.role == STANDALONE:
+            return any(source is node for _, source in self.activations)
+        return self.integer
 
-def see_through_identities(candidates: list[Candidate]) -> None:
+
+def see_through_identities(candidates: list[Candidate]) -> dict[fx.Node, fx.Node]:
     """Let the readers of operators that do nothing (dropout in eval mode) read what those read.
 
     Args:
         candidates: units in execution order; their activations are replaced.
+
+    Returns:
+        What each node that does nothing stands for.
     """
     source_of: dict[fx.Node, fx.Node] = {}
     for candidate in candidates:
         candidate.activations = tuple((name, source_of.get(node, node)) for name, node in candidate.activations)
         if candidate.role == "identity":
             source_of[candidate.draft.last] = candidate.activations[0][1]
+    return source_of
 
 
-def assign_domains(candidates: list[Candidate]) -> None:
+def assign_domains(candidates: list[Candidate], borders: Borders = NO_BORDERS) -> None:
     """Set ``integer`` on every candidate.
 
     Args:
         candidates: units in execution order.
+        borders: values that enter or leave as integers: stored so, and wanted so.
     """
     by_value = {candidate.value: candidate for candidate in candidates}
     readers: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         for _, node in candidate.activations:
-            readers.setdefault(node.name, []).append(candidate)
-    wanted = _wanted(candidates, readers)
+            if reads_numbers(candidate.draft.anchor, node):
+                readers.setdefault(node.name, []).append(candidate)
+    wanted = _wanted(candidates, readers, borders)
     for candidate in candidates:
-        candidate.integer = _is_integer(candidate, by_value, wanted)
+        candidate.integer = _is_integer(candidate, by_value, wanted, borders)
 
 
-def _wanted(candidates: list[Candidate], readers: dict[str, list[Candidate]]) -> dict[str, tuple[bool, bool]]:
+def _wanted(
+    candidates: list[Candidate], readers: dict[str, list[Candidate]], borders: Borders
+) -> dict[str, tuple[bool, bool]]:
     """For each value: (some reader wants integers, all readers do). Last values first."""
     wanted: dict[str, tuple[bool, bool]] = {}
     for candidate in reversed(candidates):
-        outside = len(set(candidate.draft.last.users)) > _inside_users(candidate, readers)
-        wishes = [_wishes(reader, wanted) for reader in readers.get(candidate.value, [])]
+        leaves = candidate.value in borders.outputs
+        known_users = _inside_users(candidate, readers) + (leaves and candidate.value not in borders.floats)
+        last = candidate.draft.last
+        outside = sum(reads_numbers(user, last) for user in last.users) > known_users
+        wishes = [_wishes(reader, wanted) for reader in readers.get(candidate.value, [])] + [True] * leaves
         wanted[candidate.value] = any(wishes), bool(wishes) and all(wishes) and not outside
     return wanted
 
@@ -88,21 +122,28 @@ def _wanted(candidates: list[Candidate], readers: dict[str, list[Candidate]]) ->
 def _inside_users(candidate: Candidate, readers: dict[str, list[Candidate]]) -> int:
     """How many of the value's users read it as an activation operand of a unit."""
     anchors = {id(node) for reader in readers.get(candidate.value, []) for node in reader.draft.nodes}
-    return sum(id(user) in anchors for user in candidate.draft.last.users)
+    last = candidate.draft.last
+    return sum(id(user) in anchors and reads_numbers(user, last) for user in last.users)
 
 
 def _wishes(reader: Candidate, wanted: dict[str, tuple[bool, bool]]) -> bool:
-    if reader.role == "requantize":
+    if reader.role in ("requantize", STANDALONE):
         return True
     return reader.role in ("share", "element") and wanted[reader.value][1]
 
 
-def _is_integer(candidate: Candidate, by_value: dict[str, Candidate], wanted: dict[str, tuple[bool, bool]]) -> bool:
-    if candidate.role == "requantize":
-        return True
-    if candidate.role in ("float", "free", "identity"):
+def _is_integer(
+    candidate: Candidate, by_value: dict[str, Candidate], wanted: dict[str, tuple[bool, bool]], borders: Borders
+) -> bool:
+    if candidate.role in ("requantize", STANDALONE):
+        return candidate.role == "requantize" or candidate.gives_integers
+    if candidate.role in ("float", "free", "identity", "dynamic"):
         return False
-    stored = [node.name in by_value and by_value[node.name].integer for _, node in candidate.activations]
+    stored = [
+        node.name in borders.inputs or (node.name in by_value and by_value[node.name].integer)
+        for _, node in candidate.activations
+        if node.name not in candidate.constants
+    ]
     if all(stored):
         return bool(stored)
     if candidate.role in ("clip", "element"):

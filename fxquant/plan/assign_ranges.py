@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fxquant.ir.quant_plan import FixedRange, RangeClass, TensorSpec
+from fxquant.ir.quant_plan import STANDALONE, FixedRange, RangeClass, TensorSpec
 from fxquant.ops.opdef import Fixed
 from fxquant.plan.assign_domains import Candidate
+from fxquant.plan.borders import NO_BORDERS, Borders
 
 _FULL = TensorSpec(torch.uint8, 0, 255)
 
@@ -23,30 +24,45 @@ class _Group:
     sources: list[str]
     fixed: FixedRange | None = None
     configured_by: str = ""
+    given_by: str = ""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its parameters are not ours to choose, so that no other value can widen them."""
+        return self.fixed is not None or bool(self.given_by)
 
 
 def assign_ranges(
-    candidates: list[Candidate], specs: dict[str, TensorSpec]
+    candidates: list[Candidate], specs: dict[str, TensorSpec], borders: Borders = NO_BORDERS
 ) -> tuple[tuple[RangeClass, ...], dict[str, str]]:
     """Form range classes.
 
     Args:
         candidates: units with domains assigned.
-        specs: how the activations of each unit are stored, by value name, for units with a qconfig.
+        specs: how the activations of each unit are stored, by value name, for units with a qconfig; under "" those of
+            the global one.
+        borders: values that enter or leave as integers.
 
     Returns:
         The classes, and for each integer value the name of its class.
     """
-    groups: dict[str, _Group] = {}
+    groups = {name: _Group([name], [name], given_by=name if borders.given else "") for name in borders.inputs}
     for candidate in candidates:
+        if candidate.role == STANDALONE:
+            _add_border_values(candidate, groups)
+            if candidate.integer:
+                groups[candidate.value] = _Group([candidate.value], [candidate.value], given_by=candidate.value)
+            continue
         if not candidate.integer:
             continue
-        if candidate.role == "requantize":
+        if candidate.role == "requantize" and not candidate.shares_range:
             _add_border_values(candidate, groups)
             groups[candidate.value] = _own_group(candidate)
         else:
             _join(candidate, groups)
+    for name in borders.outputs:
+        groups.setdefault(name, _Group([name], [name], configured_by=name))
     classes: list[RangeClass] = []
     names: dict[str, str] = {}
     for group in {id(group): group for group in groups.values()}.values():
@@ -67,8 +83,9 @@ def _own_group(candidate: Candidate) -> _Group:
 def _add_border_values(candidate: Candidate, groups: dict[str, _Group]) -> None:
     """Float values that this unit reads as integers get a range of their own."""
     for _, node in candidate.activations:
-        if node.name not in groups:
-            groups[node.name] = _Group([node.name], [node.name], None, candidate.value)
+        speaker = candidate.value if candidate.measures else ""
+        group = groups.setdefault(node.name, _Group([node.name], [node.name], None, speaker))
+        group.configured_by = group.configured_by or speaker
 
 
 def _join(candidate: Candidate, groups: dict[str, _Group]) -> None:
@@ -76,16 +93,20 @@ def _join(candidate: Candidate, groups: dict[str, _Group]) -> None:
     _add_border_values(candidate, groups)
     sharing = [groups[node.name] for _, node in candidate.activations]
     if len({id(group) for group in sharing}) > 1:
-        free = [group for group in sharing if group.fixed is None]
+        free = [group for group in sharing if not group.is_final]
         if len(free) < len(sharing):
             note = f"{candidate.value} requantizes its inputs of fixed range"
             sharing = free or [_Group([], [candidate.value], None, candidate.value)]
             sharing[0].notes.append(note)
+    if candidate.fills and all(group.is_final for group in sharing):  # the number need not be in such a range
+        sharing = [_Group([], [candidate.value], None, candidate.value)]
     target = sharing[0]
     for other in sharing[1:]:
         if other is not target:
             _merge(target, other, groups)
     target.members.append(candidate.value)
+    if (candidate.role == "requantize" or candidate.fills) and candidate.value not in target.sources:
+        target.sources.append(candidate.value)
     groups[candidate.value] = target
 
 
@@ -106,8 +127,9 @@ def _finish(group: _Group, specs: dict[str, TensorSpec]) -> RangeClass:
         name=group.sources[0],
         members=tuple(group.members),
         sources=tuple(group.sources),
-        spec=wishes[0] if group.fixed is None else _FULL,
+        spec=_FULL if group.is_final else wishes[0] if wishes else specs.get("", _FULL),
         configured_by=group.configured_by,
         fixed=group.fixed,
+        given_by=group.given_by,
         note="; ".join(group.notes),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import fx
+from torch import fx, nn
 
 from fxquant.ir.meta import TensorMeta
 from fxquant.ir.quant_plan import KernelChoice, TensorSpec
@@ -22,7 +22,9 @@ class Call:
         output: facts of the result, None when it is no single tensor.
         weight: facts of the weight, None for ops without.
         constants: names of nodes that are constants of the model.
+        module: the module that is called, None for functions and methods.
         pad: amounts of a folded ``F.pad``, empty when there is none.
+        nodes: the calls that are made: one, or those of an expression of which ``bound`` holds the last.
     """
 
     row: OpDef
@@ -30,7 +32,9 @@ class Call:
     output: TensorMeta | None
     weight: TensorMeta | None
     constants: frozenset[str]
+    module: nn.Module | None = None
     pad: tuple[int, ...] = ()
+    nodes: tuple[fx.Node, ...] = ()
 
     def is_constant(self, value: object) -> bool:
         """Whether an argument is a number or a constant of the model."""
@@ -60,8 +64,17 @@ class Backend(Protocol):
     @property
     def engine(self) -> str: ...
 
-    def kernel_for(self, call: Call) -> KernelChoice | Refusal:
-        """Choose the kernel for a call, with what it demands of the weights."""
+    def kernels_for(self, call: Call, mode: str = "") -> tuple[KernelChoice, ...] | Refusal:
+        """The kernels that may run a call, the best first, with what each demands of the weights.
+
+        Args:
+            call: the call.
+            mode: as in ``Unit``: "" for kernels on integers.
+        """
+        ...
+
+    def sets_range(self, kernel: KernelChoice) -> bool:
+        """Whether the kernel of an operator that shares its input's range could write another range as well."""
         ...
 
     def refuses_spec(self, spec: TensorSpec) -> str:

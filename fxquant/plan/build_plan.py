@@ -4,116 +4,125 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import fx
 
-from fxquant.errors import ConfigError
-from fxquant.fusion.fuse_units import constant_nodes, fuse_units
+from fxquant.fusion.fuse_units import RULES, constant_nodes, fuse_units
 from fxquant.ir.meta import info
-from fxquant.ir.quant_plan import Edge, KernelChoice, QuantPlan, RangeClass, TensorSpec, Unit
+from fxquant.ir.quant_plan import STANDALONE, Edge, KernelChoice, QuantPlan, RangeClass, TensorSpec, Unit
 from fxquant.ir.stages import CapturedModel
 from fxquant.ops import catalogue
 from fxquant.plan.assign_domains import Candidate, assign_domains, see_through_identities
 from fxquant.plan.assign_ranges import assign_ranges
-from fxquant.plan.backend import Backend
+from fxquant.plan.borders import Borders, find_borders, require_storable
+from fxquant.plan.classify_dynamic import MODES
 from fxquant.plan.classify_units import Context, classify_unit, is_move
+from fxquant.plan.find_wide_values import find_wide_values
+from fxquant.plan.read_qconfig import GLOBAL, activation_spec, choose_observers
+from fxquant.plan.request import PlanRequest
 from fxquant.plan.resolve_qconfig import Resolved, Resolver
-from fxquant.qconfig.mapping import QConfigMapping
 
 _IDENTITY = KernelChoice("identity", "")
+_MAC_OPERANDS = ("weight", "other", "key", "batch2")  # the operand whose shape OpDef.macs gets
 
 
-def build_plan(captured: CapturedModel, mapping: QConfigMapping, backend: Backend) -> tuple[QuantPlan, dict[str, Any]]:
+def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan, dict[str, Any]]:
     """Plan the quantization of a captured model.
 
     Args:
         captured: not changed.
-        mapping: the configuration.
-        backend: the backend to plan for.
+        request: the configuration, and the backend to plan for.
 
     Returns:
-        The plan, and the QConfig of each unit by name.
+        The plan, and the QConfig of each unit by name, with the global one under ``GLOBAL``.
 
     Raises:
-        ConfigError: a module name or pattern matches nothing.
+        ConfigError: a module name or pattern matches nothing; a quantized index means no float tensor.
     """
-    graph = captured.graph
-    resolver = Resolver(mapping, captured.state.module_paths)
+    graph, backend = captured.graph, request.backend
+    state = captured.state
+    resolver = Resolver(request.mapping, state.module_paths, state.config_prefix, request.matched_types)
     configs = resolver.resolve_graph(graph)
-    specs = _activation_specs(configs)
+    specs = _activation_specs({name: resolved.qconfig for name, resolved in configs.items()})
     modules = dict(captured.named_modules(remove_duplicate=False))
-    drafts, fusions = fuse_units(graph, modules)
-    context = Context(modules, constant_nodes(graph), configs, specs, backend)
+    rules = RULES if request.limits is None else request.limits.restrict(RULES)
+    drafts, fusions = fuse_units(graph, modules, rules, lambda a, b: configs[a.name].qconfig is configs[b.name].qconfig)
+    wide = find_wide_values(graph)
+    context = Context(modules, constant_nodes(graph), configs, specs, backend, request.limits, request.leaves, wide)
     candidates = [classify_unit(draft, context) for draft in drafts]
-    see_through_identities(candidates)
-    assign_domains(candidates)
-    by_value = {c.value: specs[c.draft.anchor.name] for c in candidates if c.draft.anchor.name in specs}
-    classes, class_of = assign_ranges(candidates, by_value)
-    steps = _steps(candidates)
-    units = tuple(_unit(c, class_of, c.value in steps, configs) for c in candidates)
-    plan = QuantPlan(backend.name, backend.engine, units, classes, fusions, _notes(resolver.unmatched_types(), classes))
+    source_of = see_through_identities(candidates)
+    indexes = request.input_indexes, request.output_indexes
+    borders = find_borders(graph, *indexes, source_of, request.given_inputs)
+    assign_domains(candidates, borders)
     qconfigs = {c.value: configs[c.draft.anchor.name].qconfig for c in candidates if c.draft.anchor.name in configs}
+    qconfigs[GLOBAL] = request.mapping.global_qconfig
+    by_value = _activation_specs({name: given for name, given in qconfigs.items() if name != GLOBAL or borders.any})
+    classes, class_of = assign_ranges(
+        candidates,
+        {name: spec for name, spec in by_value.items() if not spec.dtype.is_floating_point and not spec.dynamic},
+        borders,
+    )
+    classes = choose_observers(classes, qconfigs)
+    require_storable(borders, classes, class_of, backend)
+    steps = _steps(candidates, borders)
+    units = tuple(_unit(c, class_of, c.value in steps, configs) for c in candidates)
+    notes = (*_notes(resolver, classes), *request.notes)
+    plan = QuantPlan(
+        backend.name,
+        backend.engine,
+        units,
+        classes,
+        fusions,
+        notes,
+        backend_config=None if request.limits is None else request.limits.name,
+        quantized_inputs=borders.inputs,
+        quantized_outputs=request.output_indexes,
+    )
     return plan, qconfigs
 
 
-def _activation_specs(configs: dict[str, Resolved]) -> dict[str, TensorSpec]:
-    """How each configured node's activations are stored, read off one observer per distinct qconfig."""
+def _activation_specs(qconfigs: dict[str, Any]) -> dict[str, TensorSpec]:
+    """How each QConfig's activations are stored, read off one observer per distinct one; None has no entry."""
     known: dict[int, TensorSpec] = {}
     specs: dict[str, TensorSpec] = {}
-    for name, resolved in configs.items():
-        if resolved.qconfig is None:
+    for name, qconfig in qconfigs.items():
+        if qconfig is None:
             continue
-        key = id(resolved.qconfig)
+        key = id(qconfig)
         if key not in known:
-            known[key] = activation_spec(resolved.qconfig)
+            known[key] = activation_spec(qconfig)
         specs[name] = known[key]
     return specs
 
 
-def activation_spec(qconfig: Any) -> TensorSpec:
-    """How a qconfig stores activations. Observers of torch.ao are read by their attributes.
-
-    The observer's own integer range sets the scale; kernels saturate at the dtype's limits, and so does the spec.
-
-    Raises:
-        ConfigError: the observer states no 8-bit range.
-    """
-    observer = qconfig.activation()
-    dtype = {"uint8": torch.uint8, "quint8": torch.uint8, "int8": torch.int8, "qint8": torch.int8}.get(
-        str(getattr(observer, "dtype", "")).removeprefix("torch.")
-    )
-    if dtype is None:
-        raise ConfigError(
-            f"activations of dtype {getattr(observer, 'dtype', None)} are not implemented yet",
-            remedy="use an 8-bit observer for activations, or None to leave operators float",
-        )
-    limits = torch.iinfo(dtype)
-    return TensorSpec(dtype, limits.min, limits.max)
-
-
-def _steps(candidates: list[Candidate]) -> set[str]:
+def _steps(candidates: list[Candidate], borders: Borders) -> set[str]:
     """Float units all of whose inputs come from, and whose results all go to, integers, through float units at most."""
-    by_value = {candidate.value: candidate for candidate in candidates}
+    integers = {candidate.value for candidate in candidates if candidate.integer} | set(borders.inputs)
     fed: set[str] = set()
     for candidate in candidates:
-        sources = [by_value.get(node.name) for _, node in candidate.activations]
-        known = bool(sources) and all(s is not None and (s.integer or s.value in fed) for s in sources)
-        if known and candidate.row is not None and not candidate.integer and not candidate.excluded:
+        sources = [node.name for _, node in candidate.activations]
+        known = bool(sources) and all(name in integers or name in fed for name in sources)
+        computes = candidate.row is not None and not candidate.integer and candidate.role != "dynamic"
+        if known and computes and not candidate.excluded:
             fed.add(candidate.value)
     by_node = {node: candidate for candidate in candidates for node in candidate.draft.nodes}
     drained: set[str] = set()
     for candidate in reversed(candidates):
-        readers = [by_node.get(user) for user in candidate.draft.last.users]
-        if readers and all(r is not None and (r.integer or r.value in drained or r.role == "free") for r in readers):
+        last = candidate.draft.last
+        readers = [by_node.get(user) for user in last.users if user.op != "output"]
+        leaves = candidate.value in borders.outputs and candidate.value not in borders.floats
+        known = (leaves or bool(readers)) and (leaves or len(readers) == len(last.users))
+        if known and all(
+            r is not None and (r.reads_integers(last) or r.value in drained or r.role == "free") for r in readers
+        ):
             drained.add(candidate.value)
     return fed & drained
 
 
 def _unit(candidate: Candidate, class_of: dict[str, str], step: bool, configs: dict[str, Resolved]) -> Unit:
     draft, row = candidate.draft, candidate.row
+    has_kernel = candidate.integer or candidate.role == STANDALONE
     edges = tuple(
-        Edge(operand, node.name, class_of[node.name] if candidate.integer else "")
-        for operand, node in candidate.activations
+        Edge(operand, node.name, class_of[node.name] if has_kernel else "") for operand, node in candidate.activations
     )
     return Unit(
         name=candidate.value,
@@ -124,16 +133,20 @@ def _unit(candidate: Candidate, class_of: dict[str, str], step: bool, configs: d
         outcome=_outcome(candidate, step),
         inputs=edges,
         output=class_of[candidate.value] if candidate.integer else "",
-        kernel=_IDENTITY if candidate.role == "identity" else candidate.kernel if candidate.integer else None,
+        kernel=_IDENTITY if candidate.role == "identity" else candidate.kernel if has_kernel or candidate.mode else None,
+        fallbacks=candidate.fallbacks if has_kernel or candidate.mode else (),
         reason=_reason(candidate, step),
         config=configs[draft.anchor.name].entry,
         macs=_macs(candidate),
+        mode=candidate.mode,
     )
 
 
 def _outcome(candidate: Candidate, step: bool) -> str:
-    if candidate.role in ("free", "identity") or is_move(candidate.row, candidate.role):
+    if candidate.role in ("free", "identity", STANDALONE) or is_move(candidate.row, candidate.role):
         return "free"
+    if candidate.mode:
+        return "float" if candidate.mode == "float16" else "int8"
     if candidate.integer:
         return "int8"
     return "step" if step else "float"
@@ -142,6 +155,10 @@ def _outcome(candidate: Candidate, step: bool) -> str:
 def _reason(candidate: Candidate, step: bool) -> str:
     if candidate.role == "identity":
         return "does nothing in eval mode"
+    if candidate.role == STANDALONE:
+        return "standalone module, quantized on its own"
+    if candidate.mode:
+        return MODES[candidate.mode]
     if candidate.integer or candidate.role == "free":
         return ""
     if step:
@@ -154,11 +171,13 @@ def _macs(candidate: Candidate) -> int:
     if row is None or row.macs is None:
         return 0
     bound = catalogue.arguments(anchor, row)
-    operand, output = bound.get("weight", bound.get("other")), info(anchor).tensor
+    operand = next((bound[name] for name in _MAC_OPERANDS if name in bound), None)
+    counted = info(bound[row.macs_over]).tensor if row.macs_over else info(anchor).tensor
     meta = info(operand).tensor if isinstance(operand, fx.Node) else None
-    return row.macs(meta.shape, output.shape) if meta is not None and output is not None else 0
+    return row.macs(meta.shape, counted.shape) if meta is not None and counted is not None else 0
 
 
-def _notes(unmatched: tuple[str, ...], classes: tuple[RangeClass, ...]) -> tuple[str, ...]:
+def _notes(resolver: Resolver, classes: tuple[RangeClass, ...]) -> tuple[str, ...]:
+    unmatched = () if resolver.prefix else resolver.unmatched_types()  # a part of a model need not hold everything
     notes = [f"set_object_type({title}) matched nothing" for title in unmatched]
     return (*notes, *(item.note for item in classes if item.note))

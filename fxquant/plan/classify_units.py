@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import operator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from fxquant.fusion.rule import UnitDraft
+from fxquant.fusion.rule import WEIGHTED, UnitDraft
 from fxquant.ir.meta import ALIASED, TensorMeta, info
 from fxquant.ir.quant_plan import KernelChoice, TensorSpec
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import FloatOnly, Identity, Moves, OpDef, Query
 from fxquant.plan.assign_domains import Candidate
 from fxquant.plan.backend import Backend, Call, Refusal
+from fxquant.plan.backend_limits import FREE, BackendLimits
+from fxquant.plan.classify_dynamic import ASKED, classify_dynamic
+from fxquant.plan.leaf_modules import LeafModule, classify_leaf
+from fxquant.plan.read_qconfig import mode_of, refuses_weight, reuses_input
+from fxquant.plan.readers import takes_element
 from fxquant.plan.resolve_qconfig import Resolved
 
 _ELEMENT = KernelChoice("element", "operator.getitem")
+_ATTENTION = {
+    "mask": "it is part of an attention mask, which holds values far outside the range of the scores",
+    "scores": "it is part of the softmax of an attention",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,9 @@ class Context:
         configs: configuration by node name.
         specs: how activations are stored, by node name, for nodes with a qconfig.
         backend: the backend planned for.
+        limits: what a BackendConfig allows, None for everything.
+        leaves: standalone and custom modules, by path.
+        wide: why 8 bits cannot hold a value, by name, for those they cannot.
     """
 
     modules: dict[str, nn.Module]
@@ -38,6 +50,9 @@ class Context:
     configs: dict[str, Resolved]
     specs: dict[str, TensorSpec]
     backend: Backend
+    limits: BackendLimits | None = None
+    leaves: Mapping[str, LeafModule] = field(default_factory=dict)
+    wide: Mapping[str, str] = field(default_factory=dict)
 
 
 def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
@@ -45,17 +60,25 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
     anchor = draft.anchor
     op, value = info(anchor).op, info(draft.last).value
     row = catalogue.by_name(op)
-    activations = _all_activations(anchor, context)
+    activations = _all_activations(draft, context)
 
     def floating(reason: str) -> Candidate:
         return Candidate(draft, row, "float", activations, reason=reason)
 
+    if anchor.op == "call_module" and str(anchor.target) in context.leaves:
+        return classify_leaf(draft, context.leaves[str(anchor.target)], context.configs[anchor.name])
     if op == ALIASED:
         return floating("its tensor is changed in place through a view")
+    if info(anchor).role:
+        return floating(_ATTENTION[info(anchor).role])
     if not _is_floating(value) or (row is not None and isinstance(row.output, Query)):
         return Candidate(draft, row, "free", activations)
-    if _takes_element(anchor):
+    if takes_element(anchor):
         return Candidate(draft, row, "element", activations, _ELEMENT)
+    if isinstance(value, (tuple, list)) and not all(takes_element(user) for user in draft.last.users):
+        return floating("its results are read as one tuple")
+    if isinstance(value, (tuple, list)) and any(info(user).op == ALIASED for user in draft.last.users):
+        return floating("one of its results is changed in place")
     if row is None:
         return floating(f"{info(anchor).origin.spelling} is not in the catalogue")
     if isinstance(row.output, Identity):
@@ -67,25 +90,59 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
         return floating("it reads a tensor that is changed in place through a view")
     if not _is_float32(value):
         return floating(f"computed in {_dtype_of(value)}")
+    wide = [name for name in (draft.last.name, *(node.name for _, node in activations)) if name in context.wide]
+    if wide:
+        return floating(context.wide[wide[0]])
     return _with_kernel(draft, row, context, floating)
 
 
-def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Any) -> Candidate:
+def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Callable[[str], Candidate]) -> Candidate:
+    qconfig = context.configs[draft.anchor.name].qconfig
+    mode = mode_of(qconfig)
+    if mode and f"{context.backend.name}.{mode}" in row.kernels:
+        return classify_dynamic(draft, call_of(draft, row, context), mode, context.backend, floating)
+    if mode and not row.shares_range:
+        return floating(f"its qconfig asks for {ASKED[mode]}, and {row.name} has no such kernel")
     if context.backend.name not in row.kernels:
         why = row.output.why if isinstance(row.output, FloatOnly) else "no int8 kernel"
-        return floating(f"{why} in {context.backend.name}")  # type: ignore[no-any-return]
-    refused = context.backend.refuses_spec(context.specs[draft.anchor.name])
+        return floating(f"{why} in {context.backend.name}")
+    judged = context.limits.judge(draft, row, qconfig) if context.limits is not None else FREE
+    if judged.refusal:
+        return replace(floating(judged.refusal), excluded=True)
+    refused = "" if mode else context.backend.refuses_spec(context.specs[draft.anchor.name])
+    if not refused and row.name in WEIGHTED:
+        refused = refuses_weight(qconfig)
     if refused:
-        return floating(refused)  # type: ignore[no-any-return]
+        return floating(refused)
     call = call_of(draft, row, context)
     operands = _operands(call)
     if not operands:
-        return floating("none of its inputs is an activation")  # type: ignore[no-any-return]
-    kernel = context.backend.kernel_for(call)
-    if isinstance(kernel, Refusal):
-        return floating(kernel.reason)  # type: ignore[no-any-return]
-    role = ("clip" if row.clip is not None else "share") if row.shares_range else "requantize"
-    return Candidate(draft, row, role, operands, kernel)
+        return floating("none of its inputs is an activation")
+    kernels = context.backend.kernels_for(call)
+    if isinstance(kernels, Refusal):
+        return floating(kernels.reason)
+    kernel, *others = kernels
+    has_own = not row.shares_range or kernel.own_range
+    if judged.range == "own" and not has_own and not context.backend.sets_range(kernel):
+        return floating("its kernel keeps its input's range, and the backend_config asks for one of its own")
+    role = "requantize"
+    if not has_own and judged.range != "own":
+        role = "clip" if row.clip is not None else "share"
+    if role == "requantize" and judged.range != "shared" and reuses_input(qconfig):
+        return floating("its qconfig reuses the input's range, and its results have another")
+    constants = frozenset(node.name for _, node in operands if call.is_constant(node))
+    return Candidate(
+        draft,
+        row,
+        role,
+        operands,
+        kernel,
+        fallbacks=tuple(others),
+        constants=constants,
+        fills=_writes_number(call),
+        shares_range=judged.range == "shared",
+        measures=not mode,
+    )
 
 
 def call_of(draft: UnitDraft, row: OpDef, context: Context) -> Call:
@@ -96,26 +153,44 @@ def call_of(draft: UnitDraft, row: OpDef, context: Context) -> Call:
         padding = catalogue.arguments(draft.roles["pad"], catalogue.row_of(draft.roles["pad"]))
         bound = {**bound, "input": padding["input"]}
         pad = tuple(padding["pad"])
+    if "batch_norm_before" in draft.roles:
+        bound = {**bound, "input": draft.roles["batch_norm_before"].args[0]}
     weight = bound.get("weight")
     weight_meta = info(weight).tensor if isinstance(weight, fx.Node) else None
-    return Call(row, bound, info(draft.anchor).tensor, weight_meta, context.constants, pad)
+    module = context.modules[str(draft.anchor.target)] if draft.anchor.op == "call_module" else None
+    nodes = tuple(draft.nodes) if "expression" in draft.roles else (draft.anchor,)
+    return Call(row, bound, info(draft.anchor).tensor, weight_meta, context.constants, module, pad, nodes)
+
+
+def _writes_number(call: Call) -> bool:
+    """Whether a number other than zero, which every range contains, is written into the output."""
+    number = call.bound.get(call.row.fills)
+    return isinstance(number, (int, float)) and number != 0
 
 
 def _operands(call: Call) -> tuple[tuple[str, fx.Node], ...]:
+    if len(call.nodes) > 1:
+        sources = [source for node in call.nodes for source in node.all_input_nodes if source not in call.nodes]
+        return tuple(dict.fromkeys(("input", source) for source in sources if not call.is_constant(source)))
     found: list[tuple[str, fx.Node]] = []
     for name in call.row.activations:
         given = call.bound[name]
         items = given if isinstance(given, (tuple, list)) else (given,)
-        found += [(name, item) for item in items if isinstance(item, fx.Node) and not call.is_constant(item)]
-    return tuple(found)
+        found += [(name, item) for item in items if isinstance(item, fx.Node) and info(item).is_float_tensor]
+    activations = tuple((name, item) for name, item in found if not call.is_constant(item))
+    return tuple(found) if call.row.joins and activations else activations
 
 
-def _all_activations(node: fx.Node, context: Context) -> tuple[tuple[str, fx.Node], ...]:
-    """Every floating input of a node that is no constant, whatever its operand is called."""
+def _all_activations(draft: UnitDraft, context: Context) -> tuple[tuple[str, fx.Node], ...]:
+    """Every floating input of a unit that is no constant and no mask, whatever its operand is called."""
+    sources = dict.fromkeys(source for node in draft.nodes for source in node.all_input_nodes)
     return tuple(
         ("input", source)
-        for source in node.all_input_nodes
-        if source.name not in context.constants and _is_floating(info(source).value)
+        for source in sources
+        if source not in draft.nodes
+        and source.name not in context.constants
+        and _is_floating(info(source).value)
+        and info(source).role != "mask"
     )
 
 
@@ -132,17 +207,6 @@ def _identity(
     return Candidate(draft, row, "identity", activations)
 
 
-def _takes_element(node: fx.Node) -> bool:
-    """Whether the node reads one tensor out of a tuple that an operator made."""
-    source = node.args[0] if node.args else None
-    return (
-        node.op == "call_function"
-        and node.target is operator.getitem
-        and isinstance(source, fx.Node)
-        and isinstance(info(source).value, (tuple, list))
-    )
-
-
 def _metas(value: Any) -> list[TensorMeta]:
     items = value if isinstance(value, (tuple, list)) else (value,)
     return [item for item in items if isinstance(item, TensorMeta)]
@@ -153,11 +217,11 @@ def _is_floating(value: Any) -> bool:
 
 
 def _is_float32(value: Any) -> bool:
-    return all(meta.dtype == torch.float32 for meta in _metas(value))
+    return all(meta.dtype == torch.float32 for meta in _metas(value) if meta.is_float)
 
 
 def _dtype_of(value: Any) -> str:
-    return str(next(iter(_metas(value))).dtype).removeprefix("torch.")
+    return str(next(meta for meta in _metas(value) if meta.is_float).dtype).removeprefix("torch.")
 
 
 def is_move(row: OpDef | None, role: str) -> bool:

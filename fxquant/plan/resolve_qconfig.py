@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import fx
@@ -30,30 +30,47 @@ class Resolver:
     Args:
         mapping: the user's configuration.
         paths: every module path of the user's model.
+        prefix: path of the graph's root in the model that the mapping speaks of, when that is a larger one; its names
+            were checked there.
+        matched_types: object types known to match something; those that match here are added.
     """
 
     mapping: QConfigMapping
     paths: tuple[str, ...]
+    prefix: str = ""
     matched_types: set[Any] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._counts: dict[tuple[str, Any], int] = {}
-        self._check_names()
+        if not self.prefix:
+            self._check_names()
 
     def resolve_graph(self, graph: fx.Graph) -> dict[str, Resolved]:
-        """Resolve every call of a captured graph, by node name."""
-        return {node.name: self._resolve(node) for node in graph.nodes if node.op.startswith("call_")}
+        """Resolve every call of a captured graph, by node name. Parts of one operation share its configuration."""
+        found: dict[str, Resolved] = {}
+        divided: dict[str, Resolved] = {}
+        for node in graph.nodes:
+            if node.op.startswith("call_"):
+                whole, op = info(node).part_of or ("", info(node).op)
+                found[node.name] = divided.get(whole) or self._resolve(self._placed(info(node).origin), op)
+                if whole:
+                    divided[whole] = found[node.name]
+        return found
+
+    def _placed(self, origin: Origin) -> Origin:
+        path = f"{self.prefix}.{origin.module_path}".strip(".") if self.prefix else origin.module_path
+        return replace(origin, module_path=path)
 
     def unmatched_types(self) -> tuple[str, ...]:
         """Object types that matched no node, as text."""
-        missing = [key for key in self.mapping.object_type_qconfigs if key not in self.matched_types]
+        known = self.matched_types | self.mapping.optional_types
+        missing = [key for key in self.mapping.object_type_qconfigs if key not in known]
         return tuple(_title(key) for key in missing)
 
-    def _resolve(self, node: fx.Node) -> Resolved:
-        origin, op = info(node).origin, info(node).op
+    def _resolve(self, origin: Origin, op: str) -> Resolved:
         result = Resolved(self.mapping.global_qconfig, "set_global")
         for key, qconfig in self.mapping.object_type_qconfigs.items():
-            if _matches_type(key, origin, op):
+            if matches_type(key, origin, op):
                 self.matched_types.add(key)
                 result = Resolved(qconfig, f"set_object_type({_title(key)})")
         for pattern, qconfig in self.mapping.module_name_regex_qconfigs.items():
@@ -70,13 +87,13 @@ class Resolver:
         owner = origin.module_path.rpartition(".")[0] if origin.from_torch_module else origin.module_path
         found = None
         for (path, key, index), qconfig in self.mapping.module_name_object_type_order_qconfigs.items():
-            if path != owner or not _matches_type(key, origin, op):
+            if path != owner or not matches_type(key, origin, op):
                 continue
             position = self._counts.setdefault((path, key), 0)
             if position == index:
                 found = Resolved(qconfig, f"set_module_name_object_type_order({path!r}, {_title(key)}, {index})")
         for path, key in {(p, k) for p, k, _ in self.mapping.module_name_object_type_order_qconfigs}:
-            if path == owner and _matches_type(key, origin, op):
+            if path == owner and matches_type(key, origin, op):
                 self._counts[(path, key)] = self._counts.get((path, key), 0) + 1
         return found
 
@@ -104,7 +121,14 @@ def _enclosing(path: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)] + [""]
 
 
-def _matches_type(key: Any, origin: Origin, op: str) -> bool:
+def matches_type(key: Any, origin: Origin, op: str) -> bool:
+    """Whether an object type of the configuration means a node.
+
+    Args:
+        key: a module class, a function, or a method name.
+        origin: where the node came from.
+        op: its catalogue name.
+    """
     if isinstance(key, type):
         return qualified_type(key) == origin.module_type
     if origin.from_torch_module:

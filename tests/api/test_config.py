@@ -110,12 +110,6 @@ def test_excluding_at_convert() -> None:
         fxquant.convert_fx(observed, qconfig_mapping=_mapping().set_module_name("nowhere", None))
 
 
-@pytest.mark.parametrize("entry", ["set_standalone_module_name", "set_float_to_observed_mapping"])
-def test_entries_of_later_versions_say_so(entry: str) -> None:
-    with pytest.raises(FxquantError, match="not implemented yet"):
-        getattr(fxquant.PrepareCustomConfig(), entry)("x", None)
-
-
 def test_preserved_attributes_and_float_leaves() -> None:
     net = Net().eval()
     net.classes = ["a", "b"]  # type: ignore[assignment]

@@ -1,0 +1,38 @@
+"""What a plan is asked for, besides the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fxquant.plan.backend import Backend
+from fxquant.plan.backend_limits import BackendLimits
+from fxquant.plan.leaf_modules import LeafModule
+from fxquant.qconfig.mapping import QConfigMapping
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """The configuration of one model, or of one standalone module.
+
+    Attributes:
+        mapping: which operators get which QConfig.
+        backend: the backend to plan for.
+        limits: what a BackendConfig allows, None for everything.
+        leaves: standalone and custom modules, by path.
+        input_indexes, output_indexes: inputs and outputs that are integers in converted models.
+        given_inputs: whether the parameters of those inputs come from outside, instead of being observed.
+        matched_types: object types of ``mapping`` that matched something, in this model or a part of it; added to.
+        notes: sentences for the plan.
+    """
+
+    mapping: QConfigMapping
+    backend: Backend
+    limits: BackendLimits | None = None
+    leaves: Mapping[str, LeafModule] = field(default_factory=dict)
+    input_indexes: tuple[int, ...] = ()
+    output_indexes: tuple[int, ...] = ()
+    given_inputs: bool = False
+    matched_types: set[Any] = field(default_factory=set)
+    notes: tuple[str, ...] = ()
