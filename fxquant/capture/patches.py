@@ -14,14 +14,19 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.modules import transformer
 
 from fxquant.capture.proxy import ValueProxy, unwrap
+from fxquant.capture.wrapped import open_wrapped_functions
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
-_FACTORIES = ("zeros", "ones", "empty", "full", "arange", "linspace", "eye", "tensor", "as_tensor", "rand", "randn")
+# Tensors that models write into: always recorded, so that what is written is.
+_FRESH = ("zeros", "ones", "empty", "full")
+_FACTORIES = (*_FRESH, "arange", "linspace", "eye", "tensor", "as_tensor", "rand", "randn")
 
 
 def _holds_proxy(arguments: Any) -> bool:
@@ -33,8 +38,10 @@ def _holds_proxy(arguments: Any) -> bool:
 
 
 def _factory(original: Callable[..., Any], tracer: ValueTracer) -> Callable[..., Any]:
+    always = original.__name__ in _FRESH
+
     def create(*args: Any, **kwargs: Any) -> Any:
-        if tracer.executing or not (_holds_proxy(args) or _holds_proxy(kwargs)):
+        if tracer.executing or not (always or _holds_proxy(args) or _holds_proxy(kwargs)):
             return original(*args, **kwargs)
         return tracer.create_proxy("call_function", original, args, kwargs)
 
@@ -46,6 +53,16 @@ def _answer(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(*unwrap(args), **unwrap(kwargs))
 
     return answer
+
+
+def _fact(original: Callable[..., Any], tracer: ValueTracer) -> Callable[..., Any]:
+    def fact(*args: Any, **kwargs: Any) -> Any:
+        found = original(*unwrap(args), **unwrap(kwargs))
+        if _holds_proxy(args) or _holds_proxy(kwargs):
+            tracer.record("static", found)
+        return found
+
+    return fact
 
 
 def _isinstance(thing: Any, kind: Any) -> bool:
@@ -63,7 +80,11 @@ def patched(tracer: ValueTracer, model: nn.Module) -> Iterator[None]:
         undo.append(_replace(torch.__dict__, name, _factory(getattr(torch, name), tracer)))
     for name in ("finfo", "iinfo"):
         undo.append(_replace(torch.__dict__, name, _answer(getattr(torch, name))))
+    for name in ("is_floating_point", "is_complex"):
+        undo.append(_replace(torch.__dict__, name, _fact(getattr(torch, name), tracer)))
     undo.append(_replace(torch.__dict__, "is_tensor", lambda thing: _isinstance(thing, Tensor)))
+    undo += _open_transformers()
+    undo += open_wrapped_functions(tracer)
     for name in {type(module).__module__ for module in model.modules()}:
         namespace = vars(sys.modules[name]) if name in sys.modules else {}
         if namespace and not name.startswith("torch.") and "isinstance" not in namespace:
@@ -74,6 +95,25 @@ def patched(tracer: ValueTracer, model: nn.Module) -> Iterator[None]:
     finally:
         for step in undo:
             step()
+
+
+def _open_transformers() -> list[Callable[[], None]]:
+    """Make torch.nn's transformers run module by module, with masks as data; returns what undoes it.
+
+    Their fused paths would be one opaque operator a layer. Whether a mask happens to be causal is a question about its
+    values: the answer "no" is right for every mask, since the mask itself is then used.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    return [
+        lambda: torch.backends.mha.set_fastpath_enabled(fused),
+        _replace(vars(transformer), "_detect_is_causal_mask", _detect_is_causal_mask),
+        _replace(vars(F), "_none_or_dtype", lambda mask: None if mask is None else mask.dtype),
+    ]
+
+
+def _detect_is_causal_mask(mask: Any, is_causal: bool | None = None, size: Any = None) -> bool:
+    return is_causal is True
 
 
 def _replace(namespace: dict[str, Any], name: str, new: Any) -> Callable[[], None]:

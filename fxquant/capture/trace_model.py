@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from fxquant.capture.patches import patched
 from fxquant.capture.tracer import ValueTracer
 from fxquant.errors import CaptureError
 from fxquant.ir.containers import RESERVED
-from fxquant.ir.meta import NodeInfo, info, set_info
+from fxquant.ir.meta import NodeInfo, info, set_info, update_info
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -143,16 +143,20 @@ def _to_float32(tensor: Tensor) -> Tensor:
 def _convert_borders(graph: fx.Graph, dtype: torch.dtype) -> None:
     """float32 inside, ``dtype`` outside: convert floating inputs on entry and floating outputs on exit."""
     for node in [node for node in graph.nodes if node.op == "placeholder" or node.target is None]:
-        if info(node).is_float_tensor and node.users:
+        known = info(node).tensor
+        if known is not None and known.is_float and node.users:
             _insert_conversion(graph, node, torch.float32)
+            update_info(node, value=replace(known, dtype=dtype))
     output = next(node for node in graph.nodes if node.op == "output")
 
     def convert(node: fx.Node) -> fx.Node:
-        if not info(node).is_float_tensor:
+        known = info(node).tensor
+        if known is None or not known.is_float:
             return node
         with graph.inserting_before(output):
             new = graph.call_method("to", (node, dtype))
-        set_info(new, NodeInfo(value=info(node).value, origin=info(node).origin, origins=(new.name,)))
+        made = replace(known, dtype=dtype)
+        set_info(new, NodeInfo(value=made, origin=info(node).origin, origins=(new.name,)))
         return new
 
     output.args = (fx.node.map_arg(output.args[0], convert),)

@@ -8,20 +8,32 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.proxy import Scope
+from torch.fx.proxy import Scope, ScopeContextManager
 
+from fxquant.capture.attention import AttentionCall, attend
 from fxquant.capture.guard import Guard
 from fxquant.capture.inputs import BoundInputs, map_leaves
 from fxquant.capture.proxy import ValueProxy, unwrap
 from fxquant.capture.source import user_line
 from fxquant.errors import CaptureError
 from fxquant.ir.checks import require_equal
-from fxquant.ir.meta import NodeInfo, Origin, describe_value, qualified_name, qualified_type, set_info
+from fxquant.ir.meta import (
+    NodeInfo,
+    Origin,
+    describe_value,
+    info,
+    largest_magnitude,
+    qualified_name,
+    qualified_type,
+    set_info,
+)
 from fxquant.ops import catalogue
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _READS_CONTAINER = (operator.getitem, getattr)
+_PLAIN = (int, float, bool, str, type(None))
 
 
 class ValueTracer(fx.Tracer):
@@ -113,9 +125,16 @@ class ValueTracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """Containers of tensors are passed on as containers of nodes, so that consumers see single tensors."""
-        if isinstance(a, ValueProxy) and type(a.value) in (tuple, list) and not self._keep_containers:
+        if isinstance(a, ValueProxy):
+            if type(a.value) not in (tuple, list) or self._keep_containers:
+                return a.node
             return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))  # type: ignore[index]
-        return super().create_arg(a)
+        if type(a) in _PLAIN:  # spares torch.fx's search for what a value might be
+            return a
+        made = super().create_arg(a)
+        if isinstance(a, Tensor) and isinstance(made, fx.Node) and info(made).value is None:
+            set_info(made, self._info(made, a, ()))  # a tensor that is no parameter became an attribute
+        return made
 
     def create_proxy(
         self,
@@ -128,9 +147,14 @@ class ValueTracer(fx.Tracer):
         proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
     ) -> Any:
         """Run the operation on the values, record it, and return a proxy that holds the result."""
+        if target is F.multi_head_attention_forward:
+            return attend(AttentionCall(*args, **kwargs), self._linear)
         versions = [(tensor, tensor._version) for tensor in _tensors((args, kwargs))]
+        plain = [(tensor, tensor._version) for tensor in _plain_tensors((args, kwargs))]
         value = self._run(kind, target, args, kwargs)
         changed = {id(tensor) for tensor, version in versions if tensor._version != version}
+        if any(tensor._version != version for tensor, version in plain):
+            self._refuse_write(target)
         with self._containers_kept(kind == "call_function" and target in _READS_CONTAINER):
             node_args, node_kwargs = self.create_arg(args), self.create_arg(kwargs)
         node = self.create_node(kind, target, node_args, node_kwargs, self._name(kind) or name, type_expr)
@@ -144,6 +168,17 @@ class ValueTracer(fx.Tracer):
         if not self.executing:
             file, line, code = user_line()
             self.guards[Guard(kind, file, line, code, self.scope.module_path, str(value))] = None
+
+    def _refuse_write(self, target: Any) -> NoReturn:
+        """Refuse to change a tensor that is no value of the graph: what is read from it later would be a constant."""
+        file, line, code = user_line()
+        raise CaptureError(
+            f"`{code}` writes into a tensor that is neither an input, nor a buffer, nor made in forward",
+            op=qualified_name(target),
+            module_path=self.scope.module_path,
+            source=f"{file}:{line}",
+            remedy="register the tensor as a buffer, or make it in forward: torch.zeros(...), x.new_zeros(...)",
+        )
 
     def tensor_branch(self, proxy: ValueProxy, what: str) -> NoReturn:
         """Refuse to build a tensor's value into the graph."""
@@ -173,6 +208,15 @@ class ValueTracer(fx.Tracer):
         finally:
             self.executing = was
 
+    def _linear(self, input: Any, weight: Any, bias: Any) -> Any:
+        """A projection of an attention; one whose weight belongs to a child module runs in that module's name."""
+        owner = str(weight.node.target).rpartition(".")[0] if isinstance(weight, ValueProxy) else ""
+        inside = owner.startswith(f"{self.scope.module_path}.".removeprefix(".")) and weight.node.op == "get_attr"
+        if not owner or not inside:
+            return F.linear(input, weight, bias)
+        with ScopeContextManager(self.scope, Scope(owner, type(self.root.get_submodule(owner)))):
+            return F.linear(input, weight, bias)
+
     def _name(self, kind: str) -> str | None:
         """Operations of a simple torch.nn module are named after the module: ``layer1_0_conv1``."""
         path, scope_type = self.scope.module_path, self.scope.module_type
@@ -198,8 +242,9 @@ class ValueTracer(fx.Tracer):
         )
         storage = value.untyped_storage().data_ptr() if isinstance(value, Tensor) and not value.is_meta else 0
         return NodeInfo(
-            value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates, storage=storage
-        )
+            value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates, storage=storage,
+            largest=largest_magnitude(value),
+        )  # fmt: skip
 
     def _placeholder(self, name: str, value: Any) -> Any:
         node = self.create_node("placeholder", name, (), {})
@@ -254,6 +299,18 @@ def _proxies(structure: Any) -> Iterator[ValueProxy]:
 def _tensors(structure: Any) -> list[Tensor]:
     values = [proxy.value for proxy in _proxies(structure)]
     return [value for value in values if isinstance(value, Tensor) and not value.is_inference()]
+
+
+def _plain_tensors(structure: Any) -> Iterator[Tensor]:
+    """Tensors that are no values of the graph."""
+    if isinstance(structure, Tensor) and not structure.is_inference():
+        yield structure
+    elif isinstance(structure, (tuple, list)):
+        for item in structure:
+            yield from _plain_tensors(item)
+    elif isinstance(structure, dict):
+        for item in structure.values():
+            yield from _plain_tensors(item)
 
 
 def _changed_names(structure: Any, changed: set[int]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,11 +11,13 @@ from torch import Tensor, fx, nn
 from fxquant.ir.meta import info, set_info
 
 
-def copy_graph(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
-    """Copy a graph with names and infos; returns the copy and old node to new node."""
+def copy_graph(
+    graph: fx.Graph, keep: Callable[[fx.Node], bool] = lambda node: True
+) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """Copy the nodes to keep with names and infos; returns the copy and old node to new node."""
     new = fx.Graph()
     mapping: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
+    for node in filter(keep, graph.nodes):
         made = new.node_copy(node, lambda old: mapping[old])
         set_info(made, info(node))
         mapping[node] = made
@@ -33,8 +36,20 @@ def set_tensor(root: nn.Module, path: str, tensor: Tensor) -> None:
     for part in prefix:
         if part not in module._modules:
             module.add_module(part, nn.Module())
-        module = module.get_submodule(part)
+        child = module._modules[part]
+        assert child is not None, path
+        module = child
     module.register_buffer(name, tensor)
+
+
+def put_module(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Place ``module`` at a dotted path. Modules on the way are copied shallowly: others that hold them keep theirs."""
+    *prefix, name = path.split(".")
+    for part in prefix:
+        child = root._modules.get(part)
+        root._modules[part] = nn.Module() if child is None else holder_of(child)
+        root = root.get_submodule(part)
+    root._modules[name] = module
 
 
 def get_tensor(root: nn.Module, path: str) -> Tensor:

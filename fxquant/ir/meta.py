@@ -6,6 +6,7 @@ After: one dataclass, ``NodeInfo``, with typed fields, and two functions to reac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor, fx
 
 _KEY = "fxquant"
+
+# Value of NodeInfo.role for nodes of reference models that quantize a value by its own range, for dynamic units.
+ARRIVING = "arriving"
 
 # Value of NodeInfo.op for nodes that must run in float, exactly as the user wrote them.
 ALIASED = "aliased"
@@ -99,6 +103,12 @@ class NodeInfo:
         made_by: the pass that made the node.
         mutates: names of the argument nodes whose tensors the operation changed in place.
         storage: address of the value's storage while it was alive, 0 when it is no tensor.
+        largest: largest magnitude of a floating value on the example inputs; infinity when one is not finite, 0 when
+            unknown.
+        role: ``arriving`` for what quantizes a value when it arrives; ``scores`` for what is computed from an attention's product up to its softmax, ``mask`` for values that
+            are only added to scores or mask them; both stay float. ``""`` for all others.
+        part_of: (node name, catalogue name) of the captured operation that a pass divided into this node and others:
+            configurations speak of that operation. Empty for all others.
     """
 
     op: str = ""
@@ -110,6 +120,9 @@ class NodeInfo:
     made_by: str = "capture"
     mutates: tuple[str, ...] = ()
     storage: int = 0
+    largest: float = 0.0
+    role: str = ""
+    part_of: tuple[str, ...] = ()
 
     @property
     def tensor(self) -> TensorMeta | None:
@@ -149,6 +162,17 @@ def describe_value(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: describe_value(item) for key, item in value.items()}
     return value if isinstance(value, (int, float, bool, str, torch.dtype, type(None))) else repr(value)
+
+
+def largest_magnitude(value: Any) -> float:
+    """The largest magnitude in a floating tensor, infinity when one is not finite, 0 for anything else."""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta or value.numel() == 0:
+        return 0.0
+    if value.layout != torch.strided:
+        return 0.0
+    low, high = torch.aminmax(value.detach())
+    largest = max(abs(float(low)), abs(float(high)))
+    return largest if math.isfinite(float(low)) and math.isfinite(float(high)) else math.inf
 
 
 def type_of_sequence(value: tuple[Any, ...] | list[Any]) -> Callable[[Any], Any]:

@@ -1,4 +1,4 @@
-"""``fxquant::quantize`` and ``fxquant::dequantize`` as torch operators.
+"""``fxquant::quantize``, ``fxquant::dequantize`` and ``fxquant::choose_qparams`` as torch operators.
 
 They are what a reference model is made of: plain uint8/int8 tensors in and out, any device, the same
 rounding as the kernels (multiply by the reciprocal, round half to even). Being torch operators they keep
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fxquant.numerics import affine
+from fxquant.numerics.dynamic import choose_dynamic_qparams
 
 _library = torch.library.Library("fxquant", "DEF")  # type: ignore[no-untyped-call]
 _library.define(  # type: ignore[no-untyped-call]
@@ -19,6 +20,9 @@ _library.define(  # type: ignore[no-untyped-call]
 )
 _library.define(  # type: ignore[no-untyped-call]
     "dequantize(Tensor q, Tensor scale, Tensor zero_point, int? axis=None, ScalarType? dtype=None) -> Tensor"
+)
+_library.define(  # type: ignore[no-untyped-call]
+    "choose_qparams(Tensor x, int quant_min, int quant_max) -> (Tensor, Tensor)"
 )
 
 
@@ -42,6 +46,8 @@ def _dequantize(
 
 _library.impl("quantize", _quantize, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
 _library.impl("dequantize", _dequantize, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
+_library.impl("choose_qparams", choose_dynamic_qparams, "CompositeImplicitAutograd")  # type: ignore[no-untyped-call]
 
 quantize = torch.ops.fxquant.quantize.default
 dequantize = torch.ops.fxquant.dequantize.default
+choose_qparams = torch.ops.fxquant.choose_qparams.default

@@ -15,6 +15,8 @@ In-place spellings become the functional form; ``replace_in_place`` redirects th
 
 from __future__ import annotations
 
+import operator
+
 from torch import fx
 
 from fxquant.ir.meta import ALIASED, info, update_info
@@ -30,6 +32,7 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
         modules: class of each module that a ``call_module`` node refers to, by path.
     """
     for node in graph.nodes:
+        _take_by_position(node)
         row = _row_of(node, modules)
         if row is None or info(node).op == ALIASED:
             continue
@@ -38,7 +41,7 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
                 update_info(node, op=row.name)
             continue
         try:
-            bound = row.bind(node.args, node.kwargs)
+            row, bound = catalogue.describe(row, row.bind(node.args, node.kwargs, node.target))
         except TypeError:
             continue  # a call the row does not describe stays as written, and float
         if "inplace" in bound:
@@ -47,6 +50,19 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
         node.target = row.target
         node.args, node.kwargs = row.unbind(bound)
         update_info(node, op=row.name)
+
+
+# Fields of what torch returns for max, min, sort and their like over a dimension. Source: torch.return_types.
+_FIELDS = {"values": 0, "indices": 1, "min": 0, "max": 1}
+
+
+def _take_by_position(node: fx.Node) -> None:
+    """``result.values`` of a named tuple becomes ``result[0]``."""
+    if node.target is not getattr or node.args[1] not in _FIELDS:
+        return
+    source, name = node.args[:2]
+    if isinstance(source, fx.Node) and isinstance(info(source).value, tuple):
+        node.target, node.args = operator.getitem, (source, _FIELDS[str(name)])
 
 
 def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
@@ -58,7 +74,12 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
         row = catalogue.by_module(modules[str(node.target)])
     else:
         return None
-    if row is not None and not _is_tensor_call(node) and not (row.weights and _values_unknown(node)):
+    if (
+        row is not None
+        and row.activations
+        and not _is_tensor_call(node)
+        and not (row.weights and _values_unknown(node))
+    ):
         return None
     return row
 

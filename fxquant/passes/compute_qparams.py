@@ -5,6 +5,7 @@ Before: ``int8_range_observers.relu`` holds a histogram. After: ``relu: scale 0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from fxquant.errors import CalibrationError, FxquantError
 from fxquant.ir.containers import RANGE_OBSERVERS
-from fxquant.ir.quant_plan import QuantPlan, RangeClass
+from fxquant.ir.quant_plan import QuantPlan
 from fxquant.ir.stages import ObservedModel
+from fxquant.observers.histogram import HistogramObserver, histogram_qparams
 
 
 @dataclass(frozen=True)
@@ -29,33 +31,58 @@ class QParams:
     zero_point: Tensor
 
 
-def compute_qparams(observed: ObservedModel, plan: QuantPlan) -> dict[str, QParams]:
-    """Parameters of every range class, by its name.
+def compute_qparams(
+    observed: ObservedModel, plan: QuantPlan, given: Mapping[str, QParams] | None = None
+) -> dict[str, QParams]:
+    """Parameters of every range class, by its name; of those that come from outside, only where they are given.
+
+    Args:
+        observed: calibrated.
+        plan: its plan.
+        given: parameters from outside, by the value they are of.
 
     Raises:
         CalibrationError: observers that saw no data, all of them named.
     """
+    observers = {
+        item.name: observed.get_submodule(f"{RANGE_OBSERVERS}.{item.name}.observer")
+        for item in plan.classes
+        if item.is_observed
+    }
+    silent = [name for name, observer in observers.items() if not _has_seen_data(observer)]
+    if silent:
+        raise CalibrationError(
+            f"{len(silent)} observers saw no data: {', '.join(silent[:10])}",
+            remedy="run calibration batches through the prepared model before converting it",
+        )
+    # Subclasses may compute their ranges in another way, and are asked one by one.
+    histograms = {name: observer for name, observer in observers.items() if type(observer) is HistogramObserver}
+    searched = dict(zip(histograms, histogram_qparams(list(histograms.values())), strict=True))
     found: dict[str, QParams] = {}
-    silent: list[RangeClass] = []
     for item in plan.classes:
         if item.fixed is not None:
             found[item.name] = _qparams(item.fixed.scale, item.fixed.zero_point)
-            continue
-        observer = observed.get_submodule(f"{RANGE_OBSERVERS}.{item.name}.observer")
-        if not _has_seen_data(observer):
-            silent.append(item)
-            continue
-        try:
-            scale, zero_point = observer.calculate_qparams()  # type: ignore[operator]
-        except FxquantError as error:
-            raise CalibrationError(f"{item.name}: {error.message}", op=item.name, remedy=error.remedy) from error
-        found[item.name] = _qparams(scale, zero_point)
-    if silent:
-        raise CalibrationError(
-            f"{len(silent)} observers saw no data: {', '.join(item.name for item in silent[:10])}",
-            remedy="run calibration batches through the prepared model before converting it",
-        )
+        elif item.given_by:
+            if given is not None and item.given_by in given:
+                found[item.name] = given[item.given_by]
+        else:
+            found[item.name] = _qparams(*(searched.get(item.name) or _calculate(item.name, observers[item.name])))
     return found
+
+
+def _calculate(name: str, observer: Any) -> tuple[Any, Any]:
+    """Scale and zero point of an observer of any kind."""
+    try:
+        scale, zero_point = observer.calculate_qparams()
+    except FxquantError as error:
+        raise CalibrationError(f"{name}: {error.message}", op=name, remedy=error.remedy) from error
+    except Exception as error:  # an observer that is not ours may raise anything
+        raise CalibrationError(
+            f"{name}: {type(observer).__name__}.calculate_qparams failed: {error}",
+            op=name,
+            remedy="use an observer that measures ranges, such as MinMaxObserver",
+        ) from error
+    return scale, zero_point
 
 
 def range_notes(observed: ObservedModel, plan: QuantPlan) -> dict[str, str]:
@@ -65,9 +92,13 @@ def range_notes(observed: ObservedModel, plan: QuantPlan) -> dict[str, str]:
         if item.fixed is not None:
             notes[item.name] = f"fixed by {item.configured_by}"
             continue
+        if item.given_by:
+            notes[item.name] = f"outside, as {item.given_by}"
+            continue
         attached = observed.get_submodule(f"{RANGE_OBSERVERS}.{item.name}")
         batches = max(attached.batches.values(), default=0)  # type: ignore[operator]
-        notes[item.name] = f"{type(attached.observer).__name__} over {batches} batches"
+        kind = type(attached.observer).__name__
+        notes[item.name] = f"{kind} over {batches} batches" if batches else f"{kind}, statistics loaded"
     return notes
 
 

@@ -19,7 +19,7 @@ from fxquant.ir.meta import info, update_info
 from fxquant.ir.quant_plan import FusionRecord, QuantPlan, Unit
 from fxquant.ir.stages import CapturedModel, FusedModel, with_state
 from fxquant.ops import catalogue
-from fxquant.passes.quantize_weights import fold_unit
+from fxquant.passes.fold_weights import fold_weights
 
 
 def fold_units(captured: CapturedModel, drafts: list[UnitDraft], fusions: tuple[FusionRecord, ...]) -> FusedModel:
@@ -35,26 +35,32 @@ def fold_units(captured: CapturedModel, drafts: list[UnitDraft], fusions: tuple[
     units = tuple(_unit(draft) for draft in drafts)
     origins: dict[str, tuple[str, ...]] = {}
     for draft, unit in zip(drafts, units, strict=True):
-        if "batch_norm" not in draft.roles:
+        norms = [mapping[draft.roles[role]] for role in ("batch_norm_before", "batch_norm") if role in draft.roles]
+        if not norms:
             continue
-        folded = fold_unit(unit, originals, captured)
-        anchor, norm = mapping[draft.anchor], mapping[draft.roles["batch_norm"]]
-        tensors = {"weight": folded.weight, "bias": folded.bias}
-        made = {}
-        for key, tensor in tensors.items():
-            assert tensor is not None  # folding always makes a bias
+        folded = fold_weights(unit, originals, captured)
+        assert folded.bias is not None  # folding always makes one
+        anchor, made = mapping[draft.anchor], {}
+        for key, tensor in (("weight", folded.as_called(folded.rows)), ("bias", folded.bias)):
             path = f"{unit.name}.folded_{key}"
             set_tensor(root, path, tensor)
             origins[path] = folded.origins
             with graph.inserting_before(anchor):
                 made[key] = graph.get_attr(path)
         catalogue.replace_arguments(anchor, dict(made))
-        norm.replace_all_uses_with(anchor)
-        update_info(anchor, origins=(*info(anchor).origins, *info(norm).origins), made_by="fold_batch_norm")
-        graph.erase_node(norm)
+        for norm in norms:
+            _take_over(anchor, norm)
     _erase_unread_attributes(graph)
     state = with_state(captured, plan=QuantPlan("float", "", units, (), fusions), key_origins=origins)
     return FusedModel(root, graph, "FusedModel", state=state)
+
+
+def _take_over(anchor: fx.Node, norm: fx.Node) -> None:
+    """Remove a batch norm before or after ``anchor``, whose weights compute it now."""
+    before = norm in anchor.all_input_nodes
+    norm.replace_all_uses_with(norm.all_input_nodes[0] if before else anchor)
+    update_info(anchor, origins=(*info(anchor).origins, *info(norm).origins), made_by="fold_batch_norm")
+    norm.graph.erase_node(norm)
 
 
 def _unit(draft: UnitDraft) -> Unit:

@@ -13,13 +13,14 @@ Observers return their input, so the observed model computes what the float mode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
 
-from fxquant.fusion.rule import CONVOLUTIONS, WEIGHTED
+from fxquant.fusion.rule import WEIGHTED, spatial_rank
 from fxquant.ir.containers import INPUT_STATISTICS, RANGE_OBSERVERS, WEIGHT_OBSERVERS
-from fxquant.ir.edit import copy_graph, holder_of
+from fxquant.ir.edit import copy_graph, holder_of, put_module
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.quant_plan import QuantPlan, Unit
 from fxquant.ir.stages import CapturedModel, ObservedModel, with_state
@@ -28,13 +29,16 @@ from fxquant.observers.attached import AttachedObserver, InputStatistics
 MADE_BY = "insert_observers"
 
 
-def insert_observers(captured: CapturedModel, plan: QuantPlan, qconfigs: dict[str, Any]) -> ObservedModel:
+def insert_observers(
+    captured: CapturedModel, plan: QuantPlan, qconfigs: dict[str, Any], modules: Mapping[str, nn.Module]
+) -> ObservedModel:
     """Build the observed model.
 
     Args:
         captured: the float model; shares its parameters with the result.
         plan: its plan.
         qconfigs: QConfig of each unit by name.
+        modules: observed standalone and custom modules by path; they take the place of the float ones.
 
     Returns:
         A model with children ``int8_range_observers``, ``int8_weight_observers`` and ``int8_input_statistics``.
@@ -42,15 +46,18 @@ def insert_observers(captured: CapturedModel, plan: QuantPlan, qconfigs: dict[st
     graph, mapping = copy_graph(captured.graph)
     by_name = {node.name: node for node in mapping.values()}
     root = holder_of(captured, captured.state.preserved)
+    for path, module in modules.items():
+        put_module(root, path, module)
     activation, means, weights = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
     for item in plan.classes:
-        if item.fixed is None:
+        if item.is_observed:
             activation[item.name] = AttachedObserver(qconfigs[item.configured_by].activation())
             for source in item.sources:
                 _observe(graph, by_name[source], f"{RANGE_OBSERVERS}.{item.name}")
     for unit in plan.units:
-        if unit.op in WEIGHTED and unit.output:
+        if unit.mode or (unit.op in WEIGHTED and unit.output):
             weights[unit.name] = qconfigs[unit.name].weight()
+        if unit.op in WEIGHTED and unit.output:
             means[unit.name] = InputStatistics(_channel_axis(unit))
             _record_statistics(graph, by_name[unit.inputs[0].source], unit)
     for name, children in (
@@ -65,7 +72,7 @@ def insert_observers(captured: CapturedModel, plan: QuantPlan, qconfigs: dict[st
 
 
 def _channel_axis(unit: Unit) -> int:
-    return -1 - int(unit.op[4]) if unit.op in CONVOLUTIONS else -1
+    return -1 - spatial_rank(unit.op)
 
 
 def _observe(graph: fx.Graph, node: fx.Node, path: str) -> None:
@@ -87,8 +94,5 @@ def _record_statistics(graph: fx.Graph, source: fx.Node, unit: Unit) -> None:
 
 def remove_observers(observed: ObservedModel) -> fx.Graph:
     """The captured graph again: a copy of the observed one without what ``insert_observers`` made."""
-    graph, _ = copy_graph(observed.graph)
-    for node in list(graph.nodes):
-        if info(node).made_by == MADE_BY:
-            graph.erase_node(node)
+    graph, _ = copy_graph(observed.graph, lambda node: info(node).made_by != MADE_BY)
     return graph

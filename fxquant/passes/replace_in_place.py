@@ -22,14 +22,20 @@ def replace_in_place(graph: fx.Graph) -> None:
     """Redirect readers, in place."""
     order = {node: position for position, node in enumerate(graph.nodes)}
     by_name = {node.name: node for node in graph.nodes}
+    changed_by: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         if info(node).op == ALIASED:
             continue
-        for name in info(node).mutates:
+        for name in dict.fromkeys(info(node).mutates):
             target = by_name.get(name)
             if target is None:
                 continue
-            for user in [user for user in target.users if order[user] > order[node]]:
-                user.replace_input_with(target, node)
+            latest = target
+            while latest in changed_by:  # what earlier changes were redirected to
+                latest = changed_by[latest]
+            changed_by[latest] = node
+            for user in [user for user in latest.users if order[user] > order[node]]:
+                user.replace_input_with(latest, node)
             if info(node).op:  # functional now: it changes nothing, and its value is the changed tensor
-                update_info(node, mutates=(), value=info(target).value)
+                made = info(node).value  # item assignment returns nothing, in-place views another shape
+                update_info(node, mutates=(), value=info(target).value if made is None else made)

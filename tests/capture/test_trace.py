@@ -105,12 +105,29 @@ class InPlace(nn.Module):
             return y + view.unsqueeze(1)
         elif self.kind == "item":
             y[:, 1:3] = 0.5
+        elif self.kind == "items":
+            y[:, 1] = 0.5
+            y[:, 2] = y[:, 1] + y[:, 0]
+            y[:, 0] = 0.25
+        elif self.kind == "twice":
+            y.add_(0.1)
+            y.mul_(0.5)
+        elif self.kind == "returned":
+            z = y.add_(0.1)
+            z.mul_(0.5)
+            y.sub_(0.2)
+        elif self.kind == "itself":
+            y.add_(y)
+            y.mul_(0.5)
         elif self.kind == "unknown":
             y.erf_()
         return y * 1.5
 
 
-@pytest.mark.parametrize("kind", ["residual", "module", "view", "base", "item", "unknown"])
+KINDS = ("residual", "module", "view", "base", "item", "items", "twice", "returned", "itself", "unknown")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_in_place_operations_compute_what_eager_computes(kind: str) -> None:
     model, x = InPlace(kind).eval(), torch.randn(2, 3, 8, 8)
     kept = x.clone()
@@ -121,7 +138,7 @@ def test_in_place_operations_compute_what_eager_computes(kind: str) -> None:
     assert (quantized(x) - model(x)).abs().max() < 0.1
     assert torch.equal(x, kept)
     aliased = [node for node in captured.graph.nodes if info(node).op == ALIASED]
-    assert bool(aliased) == (kind in ("view", "base"))
+    assert bool(aliased) == (kind in ("view", "base", "returned"))
 
 
 def test_values_die_with_the_users_variables() -> None:
