@@ -16,71 +16,87 @@ so a unit can be run alone on given integers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from fxquant.backends.reference_dynamic import DynamicUnits
+from fxquant.backends.reference_modules import freeze_standalone, observed_for_unit, output_qparams
+from fxquant.backends.reference_values import MADE_BY
 from fxquant.fusion.rule import WEIGHTED
-from fxquant.ir.containers import INPUT_STATISTICS, KERNELS, RANGE_OBSERVERS, RANGES, WEIGHT_OBSERVERS
-from fxquant.ir.edit import evaluate_constant, holder_of, output_node, set_tensor
+from fxquant.ir.checks import take_integers
+from fxquant.ir.containers import INPUT_STATISTICS, KERNELS, RANGE_OBSERVERS, WEIGHT_OBSERVERS
+from fxquant.ir.edit import evaluate_constant, holder_of, output_node, put_module, set_tensor
 from fxquant.ir.meta import NodeInfo, info, set_info
-from fxquant.ir.qdq import dequantize, quantize
-from fxquant.ir.quant_plan import QuantPlan, Unit
+from fxquant.ir.qdq import dequantize
+from fxquant.ir.quant_plan import CUSTOM, STANDALONE, QuantPlan, Unit
 from fxquant.ir.stages import ObservedModel, ReferenceModel, with_state
 from fxquant.numerics.affine import quantize as quantize_tensor
 from fxquant.numerics.qparams import choose_qparams
 from fxquant.ops import catalogue
+from fxquant.ops.queries import asks_for_size
+from fxquant.passes.call_batch_norms import call_batch_norms
 from fxquant.passes.compute_qparams import QParams, compute_qparams, range_notes
+from fxquant.passes.fold_weights import fold_weights
 from fxquant.passes.insert_observers import remove_observers
-from fxquant.passes.quantize_weights import QuantizedWeight, fold_unit, groups_of, quantize_unit
+from fxquant.passes.quantize_weights import QuantizedWeight, quantize_unit
 from fxquant.passes.remove_dead_nodes import remove_dead_nodes
+from fxquant.plan.borders import output_elements
+from fxquant.plan.leaf_modules import map_arguments
 
-MADE_BY = "build_reference"
 
-
-def build_reference(observed: ObservedModel, plan: QuantPlan) -> ReferenceModel:
+def build_reference(
+    observed: ObservedModel,
+    plan_of: Callable[[ObservedModel], QuantPlan],
+    given: Mapping[str, QParams] | None = None,
+) -> ReferenceModel:
     """Freeze an observed model. The observed model is not changed and can be frozen again.
+
+    Args:
+        observed: calibrated.
+        plan_of: the plan to carry out, for the model and for each standalone module in it.
+        given: parameters of quantized inputs by name, for a standalone module.
 
     Raises:
         CalibrationError: observers that saw no data.
         ConvertError: a weight observer that no kernel can follow.
     """
     with torch.inference_mode(False), torch.no_grad():
-        return _Builder(observed, plan).build()
+        return _Builder(observed, plan_of, given).build()
 
 
-class _Builder:
+class _Builder(DynamicUnits):
     """Walks the captured graph once and writes the reference graph."""
 
-    def __init__(self, observed: ObservedModel, plan: QuantPlan) -> None:
-        self.observed, self.plan = observed, plan
+    def __init__(
+        self,
+        observed: ObservedModel,
+        plan_of: Callable[[ObservedModel], QuantPlan],
+        given: Mapping[str, QParams] | None,
+    ) -> None:
+        self.observed, self.plan_of = observed, plan_of
+        plan = plan_of(observed)
         self.source = remove_observers(observed)
-        self.nodes = {node.name: node for node in self.source.nodes}
-        self.qparams = compute_qparams(observed, plan)
-        self.root = _float_parts(observed)
-        self.graph = fx.Graph()
-        self.floats: dict[str, fx.Node] = {}
-        self.integers: dict[str, fx.Node] = {}
-        self.aliases: dict[str, str] = {}
-        self.attributes: dict[str, fx.Node] = {}
-        self.class_of = {name: item.name for item in plan.classes for name in item.members}
+        call_batch_norms(self.source, observed, {unit.anchor for unit in plan.units if unit.output})
+        super().__init__(plan, {node.name: node for node in self.source.nodes}, _float_parts(observed))
+        self.qparams = compute_qparams(observed, plan, given)
         self.key_origins: dict[str, tuple[str, ...]] = {}
 
     def build(self) -> ReferenceModel:
         """Write every node, then assemble the model."""
         for name, qparams in self.qparams.items():
-            set_tensor(self.root, f"{RANGES}.{name}.scale", qparams.scale)
-            set_tensor(self.root, f"{RANGES}.{name}.zero_point", qparams.zero_point)
+            self._register_range(name, qparams)
         unit_at = {unit.name: unit for unit in self.plan.units}
         for node in self.source.nodes:
             if node.op == "placeholder":
-                self.floats[node.name] = self._copy(node, lambda argument: argument)
+                self._take_input(node)
             elif node.name in unit_at:
                 self._emit(unit_at[node.name])
         output = output_node(self.source)
-        made = self.graph.output(fx.node.map_arg(output.args[0], self._as_float))
+        made = self.graph.output(self._returned(output.args[0]))
         set_info(made, info(output))
         notes = range_notes(self.observed, self.plan)
         state = with_state(self.observed, plan=self.plan, key_origins=self.key_origins, range_notes=notes)
@@ -88,16 +104,67 @@ class _Builder:
         model = ReferenceModel(self.root, self.graph, "ReferenceModel", state=state)
         return model.eval()
 
+    def _take_input(self, node: fx.Node) -> None:
+        made = self._copy(node, lambda argument: argument)
+        if node.name not in self.plan.quantized_inputs:
+            self.floats[node.name] = made
+            return
+        range_class, known = self.class_of[node.name], info(node)
+        dtype = self.plan.range_class(range_class).spec.dtype
+        args = (made, *self._qparams_nodes(range_class), dtype, str(node.target))
+        taken = self.graph.create_node("call_function", take_integers, args, {}, f"{node.name}_taken")
+        set_info(taken, NodeInfo(origin=known.origin, origins=known.origins, holds=node.name, made_by=MADE_BY))
+        self.integers[node.name] = taken
+
+    def _returned(self, returned: Any) -> Any:
+        """The output in float, but for the elements that leave as integers."""
+        elements = [
+            fx.node.map_arg(element, self._as_integer if index in self.plan.quantized_outputs else self._as_float)
+            for index, element in enumerate(output_elements(returned))
+        ]
+        if not isinstance(returned, (tuple, list)):
+            return elements[0]
+        return type(returned)(*elements) if hasattr(returned, "_fields") else type(returned)(elements)
+
     # -- units ------------------------------------------------------------------------------------
 
     def _emit(self, unit: Unit) -> None:
         if unit.kernel is not None and unit.kernel.convention == "identity":
             self.aliases[unit.name] = unit.inputs[0].source
+        elif unit.kernel is not None and unit.kernel.convention == STANDALONE:
+            self._emit_standalone(unit)
         elif unit.output:
             self._emit_integer(unit)
+        elif unit.mode:
+            self._emit_dynamic(unit)
         else:
             for name in unit.nodes:
-                self.floats[name] = self._copy(self.nodes[name], self._as_float, unit)
+                read = self._as_stored if asks_for_size(self.nodes[name]) else self._as_float
+                self.floats[name] = self._copy(self.nodes[name], read, unit)
+
+    def _emit_standalone(self, unit: Unit) -> None:
+        """Freeze the module with the parameters of what it is passed; its result has those that it gives it."""
+        node, path = self.nodes[unit.anchor], str(self.nodes[unit.anchor].target)
+        child = freeze_standalone(unit, self.observed.get_submodule(path), self._freeze_part, self.qparams)
+        put_module(self.root, path, child)
+        for key, origins in child.state.key_origins.items():
+            self.key_origins[f"{path}.{key}"] = tuple(f"{path}.{origin}" for origin in origins)
+        parameters = tuple(str(item.target) for item in child.graph.find_nodes(op="placeholder"))
+        taken = {edge.operand for edge in unit.inputs}
+
+        def change(name: str, value: Any) -> Any:
+            return fx.node.map_arg(value, self._as_integer if name in taken else self._as_float)
+
+        args, kwargs = map_arguments(node, parameters, change)
+        made = self.graph.create_node("call_module", path, args, kwargs, node.name)
+        set_info(made, replace(info(node), unit=unit.name, holds=unit.name if unit.output else ""))
+        if unit.output:
+            self.qparams[unit.output] = output_qparams(child)
+            self._register_range(unit.output, self.qparams[unit.output])
+        (self.integers if unit.output else self.floats)[unit.name] = made
+
+    def _freeze_part(self, child: ObservedModel, given: Mapping[str, QParams]) -> ReferenceModel:
+        return build_reference(child, self.plan_of, given)
 
     def _emit_integer(self, unit: Unit) -> None:
         """dequantize the inputs, compute the members, quantize the result."""
@@ -108,13 +175,16 @@ class _Builder:
                 local[source] = self._unit_input(source, unit)
         replaced = self._weights(unit) if unit.op in WEIGHTED else self._constant_operands(unit)
         for name in unit.nodes:
-            if name == unit.role("batch_norm"):
-                local[name] = local[self.nodes[name].all_input_nodes[0].name]
+            if name in (unit.role("batch_norm_before"), unit.role("batch_norm")):
+                local[name] = self._local(self.nodes[name].all_input_nodes[0], local)
                 continue
             node = self.nodes[name]
             made = self._copy(node, lambda argument: self._local(argument, local), unit)
             if name == unit.anchor and replaced:
                 catalogue.replace_arguments(made, replaced)
+            if unit.kernel is not None and unit.kernel.convention == CUSTOM:
+                made.target = f"{KERNELS}.{unit.name}"
+                put_module(self.root, made.target, observed_for_unit(self.observed, str(node.target), unit.output))
             local[name] = made
         result = local[unit.name]
         if isinstance(info(self.nodes[unit.name]).value, (tuple, list)):
@@ -124,10 +194,9 @@ class _Builder:
 
     def _unit_input(self, source: str, unit: Unit) -> fx.Node:
         """Dequantize ``source`` for one unit alone."""
-        if source not in self.integers:
-            if isinstance(info(self.nodes[source]).value, (tuple, list)):
-                return self.floats[source]
-            self.integers[source] = self._quantize(self.floats[source], source, self.class_of[source], "")
+        if source not in self.integers and isinstance(info(self.nodes[source]).value, (tuple, list)):
+            return self.floats[source]
+        self._as_integer(self.nodes[source])
         return self._dequantize(source, unit.name)
 
     def _local(self, node: fx.Node, local: dict[str, fx.Node]) -> fx.Node:
@@ -136,12 +205,11 @@ class _Builder:
 
     def _weights(self, unit: Unit) -> dict[str, Any]:
         """Buffers for the unit's weight and bias; returns the nodes that read them, by operand."""
-        folded = fold_unit(unit, self.nodes, self.observed)
+        folded = fold_weights(unit, self.nodes, self.observed)
         statistics = self.observed.get_submodule(f"{INPUT_STATISTICS}.{unit.name}")
         observer = copy.deepcopy(self.observed.get_submodule(f"{WEIGHT_OBSERVERS}.{unit.name}"))
         scale = self.qparams[unit.inputs[0].range_class].scale
-        groups = groups_of(unit, self.nodes)
-        frozen = quantize_unit(unit, folded, observer, scale, statistics, groups)  # type: ignore[arg-type]
+        frozen = quantize_unit(unit, folded, observer, scale, statistics)  # type: ignore[arg-type]
         return self._register_weight(unit, frozen)
 
     def _register_weight(self, unit: Unit, frozen: QuantizedWeight) -> dict[str, Any]:
@@ -162,7 +230,7 @@ class _Builder:
         """Tensor constants among the activations (``x + self.offset``) become integers with a range of their own."""
         node = self.nodes[unit.anchor]
         row = catalogue.by_name(unit.op)
-        if row is None or unit.kernel is None or unit.kernel.convention != "binary":
+        if row is None or unit.kernel is None or not unit.kernel.integer_constants:
             return {}
         bound, sources = catalogue.arguments(node, row), {edge.source for edge in unit.inputs}
         replaced = {}
@@ -189,61 +257,14 @@ class _Builder:
         set_info(made, NodeInfo(unit=unit.name, made_by=MADE_BY))
         return made
 
-    # -- values -----------------------------------------------------------------------------------
-
-    def _as_float(self, node: fx.Node) -> fx.Node:
-        """The value in float; integers are dequantized once for all float readers, constants copied on demand."""
-        name = self._resolve(node.name)
-        if name in self.floats:
-            return self.floats[name]
-        if name in self.integers:
-            self.floats[name] = self._dequantize(name, "")
-        else:
-            self.floats[name] = self._copy(self.nodes[name], self._as_float)
-        return self.floats[name]
-
-    def _resolve(self, name: str) -> str:
-        while name in self.aliases:
-            name = self.aliases[name]
-        return name
-
-    def _copy(self, node: fx.Node, change: Callable[[fx.Node], Any], unit: Unit | None = None) -> fx.Node:
-        if node.op == "get_attr":
-            return self._attribute(str(node.target))
-        args, kwargs = fx.node.map_arg(node.args, change), fx.node.map_arg(dict(node.kwargs), change)
-        made = self.graph.create_node(node.op, node.target, args, kwargs, node.name)
-        set_info(made, NodeInfo(**{**vars(info(node)), "unit": unit.name if unit else ""}))
-        return made
-
-    def _attribute(self, path: str) -> fx.Node:
-        if path not in self.attributes:
-            self.attributes[path] = node = self.graph.get_attr(path)
-            set_info(node, NodeInfo(made_by=MADE_BY))
-        return self.attributes[path]
-
-    def _qparams_nodes(self, range_class: str) -> tuple[fx.Node, fx.Node]:
-        prefix = f"{RANGES}.{range_class}"
-        return self._attribute(f"{prefix}.scale"), self._attribute(f"{prefix}.zero_point")
-
-    def _quantize(self, node: fx.Node, value: str, range_class: str, unit: str) -> fx.Node:
-        spec = self.plan.range_class(range_class).spec
-        args = (node, *self._qparams_nodes(range_class), spec.quant_min, spec.quant_max, spec.dtype)
-        made = self.graph.create_node("call_function", quantize, args, {}, f"{value}_quantize")
-        origin = info(self.nodes[value])
-        set_info(made, NodeInfo(origin=origin.origin, origins=origin.origins, unit=unit, holds=value, made_by=MADE_BY))
-        return made
-
-    def _dequantize(self, value: str, unit: str) -> fx.Node:
-        args = (self.integers[value], *self._qparams_nodes(self.class_of[value]))
-        made = self.graph.create_node("call_function", dequantize, args, {}, f"{value}_dequantize")
-        origin = info(self.nodes[value])
-        set_info(made, NodeInfo(origin=origin.origin, origins=origin.origins, unit=unit, made_by=MADE_BY))
-        return made
-
 
 def _float_parts(observed: ObservedModel) -> nn.Module:
     """A copy of the user's modules, without what calibration added: the result shares no tensor with its source."""
     holder = holder_of(observed, observed.state.preserved)
     for name in (RANGE_OBSERVERS, INPUT_STATISTICS, WEIGHT_OBSERVERS):
         holder._modules.pop(name, None)
+    for unit in observed.plan.units:
+        if unit.kernel is not None and unit.kernel.convention == STANDALONE:
+            path = next(str(node.target) for node in observed.graph.nodes if node.name == unit.anchor)
+            put_module(holder, path, nn.Module())  # frozen on its own
     return copy.deepcopy(holder)

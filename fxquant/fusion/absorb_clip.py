@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fxquant.fusion.rule import Accept, Match, Reject, Rule, RuleExample
+from fxquant.fusion.rule import WEIGHTED, Accept, Match, Reject, Rule, RuleExample
 
-REQUANTIZING = frozenset(("conv1d", "conv2d", "conv3d", "linear", "add", "sub", "mul"))
+REQUANTIZING = WEIGHTED | {"add", "sub", "mul", "matmul", "batch_norm", "layer_norm", "group_norm", "instance_norm"}
 CLIPS = frozenset(("relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max"))
 
 
@@ -88,7 +88,13 @@ RULE = Rule(
         RuleExample("conv relu", lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), (2, 3, 8, 8)),
         RuleExample("conv relu6", lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6()).eval(), (2, 3, 8, 8)),
         RuleExample("conv hardtanh", lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.Hardtanh()).eval(), (2, 3, 8)),
+        RuleExample(
+            "transposed conv relu",
+            lambda: nn.Sequential(nn.ConvTranspose2d(3, 4, 2, 2), nn.ReLU()).eval(),
+            (2, 3, 4, 4),
+        ),
         RuleExample("residual", lambda: _Residual().eval(), (2, 3, 8, 8)),
+        RuleExample("batch norm relu", lambda: nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()).eval(), (2, 3, 8, 8)),
         RuleExample("linear clamp", lambda: _Clamp(-0.5, 0.5).eval(), (2, 3)),
     ),
     rejects=(

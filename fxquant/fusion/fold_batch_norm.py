@@ -1,4 +1,4 @@
-"""Batch norm after a convolution or linear becomes part of its weight and bias.
+"""Batch norm after a convolution, ordinary or transposed, or a linear becomes part of its weight and bias.
 
 Before::
 
@@ -29,7 +29,7 @@ def _check(match: Match) -> Accept | Reject:
     weight = match.arguments(anchor)["weight"]
     if not (isinstance(weight, fx.Node) and weight.name in match.constants):
         return Reject("the weight is computed from activations")
-    if _uses_batch_statistics(match, norm):
+    if uses_batch_statistics(match, norm):
         return Reject("the batch norm normalises by the batch at hand, not by running statistics")
     meta = value_of(anchor)
     if match.row(anchor).name == "linear" and (meta is None or len(meta.shape) != 2):
@@ -38,7 +38,8 @@ def _check(match: Match) -> Accept | Reject:
     return Accept()
 
 
-def _uses_batch_statistics(match: Match, norm: fx.Node) -> bool:
+def uses_batch_statistics(match: Match, norm: fx.Node) -> bool:
+    """Whether a batch norm, module or functional, normalises by the batch at hand."""
     if norm.op == "call_module":
         module = match.modules[str(norm.target)]
         return bool(module.training) or getattr(module, "running_mean", None) is None
@@ -86,6 +87,11 @@ RULE = Rule(
         RuleExample("conv1d", lambda: _sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)), (2, 3, 8)),
         RuleExample("conv2d", lambda: _sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), (2, 3, 8, 8)),
         RuleExample("conv3d", lambda: _sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4)), (2, 3, 5, 5, 5)),
+        RuleExample(
+            "transposed conv",
+            lambda: _sequential(nn.ConvTranspose2d(4, 6, 3, 2, groups=2), nn.BatchNorm2d(6)),
+            (2, 4, 5, 5),
+        ),
         RuleExample("linear", lambda: _sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), (5, 3)),
         RuleExample(
             "not affine", lambda: _sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), (2, 3, 8, 8)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fxquant.fusion.rule import CONVOLUTIONS, Accept, Match, Reject, Rule, RuleExample, value_of
+from fxquant.fusion.rule import CONVOLUTIONS, Accept, Match, Reject, Rule, RuleExample, spatial_rank, value_of
 from fxquant.numerics.conv_geometry import fold_pads, split_pads
 
 
@@ -32,7 +32,7 @@ def _check(match: Match) -> Accept | Reject:
     amounts, meta = pad["pad"], value_of(match.tail.anchor)
     if any(isinstance(amount, fx.Node) for amount in amounts) or any(amount < 0 for amount in amounts):
         return Reject("the amounts of padding are not constants, or negative")
-    rank = int(match.row(match.tail.anchor).name[4])
+    rank = spatial_rank(match.row(match.tail.anchor).name)
     if len(amounts) > 2 * rank or meta is None:
         return Reject("channels or batch are padded too")
     weight = value_of(conv["weight"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,12 +53,18 @@ class Match:
         head: the unit that comes first, tail: the unit that reads it.
         modules: the model's modules by path.
         constants: names of nodes whose value is a constant of the model.
+        units: the units so far, by member.
+        order: position of every node in the graph.
+        alike: whether two nodes have the same configuration.
     """
 
     head: UnitDraft
     tail: UnitDraft
     modules: dict[str, nn.Module]
     constants: frozenset[str]
+    units: Mapping[fx.Node, UnitDraft]
+    order: Mapping[fx.Node, int]
+    alike: Callable[[fx.Node, fx.Node], bool]
 
     def arguments(self, node: fx.Node) -> Bound:
         """Arguments of ``node`` by name."""
@@ -92,8 +98,10 @@ class Rule:
         tails: operators of the second unit's anchor.
         absorbs: ``tail`` when the head's unit grows by the tail, ``head`` the other way round.
         role: what the absorbed node is called in the unit.
-        check: says whether the rule applies.
+        check: says whether the rule applies; None for a pair that the rule is not about.
         accepts, rejects: examples; they are the rule's tests.
+        any_operand: whether the head may be any operand of the tail, and the tail grow by several; by default the head
+            is the tail's first operand.
     """
 
     name: str
@@ -101,9 +109,10 @@ class Rule:
     tails: frozenset[str]
     absorbs: str
     role: str
-    check: Callable[[Match], Accept | Reject]
+    check: Callable[[Match], Accept | Reject | None]
     accepts: tuple[RuleExample, ...]
     rejects: tuple[RuleExample, ...]
+    any_operand: bool = False
 
 
 def value_of(node: Any) -> TensorMeta | None:
@@ -112,4 +121,10 @@ def value_of(node: Any) -> TensorMeta | None:
 
 
 CONVOLUTIONS = frozenset(("conv1d", "conv2d", "conv3d"))
-WEIGHTED = CONVOLUTIONS | {"linear"}
+TRANSPOSED = frozenset(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"))
+WEIGHTED = CONVOLUTIONS | TRANSPOSED | {"linear"}
+
+
+def spatial_rank(op: str) -> int:
+    """Spatial dimensions of a convolution, ordinary or transposed, by its catalogue name; 0 for linear."""
+    return int(op[-2]) if op in CONVOLUTIONS | TRANSPOSED else 0

@@ -1,163 +1,148 @@
-"""Arithmetic of tensors with tensors, scalars and constants of the model."""
+"""Arithmetic of tensors with tensors, numbers and constants of the model."""
 
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 
-from fxquant.ops.opdef import Example, FloatOnly, Kernel, OpDef, Requantize
+from fxquant.ops.opdef import Example, Kernel, OpDef, Requantize
+from fxquant.ops.pointwise import DOCS, PAIRS, functions_called, methods_called
 
-_PAIR = (Example(((2, 3, 6, 6), (2, 3, 6, 6))), Example(((2, 3, 6, 6), (1, 3, 1, 1))))
-_NUMBERS = (Example(((2, 3, 6, 6),), {"other": 0.7}), Example(((2, 3, 6, 6),), {"other": -1.3}))
-_LOOKUP = {"native": Kernel("lookup", "table of 256")}
-_DOCS = "https://docs.pytorch.org/docs/stable/generated/torch."
-
-ADD = OpDef(
-    name="add",
-    target=torch.add,
-    signature="input, other, *, alpha=1",
-    functions=(operator.add, operator.iadd),
-    methods=("add", "add_", "__add__", "__radd__", "__iadd__"),
-    activations=("input", "other"),
-    output=Requantize(),
-    kernels={"native": Kernel("binary", "quantized.add")},
-    examples=(*_PAIR, *_NUMBERS),
-    source=_DOCS + "add.html",
-)
-
-SUB = OpDef(
-    name="sub",
-    target=torch.sub,
-    signature="input, other, *, alpha=1",
-    functions=(operator.sub, operator.isub, torch.subtract),
-    methods=("sub", "sub_", "subtract", "subtract_", "__sub__", "__isub__"),
-    activations=("input", "other"),
-    output=Requantize(),
-    kernels={"native": Kernel("binary", "quantized.sub")},
-    examples=(*_PAIR, *_NUMBERS),
-    source=_DOCS + "sub.html",
-)
-
-MUL = OpDef(
-    name="mul",
-    target=torch.mul,
-    signature="input, other",
-    functions=(operator.mul, operator.imul, torch.multiply),
-    methods=("mul", "mul_", "multiply", "multiply_", "__mul__", "__rmul__", "__imul__"),
-    activations=("input", "other"),
-    output=Requantize(),
-    kernels={"native": Kernel("binary", "quantized.mul")},
-    examples=(*_PAIR, *_NUMBERS),
-    source=_DOCS + "mul.html",
-)
-
-DIV = OpDef(
-    name="div",
-    target=torch.div,
-    signature="input, other, *, rounding_mode=None",
-    functions=(operator.truediv, operator.itruediv, torch.divide, torch.true_divide),
-    methods=("div", "div_", "divide", "divide_", "true_divide", "__truediv__", "__itruediv__"),
-    activations=("input", "other"),
-    output=FloatOnly(),
-    examples=(*_PAIR, *_NUMBERS),
-    source=_DOCS + "div.html",
-)
+_IMAGE = (2, 3, 6, 6)
+_ROW = torch.tensor([0.5, -1.5, 2.0, 0.25, 1.0, -0.75])
+_CHANNELS = torch.tensor([1.5, -0.5, 0.25]).reshape(3, 1, 1)
+_MAP = torch.linspace(-2.0, 2.0, 36).reshape(6, 6)
+_PAIR = (Example((_IMAGE, _IMAGE)), Example((_IMAGE, (1, 3, 1, 1))), Example(((2, 3, 1, 6), (2, 3, 6, 1))))
+_NUMBERS = tuple(Example((_IMAGE,), {"other": number}) for number in (0.7, -1.3, 1000.0, 0.0))
+_CONSTANTS = tuple(Example((_IMAGE,), {"other": value}) for value in (torch.tensor(0.3), _CHANNELS, _ROW, _MAP))
 
 
-def _float_binary(name: str, *functions: object) -> OpDef:
+def _arithmetic(
+    name: str,
+    signature: str = "input, other",
+    *,
+    symbols: tuple[str, ...] = (),
+    kernel: Kernel | None = None,
+    **more: Any,
+) -> OpDef:
+    """A row for arithmetic of two operands.
+
+    Args:
+        name: of torch's function.
+        signature: as in ``OpDef``.
+        symbols: what Python calls for its operators: ``add`` for ``+`` and ``+=``.
+        kernel: torch's own for two tensors; without one a table of all pairs.
+        more: further fields; ``aliases`` are other names torch has.
+    """
+    aliases = more.pop("aliases", ())
+    operators = [getattr(operator, form) for symbol in symbols for form in (symbol, f"i{symbol}")]
+    methods = [form for symbol in symbols for form in (f"__{symbol}__", f"__i{symbol}__")]
     return OpDef(
         name=name,
         target=getattr(torch, name),
-        signature="input, other",
-        functions=functions,  # type: ignore[arg-type]
-        methods=(name, f"{name}_"),
-        activations=("input", "other"),
-        examples=_PAIR,
-        source=f"{_DOCS}{name}.html",
+        signature=signature,
+        functions=(*functions_called(name, *aliases), *operators),
+        methods=(*methods_called(name, *aliases), *methods),
+        activations=more.pop("activations", ("input", "other")),
+        output=Requantize(),
+        pointwise=True,
+        kernels=PAIRS if kernel is None else {"native": kernel},
+        source=f"{DOCS}{name}.html",
+        **more,
     )
 
 
-def _function_of_one(name: str, *functions: object) -> OpDef:
-    return OpDef(
-        name=name,
-        target=getattr(torch, name),
-        signature="input",
-        functions=functions,  # type: ignore[arg-type]
-        methods=(name, f"{name}_"),
-        output=Requantize(),
-        kernels=_LOOKUP,
-        examples=(Example(((2, 3, 6, 6),)),),
-        source=f"{_DOCS}{name}.html",
-    )
+ADD = _arithmetic(
+    "add",
+    "input, other, *, alpha=1",
+    symbols=("add",),
+    kernel=Kernel("binary", "quantized.add"),
+    examples=(*_PAIR, *_NUMBERS, *_CONSTANTS, Example((_IMAGE, _IMAGE), {"alpha": 2})),
+)
 
+SUB = _arithmetic(
+    "sub",
+    "input, other, *, alpha=1",
+    symbols=("sub",),
+    aliases=("subtract",),
+    kernel=Kernel("binary", "quantized.sub"),
+    examples=(*_PAIR, *_NUMBERS, *_CONSTANTS, Example((_IMAGE, _IMAGE), {"alpha": 0.5})),
+)
 
-FLOAT_BINARY = (
-    _float_binary("maximum"),
-    _float_binary("minimum"),
-    OpDef(
-        name="matmul",
-        target=torch.matmul,
-        signature="input, other",
-        functions=(operator.matmul, torch.bmm, torch.mm),
-        methods=("matmul", "bmm", "mm", "__matmul__"),
-        activations=("input", "other"),
-        macs=lambda other, output: _product(output) * (other[-2] if len(other) > 1 else other[-1]),
-        output=FloatOnly(),
-        examples=(Example(((2, 5, 8), (2, 8, 4))), Example(((3, 8), (8, 4)))),
-        source=_DOCS + "matmul.html",
-    ),
-    OpDef(
-        name="pow",
-        target=torch.pow,
-        signature="input, exponent",
-        functions=(operator.pow,),
-        methods=("pow", "pow_", "__pow__", "__rpow__"),
-        activations=("input", "exponent"),
-        output=Requantize(),
-        kernels=_LOOKUP,
-        examples=(Example(((2, 3, 6, 6),), {"exponent": 2}),),
-        source=_DOCS + "pow.html",
+RSUB = _arithmetic("rsub", "input, other, *, alpha=1", examples=(*_PAIR, *_NUMBERS))
+
+MUL = _arithmetic(
+    "mul",
+    symbols=("mul",),
+    aliases=("multiply",),
+    kernel=Kernel("binary", "quantized.mul"),
+    examples=(*_PAIR, *_NUMBERS, *_CONSTANTS),
+)
+
+DIV = _arithmetic(
+    "div",
+    "input, other, *, rounding_mode=None",
+    symbols=("truediv",),
+    aliases=("divide", "true_divide"),
+    examples=(
+        *_PAIR,
+        *_NUMBERS[:3],
+        *_CONSTANTS[:3],
+        Example((_IMAGE,), {"other": 0.3, "rounding_mode": "floor"}),
+        Example((_IMAGE, _IMAGE), {"rounding_mode": "trunc"}),
     ),
 )
 
-FUNCTIONS_OF_ONE = (
-    _function_of_one("abs", operator.abs),
-    _function_of_one("sqrt"),
-    _function_of_one("rsqrt"),
-    _function_of_one("exp"),
-    _function_of_one("log"),
-    _function_of_one("square"),
-    OpDef(
-        name="neg",
-        target=torch.neg,
-        signature="input",
-        functions=(operator.neg, torch.negative),
-        methods=("neg", "neg_", "negative", "__neg__"),
-        output=Requantize(),
-        kernels=_LOOKUP,
-        examples=(Example(((2, 3, 6, 6),)),),
-        source=_DOCS + "neg.html",
+FLOOR_DIVIDE = _arithmetic("floor_divide", symbols=("floordiv",), examples=(*_PAIR, *_NUMBERS[:2]))
+
+REMAINDER = _arithmetic("remainder", symbols=("mod",), examples=(*_PAIR, *_NUMBERS[:2]))
+
+FMOD = _arithmetic("fmod", examples=(*_PAIR, *_NUMBERS[:2]))
+
+POW = _arithmetic(
+    "pow",
+    "input, exponent",
+    symbols=("pow",),
+    activations=("input", "exponent"),
+    examples=(*_PAIR, *(Example((_IMAGE,), {"exponent": power}) for power in (2, 3, 0.5, -1.5, _CHANNELS))),
+)
+
+OTHERS = (
+    _arithmetic("atan2", aliases=("arctan2",), examples=_PAIR),
+    _arithmetic("hypot", examples=_PAIR),
+    _arithmetic("copysign", examples=(*_PAIR, *_NUMBERS[:2])),
+    _arithmetic("logaddexp", examples=_PAIR),
+    _arithmetic("logaddexp2", examples=_PAIR),
+    _arithmetic("xlogy", examples=(*_PAIR, *_NUMBERS[:1])),
+)
+
+LERP = _arithmetic(
+    "lerp",
+    "input, end, weight",
+    activations=("input", "end", "weight"),
+    examples=(
+        Example((_IMAGE, _IMAGE), {"weight": 0.3}),
+        Example((_IMAGE, _IMAGE, _IMAGE), outcome="step"),
     ),
 )
 
-RSUB = OpDef(
-    name="rsub",
-    target=torch.rsub,
-    signature="input, other, *, alpha=1",
-    methods=("__rsub__",),
-    activations=("input", "other"),
-    output=FloatOnly(),
-    examples=_NUMBERS,
-    source=_DOCS + "sub.html",
+_THREE = ("input", "tensor1", "tensor2")
+ADDCMUL = _arithmetic(
+    "addcmul",
+    "input, tensor1, tensor2, *, value=1",
+    activations=_THREE,
+    examples=(
+        Example((_IMAGE, _IMAGE, _IMAGE), outcome="step"),
+        Example((_IMAGE,), {"tensor1": _CHANNELS, "tensor2": _CHANNELS, "value": 2}),
+    ),
+)
+ADDCDIV = _arithmetic(
+    "addcdiv",
+    "input, tensor1, tensor2, *, value=1",
+    activations=_THREE,
+    examples=(Example((_IMAGE, _IMAGE, _IMAGE), {"value": 0.5}, outcome="step"),),
 )
 
-
-def _product(shape: tuple[int, ...]) -> int:
-    out = 1
-    for size in shape:
-        out *= size
-    return out
-
-
-ROWS = (ADD, SUB, MUL, DIV, RSUB, *FLOAT_BINARY, *FUNCTIONS_OF_ONE)
+ROWS = (ADD, SUB, RSUB, MUL, DIV, FLOOR_DIVIDE, REMAINDER, FMOD, POW, *OTHERS, LERP, ADDCMUL, ADDCDIV)

@@ -12,16 +12,45 @@ from typing import Any
 from torch import fx, nn
 
 from fxquant.ir.meta import info
-from fxquant.ops import activation, arithmetic, conv, norm, pooling, shape
+from fxquant.ops import (
+    activation,
+    arithmetic,
+    attention,
+    choice,
+    conv,
+    elementary,
+    joining,
+    matrix,
+    norm,
+    pooling,
+    queries,
+    rearranging,
+    reduction,
+    resizing,
+    selection,
+    shape,
+    splitting,
+)
 from fxquant.ops.opdef import Bound, OpDef
 
 FAMILIES = {
     "Convolution and linear": conv,
     "Activation": activation,
     "Arithmetic": arithmetic,
+    "Elementary functions": elementary,
+    "Choice": choice,
+    "Reduction": reduction,
+    "Matrix products": matrix,
+    "Attention": attention,
     "Pooling": pooling,
     "Normalisation": norm,
-    "Shape and data movement": shape,
+    "Shape": shape,
+    "Splitting": splitting,
+    "Joining and writing": joining,
+    "Selection": selection,
+    "Rearranging and padding": rearranging,
+    "Resizing": resizing,
+    "Queries": queries,
 }
 
 
@@ -78,6 +107,21 @@ def row_of(node: fx.Node) -> OpDef:
     row = by_name(info(node).op)
     assert row is not None, f"{node.name} has no catalogue row"
     return row
+
+
+def describe(row: OpDef, bound: Bound) -> tuple[OpDef, Bound]:
+    """The row and arguments that describe a call of ``row``, which may be several operators in one.
+
+    Raises:
+        TypeError: no row describes the call.
+    """
+    if row.redirect is None:
+        return row, bound
+    name, arguments = row.redirect(bound)
+    found = by_name(name)
+    if found is None:
+        raise TypeError(f"{row.name} called as {name}, which has no row")
+    return found, arguments
 
 
 def replace_arguments(node: fx.Node, changes: Bound) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -91,10 +91,18 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Example:
-    """A call to test the op with: shapes of its activations (float32 unless noted) and other arguments."""
+    """A call to test the op with.
+
+    Attributes:
+        shapes: of its activations, float32.
+        kwargs: its other arguments; tensors among them are constants of the model.
+        outcome: what is planned for it between integer neighbours where that is not the row's usual outcome, such as
+            ``step``.
+    """
 
     shapes: tuple[tuple[int, ...], ...]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,9 @@ class OpDef:
         name: the torch functional's name.
         target: what canonical graph nodes call: a function, or a method name.
         signature: parameters as Python source, ``"input, dim=None, *, dtype=None"``; ``*name`` is variadic.
+        signatures: of the functions and methods (by name) that order their parameters in another way.
+        redirect: for functions that are several operators in one (``torch.max``): the name of the row that describes
+            a call, and the call's arguments in that row's names.
         functions: other functions that mean the same, in-place forms included.
         methods: tensor method names that mean the same, in-place forms included.
         modules: module classes that stay modules in a captured graph (batch norm, dropout).
@@ -112,8 +123,17 @@ class OpDef:
         weights: parameters that may be constants of the model: weight and bias.
         output: what happens to the numbers.
         clip: for ops that only clip, maps bound arguments to (low, high), either may be None.
-        kernels: backend name to kernel.
+        pointwise: whether every number of the output depends on the numbers at the same place of the inputs alone, so
+            that tables can describe it. Broadcasting is allowed.
+        channel_axis: the input's axis along which the weights run; None where they broadcast.
+        kernels: backend name to kernel; ``name.mode`` to the kernel of a mode (see ``Unit.mode``), float in and out.
+        contiguous: whether torch's float operator is several times faster on contiguous tensors than on channels last.
         macs: multiply-accumulates from (bound shapes of the weight or operand, output shape).
+        macs_over: the operand whose shape it gets in place of the output's.
+        renamed: other names that torch takes for parameters, such as ``{"split_size": "split_size_or_sections"}``.
+        joins: whether tensors of the model among its activations are written into the output as they are, so that they
+            are stored in its range.
+        fills: the parameter that may hold a number which is written into the output, ``""`` for none.
         examples: calls that become tests.
         source: documentation URL.
     """
@@ -121,6 +141,8 @@ class OpDef:
     name: str
     target: Callable[..., Any] | str
     signature: str
+    signatures: Mapping[Any, str] = field(default_factory=dict)
+    redirect: Callable[[Bound], tuple[str, Bound]] | None = None
     functions: tuple[Callable[..., Any], ...] = ()
     methods: tuple[str, ...] = ()
     modules: tuple[type[nn.Module], ...] = ()
@@ -128,43 +150,45 @@ class OpDef:
     weights: tuple[str, ...] = ()
     output: Output = FloatOnly()
     clip: Callable[[Bound], tuple[float | None, float | None]] | None = None
+    pointwise: bool = False
+    channel_axis: int | None = None
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     macs: Callable[[tuple[int, ...], tuple[int, ...]], int] | None = None
+    macs_over: str = ""
+    contiguous: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    joins: bool = False
+    fills: str = ""
     examples: tuple[Example, ...] = ()
     source: str = ""
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
         """The signature, parsed."""
-        tree = ast.parse(f"def f({self.signature}): pass").body[0]
-        assert isinstance(tree, ast.FunctionDef)
-        spec = tree.args
-        plain = [*spec.posonlyargs, *spec.args]
-        missing = len(plain) - len(spec.defaults)
-        out = [
-            Parameter(arg.arg, "positional", i < missing, _default(spec.defaults, i - missing))
-            for i, arg in enumerate(plain)
-        ]
-        if spec.vararg is not None:
-            out.append(Parameter(spec.vararg.arg, "variadic", False, ()))
-        for arg, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
-            value = None if default is None else ast.literal_eval(default)
-            out.append(Parameter(arg.arg, "keyword", default is None, value))
-        return tuple(out)
+        return _parse(self.signature)
 
     @property
     def shares_range(self) -> bool:
         """Whether input and output have the same scale and zero point."""
         return isinstance(self.output, (Moves, Selects, Averages))
 
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Bound:
+    def is_pointwise(self, bound: Bound) -> bool:
+        """Whether a call treats every number alone; one that draws random numbers does not."""
+        return self.pointwise and not bound.get("training")
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], spelling: Any = None) -> Bound:
         """Name every argument of a call, defaults filled in.
+
+        Args:
+            args, kwargs: of the call.
+            spelling: the function or the method's name that is called; None for the target.
 
         Raises:
             TypeError: the call does not fit the signature.
         """
-        rest, named, bound = list(args), dict(kwargs), {}
-        for parameter in self.parameters:
+        parameters = _parse(self.signatures.get(spelling, self.signature))
+        rest, named, bound = list(args), _in_our_names(kwargs, parameters, self.renamed), {}
+        for parameter in parameters:
             if parameter.name in named:
                 bound[parameter.name] = named.pop(parameter.name)
             elif parameter.kind == "variadic":
@@ -176,8 +200,8 @@ class OpDef:
                 raise TypeError(f"{self.name}: missing argument {parameter.name!r}")
             else:
                 bound[parameter.name] = parameter.default
-            if parameter.kind == "variadic" and any(isinstance(item, torch.dtype) for item in bound[parameter.name]):
-                raise TypeError(f"{self.name}: a dtype among sizes")
+            if parameter.name == "shape" and any(isinstance(item, torch.dtype) for item in bound["shape"]):
+                raise TypeError(f"{self.name}: a dtype instead of sizes")  # x.view(torch.int32) reinterprets
         if rest or named:
             raise TypeError(f"{self.name}: unexpected arguments {rest} {sorted(named)}")
         return bound
@@ -187,7 +211,7 @@ class OpDef:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for parameter in self.parameters:
-            value = bound[parameter.name]
+            value = bound.get(parameter.name, parameter.default)
             if parameter.kind == "variadic":
                 args.extend(value)
             elif parameter.required and parameter.kind == "positional":
@@ -195,6 +219,37 @@ class OpDef:
             elif not _same(value, parameter.default):
                 kwargs[parameter.name] = value
         return tuple(args), kwargs
+
+
+# torch takes NumPy's names for some parameters. Source: torch/csrc/utils/python_arg_parser.cpp, numpy_compatibility.
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
+
+
+def _in_our_names(
+    kwargs: Mapping[str, Any], parameters: tuple[Parameter, ...], renamed: Mapping[str, str]
+) -> dict[str, Any]:
+    known, others = {parameter.name for parameter in parameters}, {**_NUMPY_NAMES, **renamed}
+    return {name if name in known else others.get(name, name): value for name, value in kwargs.items()}
+
+
+@cache
+def _parse(signature: str) -> tuple[Parameter, ...]:
+    """The parameters of a signature."""
+    tree = ast.parse(f"def f({signature}): pass").body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    spec = tree.args
+    plain = [*spec.posonlyargs, *spec.args]
+    missing = len(plain) - len(spec.defaults)
+    out = [
+        Parameter(arg.arg, "positional", i < missing, _default(spec.defaults, i - missing))
+        for i, arg in enumerate(plain)
+    ]
+    if spec.vararg is not None:
+        out.append(Parameter(spec.vararg.arg, "variadic", False, ()))
+    for arg, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
+        value = None if default is None else ast.literal_eval(default)
+        out.append(Parameter(arg.arg, "keyword", default is None, value))
+    return tuple(out)
 
 
 def _default(defaults: list[ast.expr], index: int) -> Any:

@@ -20,6 +20,8 @@ AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2", "ATE
 SCRIPT = """
 import sys, torch, fxquant
 from torch import nn
+from fxquant import pipeline
+from fxquant.plan.demote_unit import Demotion
 from fxquant.inspect.agreement import check_agreement
 
 def layers():
@@ -35,23 +37,38 @@ def layers():
     yield "conv3d", nn.Conv3d(6, 8, 3), (2, 6, 5, 5, 5)
     yield "linear", nn.Linear(64, 32), (4, 64)
     yield "linear odd", nn.Linear(65, 32), (4, 65)
+    yield "transposed 2x2", nn.ConvTranspose2d(16, 8, 2, 2), (2, 16, 5, 5)
+    yield "transposed 2x2, as many out", nn.ConvTranspose2d(16, 16, 2, 2), (2, 16, 5, 5)
+    yield "transposed 3x3", nn.ConvTranspose2d(16, 8, 3, padding=1), (2, 16, 5, 5)
+    yield "transposed, odd channels", nn.ConvTranspose2d(3, 8, 3), (2, 3, 5, 5)
+    yield "transposed, odd channels, strided", nn.ConvTranspose2d(5, 8, 4, 2), (2, 5, 5, 5)
+    yield "transposed, odd as many out", nn.ConvTranspose2d(5, 5, 3, 2, output_padding=1), (2, 5, 5, 5)
+    yield "transposed, grouped", nn.ConvTranspose2d(12, 24, 3, 2, groups=4), (2, 12, 5, 5)
+    yield "transposed, depthwise", nn.ConvTranspose2d(8, 8, 3, padding=1, groups=8), (2, 8, 5, 5)
+    yield "transposed, depthwise, strided", nn.ConvTranspose2d(8, 8, 4, 2, padding=1, groups=8), (2, 8, 5, 5)
+    yield "transposed 1d", nn.ConvTranspose1d(16, 8, 3), (2, 16, 9)
+    yield "transposed 3d", nn.ConvTranspose3d(6, 8, 2, 2), (2, 6, 3, 3, 3)
 
 for title, layer, shape in layers():
     torch.manual_seed(0)
+    axis = 1 if "transposed" in title else 0
     for parameter in layer.parameters():
         if parameter.dim() > 1:  # large weights of one sign a channel: neighbouring products add up
-            sign = torch.where(torch.arange(parameter.shape[0]) % 2 == 0, 1.0, -1.0)
-            parameter.data = (torch.rand_like(parameter) * 0.2 + 0.8) * sign.reshape(-1, *[1] * (parameter.dim() - 1))
+            sign = torch.where(torch.arange(parameter.shape[axis]) % 2 == 0, 1.0, -1.0)
+            along = [-1 if dim == axis else 1 for dim in range(parameter.dim())]
+            parameter.data = (torch.rand_like(parameter) * 0.2 + 0.8) * sign.reshape(along)
     for squash in (None, nn.Sigmoid()):
         body = layer if squash is None else nn.Sequential(squash, layer)
         model = nn.Sequential(body).eval()
         x = torch.rand(shape) * 0.2 + (0.8 if squash is None else 6.0)  # near the top of the range
         observed = fxquant.prepare_fx(model, fxquant.get_default_qconfig_mapping(sys.argv[1]), (x,))
         observed(x)
-        reference, quantized = fxquant.convert_to_reference_fx(observed), fxquant.convert_fx(observed)
-        agreement = check_agreement(reference, quantized, x)
-        assert not agreement.violations, f"{title}: {agreement}"
-        assert max(row.max_difference for row in agreement.rows) <= 1
+        unit = observed.plan.units[-1]
+        for demoted in range(1 if squash else 1 + len(unit.fallbacks)):  # also the kernels it may be given instead
+            reference = pipeline.freeze(observed, demotions=[Demotion("", unit.name, "is not wanted")] * demoted)
+            agreement = check_agreement(reference, pipeline.lower(reference), x)
+            assert not agreement.violations, f"{title}: {agreement}"
+            assert max(row.max_difference for row in agreement.rows) <= 1
 print("exact")
 """
 

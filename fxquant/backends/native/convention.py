@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from fxquant.backends.native.kernels.constant import Constant
 from fxquant.ir.containers import KERNELS, RANGES
 from fxquant.ir.edit import get_tensor
 from fxquant.ir.quant_plan import Unit
@@ -84,6 +85,13 @@ class UnitView:
         name = self.unit.role(role)
         return next((node for node in self.members if node.name == name), None)
 
+    def constant(self, operand: str) -> Constant | None:
+        """The integers of an operand that is a constant of the model, None when it is an activation."""
+        integers, scale, zero_point = (self.tensor(f"{operand}{key}") for key in ("", "_scale", "_zero_point"))
+        if integers is None or scale is None or zero_point is None:
+            return None
+        return Constant(integers, scale, zero_point)
+
     def tensor(self, key: str) -> Tensor | None:
         """A buffer of this unit, None when there is none."""
         try:
@@ -104,6 +112,32 @@ def accept(call: Call) -> str:
     return ""
 
 
+def never(call: Call) -> bool:
+    """Say no of every call."""
+    return False
+
+
+def always(call: Call) -> bool:
+    """Say yes of every call."""
+    return True
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The engine that a weight may be packed for, and what its kernel demands.
+
+    Attributes:
+        engine: torch's name of it.
+        weight_limit, weight_granularity, probed, note: as in ``KernelChoice``.
+    """
+
+    engine: str
+    weight_limit: str = "none"
+    weight_granularity: str = "channel"
+    probed: bool = False
+    note: str = ""
+
+
 @dataclass(frozen=True)
 class Convention:
     """How a group of kernels is called.
@@ -112,12 +146,19 @@ class Convention:
         make: makes the kernel of a unit; its second argument says whether the kernel is to clip at 0.
         check: why a call cannot be made this way, "" when it can.
         clips_at_zero: whether the kernel can do an absorbed relu itself.
-        engine: for kernels that pack weights: the engine and the weight limit, from the call and the plan's engine.
+        clips: whether the kernel does every absorbed clip itself.
+        own_range: whether the output's range is its own although the operator's rows share their input's.
+        packings: for kernels that pack weights: how they may be packed for a call, given the plan's engine; the best
+            first, empty when no engine's kernel is known to be right.
+        integer_constants: whether tensor constants among the activations become integers with a range of their own.
         rate: share of output elements that may be a quantum away from the reference, 0 for exact kernels.
     """
 
     make: Callable[[UnitView, bool], Made]
     check: Callable[[Call], str] = accept
     clips_at_zero: bool = False
-    engine: Callable[[Call, str], tuple[str, str]] | None = None
+    clips: bool = False
+    own_range: Callable[[Call], bool] = never
+    packings: Callable[[Call, str], tuple[Packing, ...]] | None = None
+    integer_constants: bool = False
     rate: float = 0.0

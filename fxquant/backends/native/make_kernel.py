@@ -17,7 +17,7 @@ def make_kernel(view: UnitView) -> Iterator[Made]:
     """Yield the nodes that run a unit, in order; ``view.previous`` is set between them."""
     assert view.unit.kernel is not None
     convention = CONVENTIONS[view.unit.kernel.convention]
-    bounds = _needed_clip(view)
+    bounds = None if convention.clips else _needed_clip(view)
     relu = convention.clips_at_zero and bounds == (0.0, None)
     yield convention.make(view, relu)
     if bounds is not None and not relu:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from math import prod
 
-from fxquant.backends.native.convention import Convention
-from fxquant.backends.native.conventions.movement import same_function
-from fxquant.ir.meta import info
+from fxquant.backends.native.convention import Convention, Made, UnitView
+from fxquant.backends.native.conventions.movement import same_function, through
+from fxquant.backends.native.kernels import averaging
+from fxquant.ops.opdef import Kernel
 from fxquant.plan.backend import Call
 
-
-def _refuse_average(call: Call) -> str:
-    """Averaging whole maps narrows the range so much that sharing the input's would waste bits."""
-    if call.bound.get("dtype") is not None:
-        return "its dtype is converted"
-    pooled = info(call.bound["input"]).tensor
-    if pooled is None or prod(pooled.shape[2:]) == 1:
-        return "torch's int8 average of single pixels is wrong"
-    if call.row.name == "mean" or (call.output is not None and prod(call.output.shape[2:]) == 1):
-        return "its range is much narrower than its input's, which an int8 average would have to share"
-    return ""
+# The integer sums are exact; ties are rounded to even numbers, in the reference by the noise of float64.
+_RATE = 1e-5
 
 
-CONVENTIONS = {"average": Convention(same_function, _refuse_average, rate=0.12)}
+def _average_pool(view: UnitView, relu: bool) -> Made:
+    plain = same_function(view, relu)
+    image, *settings = plain.args
+    return Made((image, int(view.row.name[-2]), *settings), plain.kwargs, target=averaging.average_pool)
+
+
+def choose_adaptive(call: Call) -> Kernel:
+    """The average of a whole map varies so little that in its input's range most bits would be wasted."""
+    rank = int(call.row.name[-2])
+    if call.output is not None and prod(call.output.shape[-rank:]) == 1:
+        return Kernel("in_float", f"aten.{call.row.name} in float32")
+    return Kernel("adaptive_windows", f"aten.{call.row.name}")
+
+
+CONVENTIONS = {
+    "average_pool": Convention(_average_pool, rate=_RATE),
+    "adaptive_windows": Convention(through(averaging.adaptive_average, named=True), rate=_RATE),
+}
+
+CHOICES = {"adaptive_average": choose_adaptive}

@@ -1,11 +1,14 @@
-"""Convolutions and linear with packed weights."""
+"""Convolutions and linear with packed weights, and what the kernels of each engine demand of them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, fx
 
-from fxquant.backends.native.convention import Convention, Made, UnitView
+from fxquant.backends.native.convention import Convention, Made, Packing, UnitView
 from fxquant.backends.native.kernels.weighted import Conv, Linear
+from fxquant.fusion.rule import spatial_rank
 from fxquant.numerics.conv_geometry import as_tuple, fold_pads, split_pads
 from fxquant.ops import catalogue
 from fxquant.plan.backend import Call
@@ -15,7 +18,7 @@ from fxquant.plan.backend import Call
 _NARROW_GROUP = 16
 
 # Share of results that float32 requantization rounds the other way. Source: DESIGN.md, "The reference's arithmetic".
-_RATE = 0.001
+RATE = 0.001
 
 
 def refuse_weights(call: Call) -> str:
@@ -28,12 +31,18 @@ def refuse_weights(call: Call) -> str:
     return ""
 
 
+def is_computed(argument: Any) -> bool:
+    """Whether an argument, or a number in it, is computed when the model runs."""
+    found: list[fx.Node] = []
+    fx.node.map_arg(argument, lambda node: found.append(node))
+    return bool(found)
+
+
 def _refuse_conv(call: Call) -> str:
     refused = refuse_weights(call)
     if refused or call.weight is None:
         return refused
-    geometry = ("stride", "padding", "dilation", "groups")
-    if any(isinstance(call.bound[name], fx.Node) for name in geometry):
+    if any(is_computed(call.bound[name]) for name in ("stride", "padding", "dilation", "groups")):
         return "its geometry depends on the input"
     pads = fold_pads(split_pads(call.bound, call.weight.shape), call.pad)
     if pads.grown_kernel(call.bound["dilation"]) is None:
@@ -41,26 +50,38 @@ def _refuse_conv(call: Call) -> str:
     return ""
 
 
-def _conv_engine(call: Call, engine: str) -> tuple[str, str]:
-    """The engine, and what int16 accumulation demands on CPUs without VNNI (fbgemm's depthwise kernels: on all)."""
+def preferring(engine: str) -> tuple[str, ...]:
+    """The engines with kernels, ``engine`` first, then the faster ones."""
+    return tuple(dict.fromkeys((engine, "onednn", "fbgemm", "qnnpack")))
+
+
+def fastest_on_x86(groups: int, channels: int) -> str:
+    """The engine of the faster convolution kernels on x86 CPUs, for so many input channels in a group."""
+    return "fbgemm" if groups > 1 and 1 < channels < _NARROW_GROUP else "onednn"
+
+
+def _conv_packings(call: Call, engine: str) -> tuple[Packing, ...]:
     assert call.weight is not None
-    grouped, channels = call.bound["groups"] > 1, call.weight.shape[1]
-    if engine == "x86":
-        engine = "fbgemm" if grouped and 1 < channels < _NARROW_GROUP else "onednn"
-    depthwise = grouped and channels == 1
-    if engine == "onednn" and depthwise:
-        return engine, "none"
-    if engine == "fbgemm" and depthwise:
-        return engine, "half"
-    return engine, _pair_limit(engine)
+    groups, channels = call.bound["groups"], call.weight.shape[1]
+    first = fastest_on_x86(groups, channels) if engine == "x86" else engine
+    depthwise = groups > 1 and channels == 1
+    return tuple(Packing(name, _conv_limit(name, depthwise)) for name in preferring(first))
 
 
-def _linear_engine(call: Call, engine: str) -> tuple[str, str]:
-    engine = "onednn" if engine == "x86" else engine
-    return engine, _pair_limit(engine)
+def _conv_limit(engine: str, depthwise: bool) -> str:
+    """What int16 accumulation demands on CPUs without VNNI (fbgemm's depthwise kernels: on all)."""
+    if depthwise and engine != "qnnpack":
+        return "none" if engine == "onednn" else "half"
+    return pair_limit(engine)
 
 
-def _pair_limit(engine: str) -> str:
+def linear_packings(call: Call, engine: str) -> tuple[Packing, ...]:
+    """The engines that linear may be packed for, the best first."""
+    return tuple(Packing(name, pair_limit(name)) for name in preferring("onednn" if engine == "x86" else engine))
+
+
+def pair_limit(engine: str) -> str:
+    """The order in which an engine's kernels add pairs of products in int16 on CPUs without VNNI."""
     return {"qnnpack": "none", "onednn": "channels"}.get(engine, "taps_then_channels")
 
 
@@ -71,7 +92,7 @@ def weighted_tensors(view: UnitView) -> dict[str, Tensor | None]:
 
 def _conv(view: UnitView, relu: bool) -> Made:
     bound, tensors = view.bound, weighted_tensors(view)
-    weight, rank = tensors["weight"], int(view.row.name[4])
+    weight, rank = tensors["weight"], spatial_rank(view.row.name)
     assert weight is not None and view.unit.kernel is not None
     pads, pad = split_pads(bound, weight.shape), view.member("pad")
     if pad is not None:
@@ -95,6 +116,6 @@ def _linear(view: UnitView, relu: bool) -> Made:
 
 
 CONVENTIONS = {
-    "conv": Convention(_conv, _refuse_conv, clips_at_zero=True, engine=_conv_engine, rate=_RATE),
-    "linear": Convention(_linear, refuse_weights, clips_at_zero=True, engine=_linear_engine, rate=_RATE),
+    "conv": Convention(_conv, _refuse_conv, clips_at_zero=True, packings=_conv_packings, rate=RATE),
+    "linear": Convention(_linear, refuse_weights, clips_at_zero=True, packings=linear_packings, rate=RATE),
 }

@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from fxquant.backends.native.kernels.base import Kernel, RequantizingKernel, direct, from_integers, integers_of
+from fxquant.backends.native.kernels.constant import Constant
 
-
-class Constant:
-    """The other operand of a binary kernel when it is a constant of the model."""
-
-    def __init__(self, integers: Tensor, scale: Tensor, zero_point: Tensor) -> None:
-        self.integers, self.scale, self.zero_point = integers, scale, zero_point
+# Bytes of the widest vectors, and pixels from which on repeating an operand costs less than it saves.
+_VECTOR, _LARGE_MAP = 64, 256
 
 
 class Binary(RequantizingKernel):
@@ -28,8 +25,6 @@ class Binary(RequantizingKernel):
         constant_first: whether the constant is the left operand.
     """
 
-    other: Tensor | None
-
     def __init__(
         self,
         name: str,
@@ -41,9 +36,7 @@ class Binary(RequantizingKernel):
     ) -> None:
         super().__init__(scale, zero_point)
         self.name, self.relu, self.constant_first = name, relu, constant_first
-        self.register_buffer("other", None if constant is None else constant.integers)
-        self.register_buffer("other_scale", None if constant is None else constant.scale)
-        self.register_buffer("other_zero_point", None if constant is None else constant.zero_point)
+        Constant.register(self, constant)
         self.pack()
 
     def pack(self) -> None:
@@ -52,9 +45,7 @@ class Binary(RequantizingKernel):
         kind = "mul" if self.name == "mul" else "add"
         packet = getattr(torch.ops.quantized, f"{kind}_relu" if self.relu else kind)
         self.packed_function = direct(packet.default)
-        self.packed_other = None
-        if self.other is not None:
-            self.packed_other = from_integers(self.other, float(self.other_scale), int(self.other_zero_point))  # type: ignore[arg-type]
+        self.packed_other = Constant.packed(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Combine ``x`` and ``y`` (or the constant), uint8 of broadcastable shapes."""
@@ -67,6 +58,8 @@ class Binary(RequantizingKernel):
             y = negate(y)
         if x.shape != y.shape:
             x, y = _largest_first(x, y)
+            if _has_slow_rows(x, y):
+                y = _repeated(y, x)
         return self.packed_function(x, y, self.packed_scale, self.packed_zero_point)  # type: ignore[no-any-return]
 
 
@@ -77,12 +70,35 @@ def negate(x: Tensor) -> Tensor:
 
 def _largest_first(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The kernels shape their output like their first operand; addition and multiplication commute."""
-    shape = torch.broadcast_shapes(x.shape, y.shape)  # type: ignore[no-untyped-call]
-    if x.shape == shape:
+    if _covers(x.shape, y.shape):
         return x, y
-    if y.shape == shape:
+    if _covers(y.shape, x.shape):
         return y, x
+    shape = torch.broadcast_shapes(x.shape, y.shape)  # type: ignore[no-untyped-call]
     return from_integers(integers_of(x).expand(shape).contiguous(), x.q_scale(), x.q_zero_point()), y
+
+
+def _covers(shape: torch.Size, other: torch.Size) -> bool:
+    """Whether ``other`` broadcasts to ``shape``."""
+    extra = len(shape) - len(other)
+    return extra >= 0 and all(size in (1, whole) for whole, size in zip(shape[extra:], other, strict=True))
+
+
+def _has_slow_rows(x: Tensor, y: Tensor) -> bool:
+    """Whether ``y`` scales or shifts the channels of large channels-last maps ``x``, as squeeze and excitation does.
+
+    The kernels then work pixel by pixel and treat what is left of a pixel's channels after whole vectors one by one,
+    up to ten times slower than with an operand of full size.
+    """
+    if x.dim() != 4 or y.shape[-3:] != (x.shape[1], 1, 1):
+        return False
+    return x.shape[1] % _VECTOR != 0 and x.shape[2] * x.shape[3] >= _LARGE_MAP and not x.is_contiguous()
+
+
+def _repeated(y: Tensor, x: Tensor) -> Tensor:
+    """``y`` in the shape and memory layout of ``x``, to which it broadcasts."""
+    integers = torch.empty_like(integers_of(x)).copy_(integers_of(y))
+    return from_integers(integers, y.q_scale(), y.q_zero_point())
 
 
 class Cat(RequantizingKernel):

@@ -41,11 +41,21 @@ class WeightedKernel(RequantizingKernel):
         weight = self._grown()
         if self.weight_scale.dim() == 0:
             return torch._make_per_tensor_quantized_tensor(weight, float(self.weight_scale), 0)
-        scales = self.weight_scale.to(torch.float64)
-        return torch._make_per_channel_quantized_tensor(weight, scales, self.weight_zero_point, 0)
+        scales = self._scales().to(torch.float64)
+        zero_points = torch.zeros(scales.shape, dtype=torch.int64)
+        return torch._make_per_channel_quantized_tensor(weight, scales, zero_points, self._axis())
 
     def _grown(self) -> Tensor:
+        """The weight as it is packed."""
         return self.weight
+
+    def _scales(self) -> Tensor:
+        """One scale per output channel of the weight as it is packed."""
+        return self.weight_scale
+
+    def _axis(self) -> int:
+        """The axis of the output channels."""
+        return 0
 
     def _prepack(self, weight: Tensor) -> Any:
         raise NotImplementedError

@@ -1,0 +1,30 @@
+"""Kernels with floats on both sides: the input is quantized when it arrives."""
+
+from __future__ import annotations
+
+from fxquant.backends.native.convention import Convention, Made, Packing, UnitView
+from fxquant.backends.native.conventions.weighted import linear_packings, refuse_weights, weighted_tensors
+from fxquant.backends.native.kernels.dynamic import LinearDynamic, LinearFloat16
+from fxquant.plan.backend import Call
+
+
+def _linear(view: UnitView, relu: bool) -> Made:
+    assert view.unit.kernel is not None
+    return Made((view.input,), module=LinearDynamic(weighted_tensors(view), view.unit.kernel.engine, relu))
+
+
+def _linear_float16(view: UnitView, relu: bool) -> Made:
+    assert view.unit.kernel is not None
+    tensors = {key: view.tensor(key) for key in ("weight", "bias")}
+    return Made((view.input,), module=LinearFloat16(tensors, view.unit.kernel.engine, relu))
+
+
+def float16_packings(call: Call, engine: str) -> tuple[Packing, ...]:
+    """Only fbgemm packs float16 weights."""
+    return (Packing("fbgemm"),)
+
+
+CONVENTIONS = {
+    "linear_float16": Convention(_linear_float16, refuse_weights, clips_at_zero=True, packings=float16_packings),
+    "linear_dynamic": Convention(_linear, refuse_weights, clips_at_zero=True, packings=linear_packings),
+}
