@@ -5,17 +5,21 @@ capture ──▶ plan ──▶ observe ──▶ freeze ──▶ lower
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
-from fxquant.backends.native.backend import NativeBackend
 from fxquant.backends.native.lower import lower_native
+from fxquant.backends.native.pack_again import pack_again
 from fxquant.backends.reference import build_reference
 from fxquant.capture.trace_model import trace_model
 from fxquant.capture.trace_plain import trace_plain
-from fxquant.fusion.fuse_units import fuse_units
+from fxquant.fusion.fuse_units import RULES, fuse_units
+from fxquant.inspect.find_wrong_kernels import probe_kernels
+from fxquant.inspect.verify_conversion import verify_conversion
 from fxquant.ir import records
 from fxquant.ir.quant_plan import QuantPlan
 from fxquant.ir.stages import (
@@ -25,18 +29,28 @@ from fxquant.ir.stages import (
     QuantizedModel,
     ReferenceModel,
     StageState,
+    with_state,
 )
 from fxquant.ir.verify import verify
+from fxquant.passes.call_attributes import call_attributes
 from fxquant.passes.canonicalize_calls import canonicalize_calls
+from fxquant.passes.decompose_operators import decompose_operators
 from fxquant.passes.exclude_units import exclude_units
 from fxquant.passes.fold_units import fold_units
 from fxquant.passes.insert_observers import insert_observers
 from fxquant.passes.mark_aliases import mark_aliases
+from fxquant.passes.observe_custom_modules import observe_custom_modules
+from fxquant.passes.read_sizes_only import read_sizes_only
 from fxquant.passes.remove_dead_nodes import remove_dead_nodes
 from fxquant.passes.rename_nodes import rename_nodes
 from fxquant.passes.replace_in_place import replace_in_place
+from fxquant.plan.backend_limits import BackendLimits
 from fxquant.plan.build_plan import build_plan
+from fxquant.plan.demote_unit import Demotion, demote_units
+from fxquant.plan.request import PlanRequest
 from fxquant.qconfig.mapping import QConfigMapping
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 def capture(
@@ -46,14 +60,21 @@ def capture(
     leaf_names: Collection[str] = (),
     leaf_classes: Collection[type[nn.Module]] = (),
     preserved: Collection[str] = (),
+    path: str = "",
+    config_prefix: str = "",
 ) -> CapturedModel:
-    """Trace ``model`` on ``example_inputs`` (symbolically when None) and bring the graph into canonical form."""
+    """Trace ``model`` on ``example_inputs`` (symbolically when None) and bring the graph into canonical form.
+
+    ``path`` and ``config_prefix`` are those of a standalone module, see ``StageState``.
+    """
     if example_inputs is None:
         traced = trace_plain(model)
     else:
         traced = trace_model(model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes)
     rename_nodes(traced.graph)
     mark_aliases(traced.graph)
+    call_attributes(traced.graph)
+    read_sizes_only(traced.graph)
     canonicalize_calls(traced.graph, {name: type(module) for name, module in traced.root.named_modules()})
     replace_in_place(traced.graph)
     remove_dead_nodes(traced.graph)
@@ -63,44 +84,107 @@ def capture(
         preserved=tuple(preserved),
         float_dtype=traced.float_dtype,
         module_paths=tuple(name for name, _ in model.named_modules(remove_duplicate=False)),
+        path=path,
+        config_prefix=config_prefix,
     )
     return verify(CapturedModel(traced.root, traced.graph, type(model).__name__, state=state))
 
 
-def fuse(captured: CapturedModel) -> FusedModel:
-    """Fold batch norms into weights, in float."""
-    drafts, fusions = fuse_units(captured.graph, dict(captured.named_modules(remove_duplicate=False)))
+def fuse(captured: CapturedModel, limits: BackendLimits | None = None) -> FusedModel:
+    """Fold batch norms into weights, in float; where a BackendConfig is given, those that it lists."""
+    rules = RULES if limits is None else limits.restrict(RULES)
+    drafts, fusions = fuse_units(captured.graph, dict(captured.named_modules(remove_duplicate=False)), rules)
     return verify(fold_units(captured, drafts, fusions))
 
 
-def observe(captured: CapturedModel, mapping: QConfigMapping, backend: NativeBackend) -> ObservedModel:
+def observe(
+    captured: CapturedModel,
+    request: PlanRequest,
+    standalone: Mapping[str, ObservedModel] = _NOTHING,
+    custom_classes: Mapping[type[nn.Module], type[nn.Module]] = _NOTHING,
+) -> ObservedModel:
     """Plan, and insert the observers the plan asks for.
 
     Args:
         captured: the captured model.
-        mapping: the configuration.
-        backend: the backend to plan for.
+        request: the configuration, and the backend to plan for.
+        standalone: standalone modules by path, observed already.
+        custom_classes: class of custom modules to the class that observes them.
     """
-    plan, qconfigs = build_plan(captured, mapping, backend)
-    return verify(insert_observers(captured, plan, qconfigs))
+    decomposed = verify(decompose_operators(captured, request.mapping))
+    plan, qconfigs = build_plan(decomposed, request)
+    custom = observe_custom_modules(decomposed, plan, qconfigs, custom_classes)
+    return verify(insert_observers(decomposed, plan, qconfigs, {**standalone, **custom}))
 
 
-def freeze(observed: ObservedModel, excluding: QConfigMapping | None = None) -> ReferenceModel:
-    """Turn ranges into integers: the reference model.
+def freeze(
+    observed: ObservedModel,
+    excluding: QConfigMapping | None = None,
+    demotions: list[Demotion] | None = None,
+) -> ReferenceModel:
+    """Turn ranges into integers: the reference model. Kernels known to be wrong for some shapes are probed.
 
     Args:
         observed: calibrated; not changed.
         excluding: entries that are None keep their operators float.
+        demotions: units to run with another kernel than the planned one; those that a probe finds are added.
     """
-    plan: QuantPlan = observed.plan
-    if excluding is not None:
-        plan = exclude_units(observed, excluding)
-    return verify(build_reference(observed, plan))
+    demotions = [] if demotions is None else demotions
+
+    def plan_of(part: ObservedModel) -> QuantPlan:
+        plan = part.plan if excluding is None else exclude_units(part, excluding)
+        return demote_units(plan, part.state.path, demotions)
+
+    while True:
+        reference = build_reference(observed, plan_of)
+        found = tuple(probe_kernels(reference))
+        if not found:
+            return verify(reference)
+        demotions += found
 
 
-def lower(reference: ReferenceModel) -> QuantizedModel:
-    """Replace units by kernels."""
-    return verify(lower_native(reference))
+def lower(
+    reference: ReferenceModel, custom_classes: Mapping[type[nn.Module], type[nn.Module]] = _NOTHING
+) -> QuantizedModel:
+    """Replace units by kernels.
+
+    Args:
+        reference: not changed.
+        custom_classes: class of observed custom modules to the class that computes on integers.
+    """
+    return verify(lower_native(reference, custom_classes))
 
 
-__all__ = ["capture", "freeze", "fuse", "lower", "observe"]
+def convert(
+    observed: ObservedModel,
+    freeze_again: Callable[[list[Demotion]], ReferenceModel],
+    custom_classes: Mapping[type[nn.Module], type[nn.Module]] = _NOTHING,
+    verified: bool = False,
+) -> tuple[ReferenceModel, QuantizedModel]:
+    """Freeze and lower, again without the kernels that are wrong on the example inputs until there are none.
+
+    Args:
+        observed: calibrated; not changed.
+        freeze_again: makes the reference model with some units demoted.
+        custom_classes: as for ``lower``.
+        verified: whether to run the example inputs; without it only probes of suspected kernels demote units.
+
+    Raises:
+        ConvertError: ``verified``, and the observed model has no example inputs.
+    """
+    demotions: list[Demotion] = []
+    while True:
+        reference = freeze_again(demotions)
+        quantized = lower(reference, custom_classes)
+        if not verified:
+            return reference, quantized
+        found = verify_conversion(observed, reference, quantized)
+        if not found.demotions:
+            plan = replace(quantized.plan, notes=(*quantized.plan.notes, found.note))
+            quantized.state = with_state(quantized, plan=plan)
+            pack_again(quantized)
+            return reference, quantized
+        demotions += found.demotions
+
+
+__all__ = ["capture", "convert", "freeze", "fuse", "lower", "observe"]

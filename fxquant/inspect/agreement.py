@@ -7,18 +7,20 @@ integers that the quantized model fed to that unit; its integers and the kernel'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor, fx
+from torch import fx
 
 from fxquant.inspect.agreement_limits import Limit, limit_of
-from fxquant.ir.edit import get_tensor
+from fxquant.inspect.record_values import RecordedValues, record_values
+from fxquant.inspect.reference_arithmetic import ReferenceArithmetic
 from fxquant.ir.meta import info
-from fxquant.ir.qdq import dequantize, quantize
+from fxquant.ir.qdq import quantize
+from fxquant.ir.quant_plan import CUSTOM
 from fxquant.ir.stages import QuantizedModel, ReferenceModel
 
 # Float32 sums of a zero point and a level below 256 are off by 1e-5 at most; kernels add a few such errors.
@@ -30,11 +32,14 @@ class UnitAgreement:
     """One unit's integers, kernel against reference.
 
     Attributes:
-        unit: name of the value, op: catalogue name, ``quantize`` at a border, kernel: what made the integers.
+        unit: name of the value, after the path of its standalone module.
+        op: catalogue name, ``quantize`` at a border, kernel: what made the integers.
         count: number of elements, differing: how many differ.
-        ties: how many the reference has half-way between two integers, where float32 may round either way.
+        ties: how many the reference has half-way between two integers, where float32 may round either way; 0 when no
+            element differs.
         max_difference: largest difference in quanta; -1 when the shapes differ.
         limit: what the arithmetic allows.
+        part: path of the standalone module it is in, "" for the model itself.
     """
 
     unit: str
@@ -45,6 +50,12 @@ class UnitAgreement:
     ties: int
     max_difference: int
     limit: Limit
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """The unit's name in its standalone module."""
+        return self.unit.removeprefix(f"{self.part}.")
 
     @property
     def rate(self) -> float:
@@ -92,160 +103,87 @@ class Agreement:
 def check_agreement(reference: ReferenceModel, quantized: QuantizedModel, *args: Any, **kwargs: Any) -> Agreement:
     """Compare every value that a quantized model holds in integer form with the reference; one row each.
 
+    Rows of standalone modules follow, named after the module's path. Custom modules are not judged: in the reference
+    they compute in float, with weights that their own class may have rounded.
+
     Args:
         reference: from ``convert_to_reference_fx``, on the CPU.
         quantized: from ``convert_fx``, of the same observed model.
         args, kwargs: inputs as for calling the model.
     """
-    with torch.no_grad():
-        run = _Recorder(quantized)
-        run.run(*_positional(quantized.graph, args, kwargs))
-        units = _Units(reference, run)
-        return Agreement(
-            tuple(units.compare(node) for node in reference.graph.nodes if info(node).holds in run.integers)
-        )
+    return compare_values_of(reference, quantized, record_values(quantized, args, kwargs), torch.float64)
 
 
-def _positional(graph: fx.Graph, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    """Arguments in the order of the placeholders."""
-    given, named = list(args), dict(kwargs)
-    names = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
-    return [named.pop(name) if name in named else given.pop(0) for name in names]
+def compare_values_of(
+    reference: ReferenceModel, quantized: QuantizedModel, values: RecordedValues, dtype: torch.dtype
+) -> Agreement:
+    """Compare a run of a quantized model with the reference, standalone modules included.
 
+    Args:
+        reference, quantized: as for ``check_agreement``.
+        values: the run.
+        dtype: what the reference computes in first; units that differ then are computed again in float64. float32
+            takes a third of the time.
 
-class _Recorder(fx.Interpreter):
-    """Runs a model and keeps its values.
-
-    Attributes:
-        integers: uint8 integers by the name of the captured value they hold.
-        floats: other values by node name.
-        made_by: kernel description by the name of the value.
+    Raises:
+        KernelFailure: a kernel of a standalone module raised an error.
     """
-
-    def __init__(self, model: QuantizedModel) -> None:
-        super().__init__(model, garbage_collect_values=False)
-        self.integers: dict[str, Tensor] = {}
-        self.floats: dict[str, Any] = {}
-        self.made_by: dict[str, str] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Execute ``n`` and keep its value."""
-        value = super().run_node(n)
-        if isinstance(value, Tensor) and value.is_quantized:
-            if info(n).holds:
-                self.integers[info(n).holds] = value.int_repr()
-                self.made_by[info(n).holds] = self._title(n)
-        elif not _holds_quantized(value):
-            self.floats[n.name] = value.clone() if isinstance(value, Tensor) else value
-        return value
-
-    def _title(self, node: fx.Node) -> str:
-        if node.op == "call_module":
-            return type(self.fetch_attr(str(node.target))).__name__
-        return str(getattr(node.target, "__name__", node.target))
+    with torch.no_grad():
+        rows = list(compare_values(reference, values, dtype))
+    for path, (args, kwargs) in values.parts.items():
+        part, lowered = reference.get_submodule(path), quantized.get_submodule(path)
+        assert isinstance(part, ReferenceModel) and isinstance(lowered, QuantizedModel)
+        inside = compare_values_of(part, lowered, record_values(lowered, args, kwargs), dtype)
+        rows += [replace(row, unit=f"{path}.{row.unit}", part=f"{path}.{row.part}".rstrip(".")) for row in inside.rows]
+    return Agreement(tuple(rows))
 
 
-def _holds_quantized(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return any(_holds_quantized(item) for item in value)
-    return isinstance(value, Tensor) and value.is_quantized
+def compare_values(
+    reference: ReferenceModel, values: RecordedValues, dtype: torch.dtype, only: str = ""
+) -> Iterator[UnitAgreement]:
+    """Compare the integers of a run with the reference.
+
+    Args:
+        reference: the reference model; its standalone modules are left out.
+        values: the run.
+        dtype: what the reference computes in first.
+        only: the value to compare, "" for all.
+    """
+    arithmetic = ReferenceArithmetic(reference, values)
+    for node in reference.graph.nodes:
+        if only in ("", info(node).holds) and _can_judge(node, arithmetic):
+            row = _compare(node, arithmetic, dtype)
+            yield row if row.agrees or dtype == torch.float64 else _compare(node, arithmetic, torch.float64)
 
 
-class _Units:
-    """Evaluates single units of a reference model on the values of a run."""
-
-    def __init__(self, reference: ReferenceModel, run: _Recorder) -> None:
-        self.reference, self.run = reference, run
-        self.units = {unit.name: unit for unit in reference.plan.units if unit.output}
-
-    def compare(self, node: fx.Node) -> UnitAgreement:
-        """The row of one ``fxquant.quantize`` node of the reference graph."""
-        name = info(node).holds
-        actual, level = self.run.integers[name], self._level(node)
-        expected = _rounded(level, node, self.reference)
-        unit = self.units.get(info(node).unit)
-        plan_kernel = str(unit.kernel) if unit is not None and unit.kernel is not None else ""
-        row = UnitAgreement(
-            unit=name,
-            op="quantize" if unit is None else unit.op,
-            kernel=plan_kernel or self.run.made_by[name],
-            count=expected.numel(),
-            differing=expected.numel(),
-            ties=0,
-            max_difference=-1,
-            limit=limit_of(unit, self.reference.plan),
-        )
-        if actual.shape != expected.shape:
-            return row
-        difference = (actual.to(torch.int32) - expected.to(torch.int32)).abs()
-        largest = int(difference.max()) if difference.numel() else 0
-        ties = int(((level - level.floor() - 0.5).abs() < _TIE).sum())
-        return replace(row, differing=int(torch.count_nonzero(difference)), ties=ties, max_difference=largest)
-
-    def _level(self, node: fx.Node) -> Tensor:
-        """``x * (1/scale)`` of a quantize node, in float64 where the unit's operators allow."""
-        value, scale = node.args[0], node.args[1]
-        assert isinstance(value, fx.Node) and isinstance(scale, fx.Node)
-        inverse = 1.0 / get_tensor(self.reference, str(scale.target)).to(torch.float32)
-        if info(node).unit not in self.units:  # a border: float32 in, as the kernel gets it
-            return self._evaluate(value, torch.float32) * inverse
-        try:
-            return self._evaluate(value, torch.float64) * inverse.to(torch.float64)
-        except (RuntimeError, NotImplementedError):
-            return self._evaluate(value, torch.float32) * inverse
-
-    def _evaluate(self, root: fx.Node, dtype: torch.dtype) -> Tensor:
-        """Run the backward slice of ``root`` up to the nearest integers and floats of the run."""
-        known: dict[fx.Node, Any] = {}
-        pending = [root]
-        while pending:
-            node = pending[-1]
-            if node not in known and self._is_given(node):
-                known[node] = self._given(node, dtype)
-            missing = [source for source in node.all_input_nodes if source not in known]
-            if node not in known and missing:
-                pending += missing
-                continue
-            pending.pop()
-            if node not in known:
-                known[node] = self._call(node, known, dtype)
-        result: Tensor = known[root]
-        return result
-
-    def _is_given(self, node: fx.Node) -> bool:
-        if node.target is quantize:
-            return info(node).holds in self.run.integers
-        return node.op == "get_attr" or (node.name in self.run.floats and info(node).unit not in self.units)
-
-    def _given(self, node: fx.Node, dtype: torch.dtype) -> Any:
-        if node.target is quantize:
-            return self.run.integers[info(node).holds]
-        if node.op == "get_attr":
-            return _cast(get_tensor(self.reference, str(node.target)), dtype)
-        return _cast(self.run.floats[node.name], dtype)
-
-    def _call(self, node: fx.Node, known: Mapping[fx.Node, Any], dtype: torch.dtype) -> Any:
-        args = fx.node.map_arg(node.args, lambda source: known[source])
-        kwargs = dict(fx.node.map_arg(dict(node.kwargs), lambda source: known[source]))
-        if node.target is dequantize:
-            kwargs["dtype"] = dtype
-        if node.op == "call_method":
-            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        if node.op == "call_module":
-            return self.reference.get_submodule(str(node.target))(*args, **kwargs)
-        assert callable(node.target), f"{node.name}: {node.op} is not a value of the quantized run"
-        return node.target(*args, **kwargs)
+def _can_judge(node: fx.Node, arithmetic: ReferenceArithmetic) -> bool:
+    """Whether the node makes integers that the run holds too, by arithmetic that both share."""
+    unit = arithmetic.units.get(info(node).unit)
+    is_custom = unit is not None and unit.kernel is not None and unit.kernel.convention == CUSTOM
+    return node.target is quantize and info(node).holds in arithmetic.given.integers and not is_custom
 
 
-def _rounded(level: Tensor, node: fx.Node, reference: ReferenceModel) -> Tensor:
-    """The integers of a quantize node: round half to even, then the zero point, saturating."""
-    zero_point, low, high, dtype = node.args[2:6]
-    assert isinstance(zero_point, fx.Node) and isinstance(dtype, torch.dtype)
-    assert isinstance(low, int) and isinstance(high, int)
-    return torch.clamp(torch.round(level) + get_tensor(reference, str(zero_point.target)), low, high).to(dtype)
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, (tuple, list)):
-        return type(value)(_cast(item, dtype) for item in value)
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+def _compare(node: fx.Node, arithmetic: ReferenceArithmetic, dtype: torch.dtype) -> UnitAgreement:
+    """The row of one ``fxquant.quantize`` node of the reference graph."""
+    name, unit = info(node).holds, arithmetic.units.get(info(node).unit)
+    level = arithmetic.level(node, dtype)
+    actual, expected = arithmetic.given.integers[name], arithmetic.rounded(level, node)
+    kernel = str(unit.kernel) if unit is not None and unit.kernel is not None else ""
+    row = UnitAgreement(
+        unit=name,
+        op="quantize" if unit is None else unit.op,
+        kernel=kernel or arithmetic.given.made_by[name],
+        count=expected.numel(),
+        differing=expected.numel(),
+        ties=0,
+        max_difference=-1,
+        limit=limit_of(unit, arithmetic.reference.plan),
+    )
+    if actual.shape != expected.shape:
+        return row
+    if torch.equal(actual, expected):
+        return replace(row, differing=0, max_difference=0)
+    difference = (actual.to(torch.int32) - expected.to(torch.int32)).abs()
+    largest = int(difference.max()) if difference.numel() else 0
+    ties = int(((level - level.floor() - 0.5).abs() < _TIE).sum())
+    return replace(row, differing=int(torch.count_nonzero(difference)), ties=ties, max_difference=largest)

@@ -9,6 +9,8 @@ import torch
 
 from fxquant.ir.quant_plan import QuantPlan, Unit
 
+# Exact, unless they have to bring their inputs into one range.
+_JOINS = frozenset(("cat", "stack", "joined", "pad_constant"))
 # qnnpack's addition truncates differently at ties.
 _QNNPACK_ADD_RATE = 0.25
 
@@ -53,7 +55,7 @@ def limit_of(unit: Unit | None, plan: QuantPlan) -> Limit:
         return _BORDER
     if unit.kernel is None:
         return EXACT
-    if unit.kernel.convention in ("cat", "stack") and all(edge.range_class == unit.output for edge in unit.inputs):
+    if unit.kernel.convention in _JOINS and all(edge.range_class == unit.output for edge in unit.inputs):
         return EXACT
     if unit.op in ("add", "sub") and torch.backends.quantized.engine == "qnnpack":
         return Limit(1, _QNNPACK_ADD_RATE)

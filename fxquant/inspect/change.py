@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fxquant.inspect.describe_node import NodeText
 
@@ -27,6 +27,19 @@ class Change:
     by: str = ""
     reason: str = ""
     module_path: str = ""
+
+    def moved_to(self, path: str) -> Change:
+        """The same change, of a module that is at ``path`` in a larger one."""
+
+        def moved(text: NodeText) -> NodeText:
+            return replace(text, name=f"{path}.{text.name}", module_path=f"{path}.{text.module_path}".strip("."))
+
+        return replace(
+            self,
+            before=tuple(map(moved, self.before)),
+            after=tuple(map(moved, self.after)),
+            module_path=f"{path}.{self.module_path}".strip("."),
+        )
 
 
 @dataclass(frozen=True)

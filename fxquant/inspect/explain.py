@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tabulate import tabulate
 
 from fxquant.errors import FxquantError
 from fxquant.fusion.fuse_units import RULES
+from fxquant.inspect.quantized_borders import QuantizedBorders, quantized_borders
 from fxquant.inspect.weight_limit import describe_weight_limit
 from fxquant.ir.meta import info
 from fxquant.ir.quant_plan import QuantPlan, Unit
 from fxquant.ir.records import NodeRecord
-from fxquant.ir.stages import FusedModel, StageModule
+from fxquant.ir.stages import FusedModel, QuantizedModel, ReferenceModel, StageModule
+from fxquant.ops import catalogue
 
 OUTCOMES = ("int8", "step", "float", "folded", "free")
 _SHOWN_REASON_WIDTH = 64
@@ -31,7 +33,8 @@ class ExplanationRow:
         module_path: module whose forward called it, ``""`` for the root.
         source: ``file:line`` of the call.
         outcome: ``int8``, ``step`` (float between integer neighbours), ``float``, ``folded`` into another operator, or
-            ``free`` (moves numbers, does nothing, or has no floating-point result).
+            ``free`` (moves numbers, does nothing, has no floating-point result, or calls a standalone module, whose
+            operators follow).
         kernel: what runs it, ``""`` for operators without an int8 kernel of their own.
         reason: why, ``""`` when there is nothing to say.
         unit: the planned unit it belongs to.
@@ -111,29 +114,59 @@ def explain(model: Any) -> Explanation:
     plan = model.plan
     units = {name: unit for unit in plan.units for name in unit.nodes}
     describe = _member_reasons(model, plan)
-    rows = tuple(
-        _row(record, units[record.name], model, describe) for record in model.state.captured if record.name in units
-    )
+    rows: list[ExplanationRow] = []
+    for record in model.state.captured:
+        if record.name in units:
+            rows += [_row(record, units[record.name], model, describe), *_rows_inside(record, model)]
     counts, macs = dict.fromkeys(OUTCOMES, 0), dict.fromkeys(OUTCOMES, 0)
     for row in rows:
         counts[row.outcome] += 1
         macs[row.outcome] += row.macs
     backend = f"{plan.backend}/{plan.engine}" if plan.engine else plan.backend
-    return Explanation(rows, counts, macs, _notes(model, plan), model.stage, backend)
+    return Explanation(tuple(rows), counts, macs, _notes(model, plan), model.stage, backend)
+
+
+def _rows_inside(record: NodeRecord, model: StageModule) -> list[ExplanationRow]:
+    """The rows of a standalone module, after the row of its call."""
+    part = _part(record, model)
+    if part is None:
+        return []
+    path = str(record.target)
+    return [
+        replace(
+            row,
+            node=f"{path}.{row.node}",
+            module_path=f"{path}.{row.module_path}".strip("."),
+            unit=f"{path}.{row.unit}",
+        )
+        for row in explain(part).rows
+    ]
+
+
+def _part(record: NodeRecord, model: StageModule) -> StageModule | None:
+    if record.op != "call_module":
+        return None
+    try:
+        part = model.get_submodule(str(record.target))
+    except AttributeError:  # folded away
+        return None
+    return part if isinstance(part, StageModule) else None
 
 
 def _row(record: NodeRecord, unit: Unit, model: StageModule, describe: Callable[[str, Unit], str]) -> ExplanationRow:
     origin, is_anchor = record.info.origin, record.name == unit.anchor
-    folded = not is_anchor and _is_folded(record.name, unit, model)
+    folded = not is_anchor and _is_folded(record, unit, model)
+    beside = bool(unit.mode) and not is_anchor and not folded
     kernel = str(unit.kernel) if unit.kernel is not None and is_anchor else ""
     limit = describe_weight_limit(unit.kernel) if is_anchor else ""
-    reasons = [describe(record.name, unit) if folded else unit.reason, limit, _refusal(record.name, model.plan)]
+    reason = describe(record.name, unit) if folded else f"in float beside {unit.anchor}" if beside else unit.reason
+    reasons = [reason, limit, _refusal(record.name, model.plan)]
     return ExplanationRow(
         node=record.name,
         op=record.info.op or origin.spelling,
         module_path=origin.module_path,
         source=origin.source,
-        outcome="folded" if folded else unit.outcome,
+        outcome="folded" if folded else "float" if beside else unit.outcome,
         kernel=kernel,
         reason="; ".join(reason for reason in reasons if reason),
         unit=unit.name,
@@ -141,11 +174,18 @@ def _row(record: NodeRecord, unit: Unit, model: StageModule, describe: Callable[
     )
 
 
-def _is_folded(node: str, unit: Unit, model: StageModule) -> bool:
+def _is_folded(record: NodeRecord, unit: Unit, model: StageModule) -> bool:
     """Whether the anchor took the node over. Float units run as written; fusing folds batch norms only."""
+    is_norm = record.name in (unit.role("batch_norm_before"), unit.role("batch_norm"))
     if isinstance(model, FusedModel):
-        return node == unit.role("batch_norm")
-    return bool(unit.output)
+        return is_norm
+    return bool(unit.output) or (bool(unit.mode) and (is_norm or _clips_at_zero(record)))
+
+
+def _clips_at_zero(record: NodeRecord) -> bool:
+    """Whether a node is a relu, however it is written: kernels with float results do no other clip."""
+    row = catalogue.by_name(record.info.op)
+    return row is not None and row.clip is not None and row.clip(row.bind(record.args, record.kwargs)) == (0.0, None)
 
 
 def _member_reasons(model: StageModule, plan: QuantPlan) -> Callable[[str, Unit], str]:
@@ -154,12 +194,15 @@ def _member_reasons(model: StageModule, plan: QuantPlan) -> Callable[[str, Unit]
     fired = {record.nodes: record.rule for record in plan.fusions if record.fired}
 
     def describe(node: str, unit: Unit) -> str:
-        role = next((role for role, name in unit.roles if name == node), "")
+        other = "expression" if unit.role("expression") else ""
+        role = next((role for role, name in unit.roles if name == node), other)
         rule = next((rule for nodes, rule in fired.items() if node in nodes and _subject(rule, nodes) == node), "")
         text = {
             "batch_norm": f"batch norm folded into {unit.anchor}",
+            "batch_norm_before": f"batch norm folded into {unit.anchor}",
             "pad": f"padding folded into {unit.anchor}",
             "add": f"addition computed by the kernel of {unit.anchor}",
+            "expression": f"computed by the table of {unit.anchor}",
             "clip": _clip_reason(unit, model, f"{unit.name}_clip" in kernels),
         }.get(role, f"{role or 'part of the unit'} fused into {unit.anchor}")
         return f"{text} [{rule}]" if rule else text
@@ -170,6 +213,8 @@ def _member_reasons(model: StageModule, plan: QuantPlan) -> Callable[[str, Unit]
 def _clip_reason(unit: Unit, model: StageModule, own_kernel: bool) -> str:
     if own_kernel:
         return f"clipped by a kernel after {unit.anchor}: its range is wider than the clip"
+    if unit.mode:
+        return f"absorbed by {unit.anchor}: its kernel clips at 0"
     if model.stage != "quantized":
         return f"absorbed by {unit.anchor}: costs nothing where the range lies inside the clip"
     calls = (node for node in model.graph.nodes if node.op == "call_module" and info(node).unit == unit.name)
@@ -196,6 +241,16 @@ def _notes(model: StageModule, plan: QuantPlan) -> tuple[str, ...]:
     if model.state.float_dtype is not None:
         name = str(model.state.float_dtype).removeprefix("torch.")
         notes.append(f"the model is {name}: it takes and returns {name} and computes its float operators in float32")
+    borders = quantized_borders(model) if isinstance(model, (ReferenceModel, QuantizedModel)) else QuantizedBorders()
+    signature = {node.name: str(node.target) for node in model.graph.find_nodes(op="placeholder")}
+    for name in (signature[node] for node in plan.quantized_inputs):
+        known = borders.inputs.get(name)
+        numbers = f": scale {known.scale:.6g}, zero point {known.zero_point}" if known is not None else ""
+        notes.append(f"input {name} is uint8 in converted models{numbers}")
+    notes += [f"output {index} is uint8 in converted models" for index in plan.quantized_outputs]
+    for record in model.state.captured:
+        part = _part(record, model)
+        notes += [f"{record.target}: {note}" for note in part.plan.notes if note not in notes] if part else []
     if model.state.guards:
         notes.append(f"{len(model.state.guards)} facts of the example inputs are built into the graph (state.guards)")
     return tuple(notes)

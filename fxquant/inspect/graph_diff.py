@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from rich.text import Text
-from torch import fx
+from torch import fx, nn
 
 from fxquant.inspect.align_nodes import Group, align_nodes
 from fxquant.inspect.change import Change, Changes
@@ -14,6 +14,7 @@ from fxquant.inspect.describe_node import NodeText, describe, observer_text, qpa
 from fxquant.inspect.render_diff import to_html, to_plain, to_rich, to_terminal
 from fxquant.inspect.side import Side, sides_of
 from fxquant.ir.meta import info
+from fxquant.ir.stages import StageModule
 
 _INTEGER_STAGES = ("reference", "quantized")
 
@@ -43,8 +44,27 @@ def graph_diff(before: Any, after: Any) -> GraphDiff:
         FxquantError: they do not come from the same model, or none of them knows its captured graph.
     """
     first, second = sides_of(before, after)
-    changes = tuple(_change(group, first, second) for group in align_nodes(first, second))
-    return GraphDiff(changes, first.stage, second.stage)
+    changes: list[Change] = []
+    for group in align_nodes(first, second):
+        changes += [_change(group, first, second), *_changes_inside(group, first, second)]
+    return GraphDiff(tuple(changes), first.stage, second.stage)
+
+
+def _changes_inside(group: Group, before: Side, after: Side) -> tuple[Change, ...]:
+    """The changes of a standalone module, after its call."""
+    calls = [node for node in (*group.before, *group.after) if node.op == "call_module"]
+    for path in dict.fromkeys(str(node.target) for node in calls):
+        parts = [_module_at(side, path) for side in (before, after)]
+        if None not in parts and any(isinstance(part, StageModule) for part in parts):
+            return tuple(change.moved_to(path) for change in graph_diff(*parts).changes)
+    return ()
+
+
+def _module_at(side: Side, path: str) -> nn.Module | None:
+    try:
+        return side.model.get_submodule(path)
+    except AttributeError:
+        return None
 
 
 def _change(group: Group, before: Side, after: Side) -> Change:

@@ -14,6 +14,7 @@ from fxquant.ir import records
 from fxquant.ir.meta import NodeInfo, info
 from fxquant.ir.quant_plan import QuantPlan, Unit
 from fxquant.ir.stages import StageModule
+from fxquant.passes.parts_writer import MADE_BY as DECOMPOSED
 
 Captured = tuple[records.NodeRecord, ...]
 
@@ -99,12 +100,17 @@ def sides_of(before: Any, after: Any) -> tuple[Side, Side]:
             remedy="pass at least one model from prepare_fx, convert_fx, fuse_fx or quantize",
         )
     made = _side(before, stages[-1]), _side(after, stages[0])
-    if made[0].captured != made[1].captured:
+    if len({_undivided(stage) for stage in stages}) > 1:
         raise FxquantError(
             "the two models were captured from different graphs, so their nodes cannot be aligned",
             remedy="compare stages of one model, prepared with inputs that take the same path through it",
         )
     return made
+
+
+def _undivided(stage: StageModule) -> tuple[str, ...]:
+    """Names of the captured nodes; of an attention that was decomposed, the one that has the name of the whole."""
+    return tuple(record.name for record in stage.state.captured if record.info.made_by != DECOMPOSED)
 
 
 def _side(model: Any, other: StageModule) -> Side:

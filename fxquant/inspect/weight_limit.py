@@ -1,4 +1,4 @@
-"""What a kernel demands of int8 weights, in words."""
+"""What a kernel demands of int8 weights, and what else to know of it, in words."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ _WORDS = {
     "none": "",
     "channels": _PAIRS,
     "taps_then_channels": _PAIRS,
-    "half": "weights within ±63: this kernel adds two products in int16 on every CPU",
+    "half": "weights within ±63: this kernel adds two products in int16",
 }
 
 
 def describe_weight_limit(kernel: KernelChoice | None) -> str:
-    """The limit on a kernel's weights in words, ``""`` when there is none."""
+    """The limit on a kernel's weights and its note in words, ``""`` when there are none."""
     if kernel is None:
         return ""
-    return _WORDS.get(kernel.weight_limit, f"weights limited: {kernel.weight_limit}")
+    limit = _WORDS.get(kernel.weight_limit, f"weights limited: {kernel.weight_limit}")
+    return "; ".join(text for text in (kernel.note, limit) if text)

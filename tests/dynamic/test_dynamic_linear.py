@@ -1,0 +1,137 @@
+"""Linear with int8 weights and an input that is quantized when it arrives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from linears import ENGINES, Attention, Spelled, assert_same, converted, modes, through_file, through_state_dict
+from torch import Tensor, nn
+
+import fxquant
+from fxquant.errors import ConfigError
+from fxquant.numerics.dynamic import choose_dynamic_qparams
+from fxquant.numerics.sqnr import sqnr_db
+
+QCONFIGS = (fxquant.default_dynamic_qconfig, fxquant.per_channel_dynamic_qconfig, fxquant.float16_dynamic_qconfig)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("qconfig", QCONFIGS, ids=["tensor", "channel", "float16"])
+def test_every_spelling_is_the_reference(engine: str, qconfig: fxquant.QConfig) -> None:
+    model, x = Spelled().eval(), torch.randn(5, 12)
+    reference, quantized = converted(model, qconfig, (x,), engine)
+    assert len(modes(quantized)) == 4
+    for given in (x, x[0], torch.randn(2, 3, 12), torch.empty(0, 12), 100 * x, torch.zeros(2, 12)):
+        with torch.no_grad():
+            assert_same(reference(given), quantized(given))
+    assert sqnr_db(model(x), quantized(x)) > (60 if qconfig is QCONFIGS[2] else 28)
+
+
+def test_worst_case_sums_do_not_saturate() -> None:
+    net = nn.Sequential(nn.Linear(64, 8)).eval()
+    nn.init.uniform_(net[0].weight, 0.9, 1.0)
+    x = torch.rand(4, 64) * 0.1 + 0.9
+    for engine in ENGINES:
+        reference, quantized = converted(net, fxquant.per_channel_dynamic_qconfig, (x,), engine)
+        assert_same(reference(x), quantized(x))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_linears_of_one_input_share_its_quantization(engine: str) -> None:
+    model, x = Attention().eval(), torch.randn(2, 5, 8)
+    reference, quantized = converted(model, fxquant.per_channel_dynamic_qconfig, (x,), engine)
+    assert_same(reference(x), quantized(x))
+    assert sum(node.target is torch.ops.fxquant.choose_qparams.default for node in reference.graph.nodes) == 2
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        quantized(x)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert sum(count for name, count in calls.items() if "linear" in name and "dynamic" in name) == 2
+    origins = quantized.state.key_origins["int8.query.weight"]
+    assert {"query.weight", "key.weight", "value.weight"} <= set(origins)
+    assert set(quantized.state_dict()) <= set(quantized.state.key_origins)
+
+
+def test_one_call_without_calibration() -> None:
+    model, x = Attention().eval(), torch.randn(2, 5, 8)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    quantized = fxquant.quantize(model, example_inputs=(x,), dynamic=True)
+    assert set(modes(quantized)) == {"query", "key", "value", "last"}
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert sqnr_db(model(x), quantized(x)) > 30
+    rows = {row.node: row for row in fxquant.explain(quantized).rows}
+    assert rows["query"].outcome == "int8" and "quantized.linear_dynamic" in rows["query"].kernel
+    assert "when it arrives" in rows["query"].reason and rows["matmul"].outcome == "float"
+    assert not any("matched nothing" in note for note in fxquant.explain(quantized).notes)
+
+
+@pytest.mark.parametrize("copied", [through_file, through_state_dict])
+def test_files_hold_plain_integers(copied: object) -> None:
+    model, x = Attention().eval(), torch.randn(2, 5, 8)
+    for qconfig in QCONFIGS:
+        _, quantized = converted(model, qconfig, (x,))
+        assert all(not value.is_quantized for value in quantized.state_dict().values())
+        assert torch.equal(copied(quantized)(x), quantized(x))  # type: ignore[operator]
+        assert str(fxquant.explain(copied(quantized))) == str(fxquant.explain(quantized))  # type: ignore[operator]
+
+
+class _Mixed(nn.Module):
+    """A static convolution, linears of all kinds, an addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.dynamic, self.narrow = nn.Conv1d(4, 8, 3, padding=1), nn.Linear(8, 16), nn.Linear(8, 16)
+        self.static, self.plain = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.conv(x)).transpose(1, 2)
+        y = self.static(torch.relu(self.dynamic(y)) + self.narrow(y).reshape(y.shape[0], -1, 16))
+        result: Tensor = self.plain(y)
+        return result
+
+
+@pytest.mark.parametrize("whole", ["static", "dynamic"])
+def test_entries_of_all_kinds_mix(whole: str) -> None:
+    static, dynamic = fxquant.get_default_qconfig(), fxquant.per_channel_dynamic_qconfig
+    mapping = fxquant.QConfigMapping().set_global(static if whole == "static" else dynamic)
+    mapping.set_module_name("conv", static).set_module_name("static", static).set_module_name("dynamic", dynamic)
+    mapping.set_module_name("narrow", fxquant.float16_dynamic_qconfig).set_module_name("plain", None)
+    model, x = _Mixed().eval(), torch.randn(2, 4, 7)
+    reference, quantized = converted(model, mapping, (x,))
+    assert modes(quantized) == {"dynamic": "dynamic", "narrow": "float16"}
+    assert {unit.anchor for unit in quantized.plan.units if unit.output} >= {"conv", "static"}
+    step = float(quantized.get_buffer("int8.static.scale")) * float(model.plain.weight.detach().abs().sum(1).max())
+    assert float((reference(x) - quantized(x)).abs().max()) <= 1.01 * step  # a quantum of the static linear at most
+    assert sqnr_db(model(x), quantized(x)) > 25
+
+
+def test_what_has_no_such_kernel_says_so() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Flatten()).eval()
+    quantized = fxquant.quantize(net, example_inputs=(torch.randn(2, 4),), dynamic=True)
+    unit = next(unit for unit in quantized.plan.units if unit.op == "sigmoid")
+    assert unit.outcome == "float" and "taken at run time" in unit.reason
+
+
+def test_excluded_at_convert() -> None:
+    model, x = Attention().eval(), torch.randn(2, 5, 8)
+    observed = fxquant.prepare_fx(model, fxquant.per_channel_dynamic_qconfig, (x,))
+    exclude = fxquant.QConfigMapping().set_global(fxquant.per_channel_dynamic_qconfig).set_module_name("key", None)
+    assert set(modes(fxquant.convert_fx(observed, qconfig_mapping=exclude))) == {"query", "value", "last"}
+
+
+def test_data_that_does_not_fit() -> None:
+    net, x = nn.Sequential(nn.Linear(4, 4)).eval(), torch.randn(2, 4)
+    with pytest.raises(ConfigError, match="calibrates nothing"):
+        fxquant.quantize(net, [x], dynamic=True)
+    with pytest.raises(ConfigError, match="needs example_inputs"):
+        fxquant.quantize(net, dynamic=True)
+    with pytest.raises(ConfigError, match="dynamic=True and example_inputs"):
+        fxquant.quantize(net)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 1e-30, 0.0, 1e6])
+@pytest.mark.parametrize("shift", [0.0, 3.0, -3.0])
+def test_parameters_are_the_kernels(scale: float, shift: float) -> None:
+    x = (torch.randn(3, 64) + shift) * scale
+    found = torch.ops.aten.quantize_per_tensor_dynamic(x, torch.quint8, False)
+    step, zero_point = choose_dynamic_qparams(x, 0, 255)
+    assert float(step) == pytest.approx(found.q_scale(), rel=1e-7) and int(zero_point) == found.q_zero_point()
