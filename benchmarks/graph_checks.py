@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,10 @@ import fxquant
 from fxquant.inspect.agreement import UnitAgreement, check_agreement
 
 ENGINES = tuple(n for n in ("x86", "fbgemm", "onednn", "qnnpack") if n in torch.backends.quantized.supported_engines)
+
+
+# What was written in place into a strided tensor lies densely when captured, and sums over it take another order.
+_SUMMATION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def check_graph(seed: int, count: int | None = None) -> tuple[Failure | None, tu
             x, eager = net.example(), net(net.example())
             observed = fxquant.prepare_fx(net, _mapping(net), (net.example(),))
             what = "capture equals eager"
-            assert _same(observed(x), eager)
+            assert _same(observed(x), eager, _SUMMATION)
             assert torch.equal(x, net.example()), "the input was changed"
             what = "convert"
             reference, quantized = fxquant.convert_to_reference_fx(observed), fxquant.convert_fx(observed)
@@ -61,7 +66,9 @@ def check_graph(seed: int, count: int | None = None) -> tuple[Failure | None, tu
             what = "save and load"
             assert _same(_reloaded(quantized)(net.example()), result)
             what = "another batch size"
-            _check_batches(net, quantized)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*degrees of freedom")  # of deviations in an empty batch
+                _check_batches(net, quantized)
     except Exception as error:
         return Failure(seed, len(net.steps), what, f"{type(error).__name__}: {error}"), rows
     return None, rows
@@ -103,6 +110,8 @@ def _reloaded(model: torch.nn.Module) -> torch.nn.Module:
     return loaded
 
 
-def _same(actual: Any, expected: tuple[Tensor, ...]) -> bool:
+def _same(actual: Any, expected: tuple[Tensor, ...], error: float = 0.0) -> bool:
+    """Whether values are equal, up to a share of their norm."""
     pairs = list(zip(actual, expected, strict=True))
-    return all(a.dtype == e.dtype and a.shape == e.shape and torch.equal(a, e) for a, e in pairs)
+    alike = all(a.dtype == e.dtype and a.shape == e.shape for a, e in pairs)
+    return alike and all(torch.equal(a, e) or bool((a - e).norm() <= error * e.norm()) for a, e in pairs)

@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,10 @@ TEST_COUNT = 32
 _kept_libraries: list[torch.library.Library] = []
 
 
-def _import_torchvision_models() -> object:
+def import_torchvision_models() -> ModuleType:
     """Import `torchvision.models`, also where its compiled operators do not fit the installed torch.
 
-    Without them the import fails on the two schemas declared here, which no classification network calls.
+    Without them the import fails on the two schemas declared here, which no network here calls.
 
     Raises:
         ModuleNotFoundError: torchvision is not installed.
@@ -71,13 +72,20 @@ def natural_images(count: int, seed: int, size: int = IMAGE_SIZE) -> Tensor:
     return images - images.mean(dim=(2, 3), keepdim=True) + level
 
 
-def settle_batch_norms(model: nn.Module, seed: int) -> nn.Module:
+def settle_batch_norms(
+    model: nn.Module, seed: int, make_inputs: Callable[[int, int], Tensor] = natural_images
+) -> nn.Module:
     """Give every batch norm realistic parameters and the statistics of images; returns `model` in eval mode.
 
     gamma is uniform in [0.5, 1.5], beta normal with deviation 0.2; statistics are means over four batches.
+
+    Args:
+        model: changed in place.
+        seed: of the parameters and the inputs.
+        make_inputs: called with a count and a seed, returns that many inputs.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in model.modules() if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d))]
     momenta = [norm.momentum for norm in norms]
     with torch.no_grad():
         for norm in norms:
@@ -87,14 +95,14 @@ def settle_batch_norms(model: nn.Module, seed: int) -> nn.Module:
             norm.momentum = None
         model.train()
         for batch in range(4):
-            model(natural_images(8, seed=10_000 + seed + batch))
+            model(make_inputs(8, 10_000 + seed + batch))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()
 
 
 def _torchvision_network(name: str, seed: int) -> nn.Module:
-    builder: Callable[..., nn.Module] = getattr(_import_torchvision_models(), name)
+    builder: Callable[..., nn.Module] = getattr(import_torchvision_models(), name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return settle_batch_norms(builder(weights=None), seed)
