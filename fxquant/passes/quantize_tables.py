@@ -35,20 +35,38 @@ def quantize_table(unit: Unit, nodes: dict[str, fx.Node], root: nn.Module, obser
     node = nodes[unit.anchor]
     source = catalogue.arguments(node, catalogue.row_of(node))["weight"]
     table = evaluate_constant(source, root).to(torch.float32)
+    integers, scale, zero_point = quantize_rows(table, observer, unit.mode, unit.name)
+    return QuantizedWeight(integers, scale, zero_point, 0, None, origins_of(source))
+
+
+def quantize_rows(table: Tensor, observer: Any, mode: str, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantize a table row by row.
+
+    Args:
+        table: float32 [rows, columns].
+        observer: a fresh weight observer.
+        mode: ``weights`` (8 bits) or ``weights4``.
+        name: of the table, for messages.
+
+    Returns:
+        uint8 [rows, columns], scale and zero point float32 [rows].
+
+    Raises:
+        ConvertError: the observer gives no scale per row.
+    """
     observer(table)
     scale, zero_point = (torch.as_tensor(value, dtype=torch.float32) for value in observer.calculate_qparams())
     if scale.numel() != len(table):
         raise ConvertError(
-            f"{unit.name}: the table has {len(table)} rows, and its observer gives {scale.numel()} scales",
-            op=unit.op,
+            f"{name}: the table has {len(table)} rows, and its observer gives {scale.numel()} scales",
+            op="embedding",
             remedy="use float_qparams_weight_only_qconfig, whose observer runs along axis 0",
         )
     largest = 255
-    if unit.mode == "weights4":
+    if mode == "weights4":
         largest = 15
         scale, zero_point = _in_half(scale, zero_point)
-    integers = quantize(table, scale, zero_point, 0, largest, torch.uint8, 0)
-    return QuantizedWeight(integers, scale, zero_point, 0, None, origins_of(source))
+    return quantize(table, scale, zero_point, 0, largest, torch.uint8, 0), scale, zero_point
 
 
 def _in_half(scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:

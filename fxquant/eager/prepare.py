@@ -1,0 +1,187 @@
+"""Observers by hand: each module that will be quantized gets one, as its child ``activation_post_process``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.eager.roles import OPAQUE, Part, Role, role_of
+from fxquant.errors import CalibrationError, ConfigError, NotYetError
+from fxquant.fusion.rule import spatial_rank
+from fxquant.observers import MinMaxObserver
+from fxquant.observers.attached import InputStatistics
+from fxquant.plan.read_qconfig import mode_of
+
+_Model = TypeVar("_Model", bound=nn.Module)
+
+OBSERVER, STATISTICS, INPUT_RANGE = "activation_post_process", "input_statistics", "input_range"
+
+
+class ObserveOutput:
+    """A forward hook that shows the output to the module's observer.
+
+    Args:
+        path: of the module, for messages.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Observe ``output``.
+
+        Raises:
+            CalibrationError: it holds NaN or infinity.
+        """
+        with torch.no_grad():
+            try:
+                getattr(module, OBSERVER)(output.detach())
+            except CalibrationError as error:
+                raise CalibrationError(error.message, module_path=self.path, remedy=error.remedy) from None
+
+
+class ObserveInput:
+    """A forward pre-hook that takes statistics of what a weight is multiplied with."""
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Add the first input to the statistics."""
+        with torch.no_grad():
+            getattr(module, STATISTICS)(inputs[0])
+            getattr(module, INPUT_RANGE)(inputs[0])
+
+
+def propagate_qconfig_(module: nn.Module, qconfig_dict: Mapping[Any, Any] | None = None) -> None:
+    """Give every module the attribute ``qconfig``: its own, else its entry's, else its parent's.
+
+    Args:
+        module: the model; changed in place.
+        qconfig_dict: QConfigs by path ("" for all) or by module class.
+    """
+    given = dict(qconfig_dict or {})
+    _propagate(module, given, given.get(""), "", set())
+
+
+def _propagate(module: nn.Module, given: dict[Any, Any], parent: Any, path: str, seen: set[nn.Module]) -> None:
+    if module in seen:
+        return
+    seen.add(module)
+    entry = given.get(path, given.get(type(module), parent))
+    module.qconfig = qconfig = getattr(module, "qconfig", entry)
+    if isinstance(module, OPAQUE):
+        return
+    for name, child in module.named_children():
+        _propagate(child, given, qconfig, f"{path}.{name}".strip("."), seen)
+
+
+def walk(module: nn.Module, visit: Callable[[nn.Module, Role, str], None], path: str = "") -> None:
+    """Visit the modules that have a part, and those that have no children; not what is inside them.
+
+    Args:
+        module: the model.
+        visit: called with the module, its role and its path.
+        path: of ``module``.
+    """
+    role = role_of(module)
+    if role.part is not Part.NONE or next(module.children(), None) is None:
+        visit(module, role, path)
+    elif not isinstance(module, OPAQUE):
+        for name, child in module.named_children():
+            walk(child, visit, f"{path}.{name}".strip("."))
+
+
+def prepare(
+    model: _Model,
+    inplace: bool = False,
+    allow_list: Any = None,
+    observer_non_leaf_module_list: Any = None,
+    prepare_custom_config_dict: Any = None,
+) -> _Model:
+    """Attach observers to the modules that will be quantized.
+
+    Args:
+        model: float, in eval mode, with QConfigs as attributes ``qconfig`` of itself or of modules in it; children
+            follow their parents, None keeps them float.
+        inplace: change ``model`` itself instead of a copy.
+        allow_list, observer_non_leaf_module_list, prepare_custom_config_dict: not implemented; for the signature.
+
+    Returns:
+        A model to run calibration data through, then to pass to ``convert``.
+
+    Raises:
+        ConfigError: no module has a QConfig, or the model is in training mode.
+        NotYetError: an argument that is not implemented.
+    """
+    if any(value is not None for value in (allow_list, observer_non_leaf_module_list, prepare_custom_config_dict)):
+        raise NotYetError("eager.prepare takes no lists and no custom config yet", remedy="use prepare_fx for them")
+    if model.training:
+        raise ConfigError("eager.prepare needs the model in eval mode", remedy="call model.eval() first")
+    prepared = model if inplace else copy.deepcopy(model)
+    propagate_qconfig_(prepared)
+    configured = []
+
+    def attach(module: nn.Module, role: Role, path: str) -> None:
+        if module.qconfig is not None and role.part is not Part.NONE:
+            configured.append(path)
+            _attach(module, role, path)
+
+    walk(prepared, attach)
+    if not configured:
+        raise ConfigError(
+            "no module that can be quantized has a qconfig",
+            remedy="set model.qconfig = fxquant.get_default_qconfig('x86') before prepare",
+        )
+    return prepared
+
+
+def _attach(module: nn.Module, role: Role, path: str) -> None:
+    qconfig: Any = module.qconfig
+    if role.part in (Part.WEIGHTED, Part.TABLE, Part.RECURRENT) and _needs_no_data(role, path, qconfig):
+        return
+    if role.part is Part.FUNCTIONAL:
+        setattr(module, OBSERVER, qconfig.activation())
+        return
+    if role.part is Part.WEIGHTED and not hasattr(module, STATISTICS):
+        assert role.row is not None
+        module.add_module(STATISTICS, InputStatistics(-1 - spatial_rank(role.row.name)))
+        module.add_module(INPUT_RANGE, MinMaxObserver())
+        module.register_forward_pre_hook(ObserveInput())
+    if role.is_observed and not hasattr(module, OBSERVER):
+        module.add_module(OBSERVER, qconfig.activation())
+        module.register_forward_hook(ObserveOutput(path))
+
+
+def _needs_no_data(role: Role, path: str, qconfig: Any) -> bool:
+    """Whether ranges are taken at run time, or weights alone are quantized.
+
+    Raises:
+        ConfigError: calibration is to find ranges of a module that takes none.
+    """
+    if mode_of(qconfig):
+        return True
+    if role.part is Part.TABLE:
+        wanted = "float_qparams_weight_only_qconfig"
+    elif role.part is Part.RECURRENT:
+        wanted = "default_dynamic_qconfig"
+    else:
+        return False
+    raise ConfigError(
+        f"{type(role.layer).__name__} has no int8 kernel whose ranges are calibrated",
+        module_path=path,
+        remedy=f"set its attribute qconfig to {wanted}, or to None to keep it float",
+    )
+
+
+def without_observers(module: nn.Module) -> nn.Module:
+    """Remove from a module what ``prepare`` put there, in place."""
+    for name in (OBSERVER, STATISTICS, INPUT_RANGE):
+        if name in module._modules:
+            delattr(module, name)
+    for hooks, kind in ((module._forward_hooks, ObserveOutput), (module._forward_pre_hooks, ObserveInput)):
+        for key in [key for key, hook in hooks.items() if isinstance(hook, kind)]:
+            del hooks[key]
+    module.__dict__.pop("qconfig", None)
+    return module
