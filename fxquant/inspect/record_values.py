@@ -114,7 +114,9 @@ class _Recorder(fx.Interpreter):
     def _keep(self, n: fx.Node, value: Any) -> None:
         if isinstance(value, Tensor) and value.is_quantized:
             if info(n).holds:
-                self.values.integers[info(n).holds] = value.int_repr().contiguous()  # torch is not right for every layout
+                self.values.integers[info(n).holds] = (
+                    value.int_repr().contiguous()
+                )  # torch is not right for every layout
                 self.values.made_by[info(n).holds] = self._title(n)
                 self._keep_as_read(n)
         elif not _holds_quantized(value):

@@ -1,0 +1,273 @@
+"""Where the error comes from: a quantized model against the float one, value by value, summed over batches."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from fxquant.errors import FxquantError
+from fxquant.inspect.error_sums import ErrorSums, Grid, ratio_db
+from fxquant.inspect.float_run import FloatRun
+from fxquant.inspect.quantized_values import RunValue, matched_nodes, run_values
+from fxquant.inspect.record_values import Arguments, positional
+from fxquant.ir.quant_plan import Unit
+from fxquant.ir.stages import QuantizedModel, ReferenceModel, StageModule
+from fxquant.ops import catalogue
+from fxquant.ops.opdef import Identity, Moves, Selects
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One value of the model. Levels are in dB; ``inf`` means no error.
+
+    Attributes:
+        node: name of the captured operator, as in ``explain``.
+        module_path: module that called it, source: ``file:line``.
+        value: name of what is compared: the operator's result, or what fused operators after it make of that.
+        op: catalogue name, ``quantize`` where a float becomes integers.
+        outcome: ``int8``, ``step``, ``float``, ``free`` or ``border``.
+        local_sqnr_db: what this operator's own quantization costs, given exact inputs: weights and output.
+        weight_sqnr_db, activation_sqnr_db: the same, of its weights alone and of its output's rounding alone.
+        cumulative_sqnr_db: as the model runs, with everything before it quantized.
+        channel_sqnr_db: local, of the median channel; far below ``local_sqnr_db`` when few channels hold the signal.
+        cosine: of the angle between the exact values and those of the run.
+        saturated_low, saturated_high: share of exact values clipped at either end, 0..1.
+        dead_range: share of the levels that the central 99.9 % of the values leave unused; a few outliers hold them.
+        grid: scale, zero point and levels, None for floats.
+        levels: [512] sampled counts of exact values by level, from -128 to 383; empty for floats.
+    """
+
+    node: str
+    module_path: str
+    op: str
+    outcome: str
+    local_sqnr_db: float
+    cumulative_sqnr_db: float
+    weight_sqnr_db: float
+    activation_sqnr_db: float
+    channel_sqnr_db: float
+    cosine: float
+    saturated_low: float
+    saturated_high: float
+    dead_range: float
+    source: str = ""
+    value: str = ""
+    grid: Grid | None = None
+    levels: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def harm_db(self) -> float:
+        """The level rows are ranked by: local, of all values or of the median channel, whichever is worse."""
+        levels = [level for level in (self.local_sqnr_db, self.channel_sqnr_db) if not math.isnan(level)]
+        return min(levels) if len(levels) == 2 else -math.inf
+
+
+_HEADERS = (
+    "node",
+    "module",
+    "op",
+    "local",
+    "weight",
+    "activation",
+    "channel",
+    "cumulative",
+    "cosine",
+    "clipped",
+    "dead",
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows in execution order. ``str()`` is a table, all levels in dB.
+
+    Attributes:
+        rows: one per value that both models compute.
+        batches: how many were run.
+    """
+
+    rows: tuple[ComparisonRow, ...]
+    batches: int
+
+    @property
+    def ranked(self) -> tuple[ComparisonRow, ...]:
+        """Rows by the error they make themselves, the worst first."""
+        return tuple(sorted(self.rows, key=lambda row: row.harm_db))
+
+    @property
+    def worst(self) -> ComparisonRow | None:
+        """The row that makes the largest error itself; None without rows."""
+        return min(self.rows, key=lambda row: row.harm_db, default=None)
+
+    def summary(self) -> str:
+        """The three worst rows in words."""
+        return "\n".join(_in_words(row) for row in self.ranked[:3] if math.isfinite(row.harm_db))
+
+    def __str__(self) -> str:
+        body = [_cells(row) for row in self.rows]
+        align = ("left", "left", "left", *["right"] * 8)
+        table = tabulate(body, _HEADERS, colalign=align if body else None, disable_numparse=True)
+        title = f"{len(self.rows)} values over {self.batches} batches; levels in dB, the worst:"
+        return f"{table}\n\n{title}\n{self.summary()}"
+
+
+def compare_batches(float_model: nn.Module, quantized: StageModule, batches: Iterable[Arguments]) -> Comparison:
+    """Run both models side by side and sum up their differences. Memory does not grow with batches or layers.
+
+    Args:
+        float_model: what ``quantized`` was made from; it is not changed.
+        quantized: from ``convert_fx``, ``quantize`` or ``convert_to_reference_fx``. A standalone module is one row.
+        batches: (args, kwargs) pairs.
+
+    Raises:
+        FxquantError: no batches; the models do not belong together; the quantized model takes integers.
+    """
+    require_comparable(quantized)
+    comparing = _Comparing(float_model, quantized)
+    count = 0
+    with torch.no_grad():
+        for args, kwargs in batches:
+            comparing.add(args, kwargs)
+            count += 1
+    if not count:
+        raise FxquantError("compare got no batches", remedy="pass at least one batch of inputs")
+    return Comparison(comparing.rows(), count)
+
+
+def require_comparable(model: Any) -> None:
+    """Raise unless ``model`` is a converted model that takes floats.
+
+    Raises:
+        FxquantError: saying what to pass instead.
+    """
+    if not isinstance(model, (QuantizedModel, ReferenceModel)):
+        raise FxquantError(
+            f"expected a converted model, got {type(model).__name__}",
+            remedy="pass what quantize, convert_fx or convert_to_reference_fx returned",
+        )
+    if model.plan.quantized_inputs:
+        raise FxquantError(
+            "the quantized model takes integers, which the float model cannot be run on",
+            remedy="convert it without set_input_quantized_indexes to compare it",
+        )
+
+
+class _Comparing:
+    def __init__(self, float_model: nn.Module, quantized: StageModule) -> None:
+        self.half = quantized.state.float_dtype
+        model = float_model if self.half is None else copy.deepcopy(float_model).float()
+        self.quantized, self.float_run = quantized, FloatRun(model, quantized)
+        self.matched = matched_nodes(quantized)
+        self.names = frozenset(self.matched.values())
+        self.units = {unit.name: unit for unit in quantized.plan.units}
+        self.class_of = {name: item.name for item in quantized.plan.classes for name in item.members}
+        self.origins = {record.name: record.info.origin for record in quantized.state.captured}
+        self.sums: dict[str, ErrorSums] = {}
+        self.grids: dict[str, Grid] = {}
+
+    def add(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        inputs = positional(self.quantized.graph, args, kwargs)
+        self.float_run.begin(pytree.tree_map(self._widened, inputs))
+        for found in run_values(self.quantized, self.matched, inputs):
+            self._add_value(found)
+
+    def _widened(self, value: Any) -> Any:
+        return value.float() if isinstance(value, Tensor) and value.dtype == self.half else value
+
+    def _add_value(self, found: RunValue) -> None:
+        known = self.float_run.take(found.name, self.names)
+        if known is None or not isinstance(known.value, Tensor) or known.value.shape != found.value.shape:
+            return
+        exact = known.value.to(device=found.value.device, dtype=torch.float32)
+        sums = self.sums.setdefault(found.name, ErrorSums())
+        sums.add(exact, found.value)
+        if found.grid is None:
+            return
+        self.grids[found.name] = found.grid
+        sums.add_levels(exact, found.grid)
+        if not self._is_exact(self.units.get(found.name)):
+            sums.add_local(
+                exact, known.weighted, found.grid.rounded(exact if known.weighted is None else known.weighted)
+            )
+
+    def _is_exact(self, unit: Unit | None) -> bool:
+        """Whether a unit makes no error of its own: it moves or selects numbers within one range."""
+        row = None if unit is None else catalogue.by_name(unit.op)
+        if unit is None or row is None or not isinstance(row.output, (Moves, Selects, Identity)):
+            return False
+        return all(edge.range_class == self.class_of.get(unit.name) for edge in unit.inputs)
+
+    def rows(self) -> tuple[ComparisonRow, ...]:
+        """The rows, in the order of the captured graph."""
+        return tuple(self._row(record.name) for record in self.quantized.state.captured if record.name in self.sums)
+
+    def _row(self, name: str) -> ComparisonRow:
+        sums, grid, unit = self.sums[name], self.grids.get(name), self.units.get(name)
+        is_border = unit is None or (grid is not None and not unit.output)
+        node = name if unit is None else unit.anchor
+        return ComparisonRow(
+            node=node,
+            value=name,
+            module_path=self.origins[node].module_path,
+            source=self.origins[node].source,
+            op="quantize" if unit is None or is_border else unit.op,
+            outcome="border" if unit is None or is_border else unit.outcome,
+            local_sqnr_db=ratio_db(sums.signal, sums.local),
+            cumulative_sqnr_db=ratio_db(sums.signal, sums.cumulative),
+            weight_sqnr_db=ratio_db(sums.signal, sums.weight),
+            activation_sqnr_db=ratio_db(sums.signal, sums.activation),
+            channel_sqnr_db=sums.median_channel_db,
+            cosine=sums.cosine,
+            saturated_low=sums.below / sums.count,
+            saturated_high=sums.above / sums.count,
+            dead_range=0.0 if grid is None else 1 - sums.used_share(grid),
+            grid=grid,
+            levels=() if grid is None else tuple(sums.levels.tolist()),
+        )
+
+
+def _cells(row: ComparisonRow) -> tuple[str, ...]:
+    levels = (
+        row.local_sqnr_db,
+        row.weight_sqnr_db,
+        row.activation_sqnr_db,
+        row.channel_sqnr_db,
+        row.cumulative_sqnr_db,
+    )
+    clipped = row.saturated_low + row.saturated_high
+    share = (f"{100 * value:.2g} %" if value else "" for value in (clipped, row.dead_range))
+    cosine = f"{row.cosine:.5f}"
+    return (
+        row.node,
+        row.module_path,
+        row.op,
+        *("" if level == math.inf else f"{level:.1f}" for level in levels),
+        cosine,
+        *share,
+    )
+
+
+def _in_words(row: ComparisonRow) -> str:
+    """What a row's error is made of."""
+    causes = []
+    if row.weight_sqnr_db < row.activation_sqnr_db:
+        causes.append(f"mostly its weights ({row.weight_sqnr_db:.1f} dB)")
+    else:
+        causes.append(f"mostly the rounding of its output ({row.activation_sqnr_db:.1f} dB)")
+    clipped = row.saturated_low + row.saturated_high
+    if clipped > 0.001:
+        causes.append(f"{100 * clipped:.2g} % of its values are clipped")
+    if row.dead_range > 0.75:
+        causes.append(f"outliers stretch its range: 99.9 % of the values use {100 * (1 - row.dead_range):.2g} % of it")
+    if row.channel_sqnr_db < row.local_sqnr_db - 6:
+        causes.append(f"few channels hold the signal, the median one has {row.channel_sqnr_db:.1f} dB")
+    place = f" ({row.module_path})" if row.module_path and row.module_path != row.node else ""
+    return f"{row.node}{place}: {row.local_sqnr_db:.1f} dB by itself, {'; '.join(causes)}"
