@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from networks import NETWORKS, calibration_batches
+from networks import JUDGED, calibration_batches
 from networks import test_batches as unseen_batches
 from report import print_machine, print_table, write_json
 from sides import Fxquant, Side, TorchAo, available_sides, quantize
@@ -28,7 +28,7 @@ TRAINED = ("efficientnet_lite0",)
 
 def judge_network(name: str, sides: list[Side], seed: int) -> dict[str, float]:
     """Quantize one network with every side; `"<side> dB"` and, for trained ones, `"<side> top-1"` (0..1)."""
-    model = NETWORKS[name](seed)
+    model = JUDGED[name](seed)
     inputs = torch.cat(unseen_batches(name, seed))
     reference = predict(model, inputs)
     figures: dict[str, float] = {}
@@ -69,7 +69,7 @@ def print_digits(figures: dict[str, float]) -> None:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
+    parser.add_argument("--networks", nargs="*", choices=JUDGED, default=list(JUDGED), metavar="NAME")
     parser.add_argument("--sides", nargs="+", default=[RIVAL.name, OURS.name])
     parser.add_argument("--no-digits", action="store_true", help="leave the digits network out")
     parser.add_argument("--seed", type=int, default=0, help="of weights, images and training")

@@ -73,7 +73,10 @@ def natural_images(count: int, seed: int, size: int = IMAGE_SIZE) -> Tensor:
 
 
 def settle_batch_norms(
-    model: nn.Module, seed: int, make_inputs: Callable[[int, int], Tensor] = natural_images
+    model: nn.Module,
+    seed: int,
+    make_inputs: Callable[[int, int], Tensor] = natural_images,
+    branch_gain: float = 1.0,
 ) -> nn.Module:
     """Give every batch norm realistic parameters and the statistics of images; returns `model` in eval mode.
 
@@ -83,13 +86,17 @@ def settle_batch_norms(
         model: changed in place.
         seed: of the parameters and the inputs.
         make_inputs: called with a count and a seed, returns that many inputs.
+        branch_gain: factor for the gammas that end the residual branches of a ResNet-50 (``bn3``). Training makes them
+            small; at 1 the random network is chaotic, and its output says little about small errors at its input.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d))]
+    ends = {module for name, module in model.named_modules() if name.endswith("bn3")}
     momenta = [norm.momentum for norm in norms]
     with torch.no_grad():
         for norm in norms:
             norm.weight.copy_(torch.rand(norm.num_features, generator=generator) + 0.5)
+            norm.weight.mul_(branch_gain if norm in ends else 1.0)
             norm.bias.copy_(0.2 * torch.randn(norm.num_features, generator=generator))
             norm.reset_running_stats()
             norm.momentum = None
@@ -101,11 +108,11 @@ def settle_batch_norms(
     return model.eval()
 
 
-def _torchvision_network(name: str, seed: int) -> nn.Module:
+def _torchvision_network(name: str, seed: int, branch_gain: float = 1.0) -> nn.Module:
     builder: Callable[..., nn.Module] = getattr(import_torchvision_models(), name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return settle_batch_norms(builder(weights=None), seed)
+        return settle_batch_norms(builder(weights=None), seed, branch_gain=branch_gain)
 
 
 def resnet18(seed: int = 0) -> nn.Module:
@@ -116,6 +123,11 @@ def resnet18(seed: int = 0) -> nn.Module:
 def resnet50(seed: int = 0) -> nn.Module:
     """torchvision's ResNet-50 in eval mode: [N, 3, 224, 224] to [N, 1000] float32."""
     return _torchvision_network("resnet50", seed)
+
+
+def resnet50_damped(seed: int = 0) -> nn.Module:
+    """ResNet-50 whose residual branches are as weak as trained ones."""
+    return _torchvision_network("resnet50", seed, branch_gain=0.3)
 
 
 def mobilenet_v2(seed: int = 0) -> nn.Module:
@@ -137,6 +149,9 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "efficientnet_lite0": efficientnet_lite0,
 }
 """Builder of every network by name; each takes a seed."""
+
+JUDGED = {**NETWORKS, "resnet50_damped": resnet50_damped}
+"""Those whose accuracy is judged: the same kernels, in a network that does not amplify every error."""
 
 
 @cache

@@ -111,13 +111,18 @@ def _dim(drawn: random.Random, value: Tensor) -> dict[str, Any]:
     return {"dim": drawn.choice((1, -1)), "keepdim": drawn.random() < 0.7}
 
 
+def _varies(first: Tensor, value: Tensor) -> bool:
+    """Whether a deviation over channels or columns is of several numbers."""
+    return value.dim() > 1 and value.shape[1] > 1 and value.shape[-1] > 1
+
+
 def _last(drawn: random.Random, value: Tensor) -> dict[str, Any]:
     return {"dim": drawn.choice((1, -1))}
 
 
 _REDUCTIONS: tuple[Operation, ...] = (
     *(plain(f.__name__, f, settings=_dim) for f in (torch.sum, torch.mean, torch.amax, torch.amin, torch.logsumexp)),
-    *(plain(f.__name__, f, settings=_dim) for f in (torch.std, torch.var)),
+    *(plain(f.__name__, f, _varies, _dim) for f in (torch.std, torch.var)),
     plain("cumsum_dim", torch.cumsum, settings=_last),
     plain("norm", torch.linalg.vector_norm, settings=_dim),
     plain("max_values", lambda x, **dim: torch.max(x, **dim).values, settings=_dim),

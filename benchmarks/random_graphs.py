@@ -15,7 +15,7 @@ import torch
 from random_operations import OPERATIONS, Operation
 from torch import Tensor, nn
 
-_SMALLEST, _LARGEST = 5, 40
+_SMALLEST, _LARGEST = 5, 60
 _LARGEST_VALUE = 4096
 
 
@@ -45,7 +45,7 @@ class RandomNet(nn.Module):
 
     Args:
         seed: everything follows from it.
-        count: number of steps; by default drawn from 5 to 40.
+        count: number of steps; by default drawn from 5 to 60.
     """
 
     def __init__(self, seed: int, count: int | None = None) -> None:

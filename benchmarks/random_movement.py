@@ -33,7 +33,7 @@ def _halves(x: Tensor) -> Tensor:
 
 def _unpooled(x: Tensor) -> Tensor:
     values, places = F.max_pool2d(x, 2, return_indices=True)
-    return F.max_unpool2d(values, places, 2)
+    return F.max_unpool2d(values, places, 2, output_size=x.shape[-2:])
 
 
 def _unshuffled(x: Tensor) -> Tensor:

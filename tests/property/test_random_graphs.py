@@ -32,7 +32,7 @@ def test_a_shorter_network_is_the_beginning_of_the_longer() -> None:
 
 
 def test_networks_differ_and_are_of_the_promised_size() -> None:
-    """Between 5 and 40 steps, and no two of the first twenty alike."""
+    """Between 5 and 60 steps, and no two of the first twenty alike."""
     nets = [RandomNet(seed) for seed in range(20)]
-    assert all(5 <= len(net.steps) <= 40 for net in nets)
+    assert all(5 <= len(net.steps) <= 60 for net in nets)
     assert len({net.describe().split("\n", 1)[1] for net in nets}) == len(nets)
