@@ -59,6 +59,7 @@ ADD = _arithmetic(
     "input, other, *, alpha=1",
     symbols=("add",),
     kernel=Kernel("binary", "quantized.add"),
+    light=True,
     examples=(*_PAIR, *_NUMBERS, *_CONSTANTS, Example((_IMAGE, _IMAGE), {"alpha": 2})),
 )
 
@@ -68,6 +69,7 @@ SUB = _arithmetic(
     symbols=("sub",),
     aliases=("subtract",),
     kernel=Kernel("binary", "quantized.sub"),
+    light=True,
     examples=(*_PAIR, *_NUMBERS, *_CONSTANTS, Example((_IMAGE, _IMAGE), {"alpha": 0.5})),
 )
 

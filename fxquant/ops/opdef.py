@@ -127,6 +127,7 @@ class OpDef:
             that tables can describe it. Broadcasting is allowed.
         channel_axis: the input's axis along which the weights run; None where they broadcast.
         kernels: backend name to kernel; ``name.mode`` to the kernel of a mode (see ``Unit.mode``), float in and out.
+        light: whether it takes no longer in float than on integers.
         contiguous: whether torch's float operator is several times faster on contiguous tensors than on channels last.
         macs: multiply-accumulates from (bound shapes of the weight or operand, output shape).
         macs_over: the operand whose shape it gets in place of the output's.
@@ -155,6 +156,7 @@ class OpDef:
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     macs: Callable[[tuple[int, ...], tuple[int, ...]], int] | None = None
     macs_over: str = ""
+    light: bool = False
     contiguous: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
     joins: bool = False

@@ -22,6 +22,7 @@ from torch import fx
 from fxquant.ir.meta import ALIASED, info, update_info
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import OpDef
+from fxquant.ops.recurrent import RECURRENT
 
 
 def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
@@ -37,7 +38,7 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
         if row is None or info(node).op == ALIASED:
             continue
         if node.op == "call_module":
-            if len(node.args) == 1 and not node.kwargs:
+            if (len(node.args) == 1 and not node.kwargs) or row.name in RECURRENT:
                 update_info(node, op=row.name)
             continue
         try:
@@ -77,6 +78,7 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
     if (
         row is not None
         and row.activations
+        and row.name not in RECURRENT  # they take packed sequences too
         and not _is_tensor_call(node)
         and not (row.weights and _values_unknown(node))
     ):

@@ -49,7 +49,7 @@ def compute_qparams(
         for item in plan.classes
         if item.is_observed
     }
-    silent = [name for name, observer in observers.items() if not _has_seen_data(observer)]
+    silent = [name for name, observer in observers.items() if not has_seen_data(observer)]
     if silent:
         raise CalibrationError(
             f"{len(silent)} observers saw no data: {', '.join(silent[:10])}",
@@ -68,6 +68,25 @@ def compute_qparams(
         else:
             found[item.name] = _qparams(*(searched.get(item.name) or _calculate(item.name, observers[item.name])))
     return found
+
+
+def observed_qparams(name: str, observer: Any) -> QParams:
+    """Parameters of one observer of a model without a graph.
+
+    Args:
+        name: of what it observes, for messages.
+        observer: calibrated.
+
+    Raises:
+        CalibrationError: it saw no data, or fails.
+    """
+    if not has_seen_data(observer):
+        raise CalibrationError(
+            f"the observer of {name} saw no data",
+            module_path=name,
+            remedy="run calibration batches through the prepared model, or set its qconfig to None",
+        )
+    return _qparams(*_calculate(name, observer))
 
 
 def _calculate(name: str, observer: Any) -> tuple[Any, Any]:
@@ -115,7 +134,8 @@ def _qparams(scale: Any, zero_point: Any) -> QParams:
     )
 
 
-def _has_seen_data(observer: Any) -> bool:
+def has_seen_data(observer: Any) -> bool:
+    """Whether an observer, fxquant's or torch.ao's, has statistics to go by."""
     seen = getattr(observer, "has_seen_data", None)
     if isinstance(seen, bool):
         return seen

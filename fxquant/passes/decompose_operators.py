@@ -73,4 +73,4 @@ def _stores_integers(qconfig: Any) -> bool:
 
 def _is_float32(node: fx.Node) -> bool:
     tensor = info(node).tensor
-    return tensor is not None and tensor.dtype == torch.float32
+    return tensor is not None and tensor.dtype == torch.float32 and not info(node).role

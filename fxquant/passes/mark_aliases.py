@@ -55,13 +55,17 @@ def _copy_input(placeholder: fx.Node) -> fx.Node:
 
 
 def _same_memory(start: fx.Node) -> set[fx.Node]:
-    """Nodes tied to ``start`` by operations that return, or look into, the memory they were given."""
+    """Nodes tied to ``start`` by operations that return, or look into, the memory they were given.
+
+    Parts of it may come through a tuple (``split``), which has no memory of its own.
+    """
     storage = info(start).storage
     found, open_ends = {start}, [start] if storage else []
     while open_ends:
         node = open_ends.pop()
         for other in (*node.all_input_nodes, *node.users):
-            if other not in found and info(other).storage == storage:
+            tied = info(other).storage == storage or isinstance(info(other).value, (tuple, list))
+            if other not in found and tied:
                 found.add(other)
                 open_ends.append(other)
     return found

@@ -33,7 +33,7 @@ def mark_masks(graph: fx.Graph) -> None:
         name = _name(node)
         if name == "softmax":
             _mark_scores(node.args[0], node, readers)
-            if any(info(source).role for source in node.all_input_nodes):
+            if any(info(source).role == "scores" for source in node.all_input_nodes):
                 update_info(node, role="scores")
         elif name in _MASKED and name != "baddbmm":
             _read_as_mask(node, readers)

@@ -1,8 +1,10 @@
 """Which values are stored as integers. Decided by who reads them, not forward from who makes them.
 
-Operators that requantize (convolution, addition, ...) read and write integers wherever they are configured and
-the backend has a kernel. Operators that share their input's range (views, max pooling, cat) follow: they stay
-integer behind an integer producer, and become integer in front of integer readers. Everything else is float.
+Operators that requantize (convolution, multiplication, ...) read and write integers wherever they are configured and
+the backend has a kernel. Sums do where somebody reads their result as integers: the residual stream of a transformer,
+which layer norms and further sums read, stays float and is not rounded at every block. Operators that share their
+input's range (views, max pooling, cat) follow: they stay integer behind an integer producer, and become integer in
+front of integer readers. Everything else is float.
 """
 
 from __future__ import annotations
@@ -61,6 +63,11 @@ class Candidate:
     def value(self) -> str:
         """Name of the value the unit makes."""
         return self.draft.last.name
+
+    @property
+    def is_light(self) -> bool:
+        """Whether it is no slower in float, and so runs on integers only for those who read integers."""
+        return self.row is not None and self.row.light
 
     def reads_integers(self, node: fx.Node) -> bool:
         """Whether it reads ``node`` as integers, once ``integer`` is set."""
@@ -128,13 +135,16 @@ def _inside_users(candidate: Candidate, readers: dict[str, list[Candidate]]) -> 
 
 def _wishes(reader: Candidate, wanted: dict[str, tuple[bool, bool]]) -> bool:
     if reader.role in ("requantize", STANDALONE):
-        return True
+        return not reader.is_light or wanted[reader.value][0]
     return reader.role in ("share", "element") and wanted[reader.value][1]
 
 
 def _is_integer(
     candidate: Candidate, by_value: dict[str, Candidate], wanted: dict[str, tuple[bool, bool]], borders: Borders
 ) -> bool:
+    if candidate.role == "requantize" and candidate.is_light and not wanted[candidate.value][0]:
+        candidate.reason = "only operators that compute in float read its result"
+        return False
     if candidate.role in ("requantize", STANDALONE):
         return candidate.role == "requantize" or candidate.gives_integers
     if candidate.role in ("float", "free", "identity", "dynamic"):

@@ -133,7 +133,11 @@ def _unit(candidate: Candidate, class_of: dict[str, str], step: bool, configs: d
         outcome=_outcome(candidate, step),
         inputs=edges,
         output=class_of[candidate.value] if candidate.integer else "",
-        kernel=_IDENTITY if candidate.role == "identity" else candidate.kernel if has_kernel or candidate.mode else None,
+        kernel=_IDENTITY
+        if candidate.role == "identity"
+        else candidate.kernel
+        if has_kernel or candidate.mode
+        else None,
         fallbacks=candidate.fallbacks if has_kernel or candidate.mode else (),
         reason=_reason(candidate, step),
         config=configs[draft.anchor.name].entry,

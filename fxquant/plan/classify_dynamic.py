@@ -21,8 +21,8 @@ MODES = {
 
 ASKED = {
     "dynamic": "ranges taken at run time",
-    "weights": "integer weights with a float zero point per row",
-    "weights4": "integer weights with a float zero point per row",
+    "weights": "integer weights alone",
+    "weights4": "integer weights alone",
     "float16": "weights in float16",
 }
 """What a qconfig of each mode asks for."""
@@ -44,9 +44,7 @@ def classify_dynamic(
     if isinstance(kernels, Refusal):
         return floating(kernels.reason)
     kernel, *others = kernels
-    return Candidate(
-        draft, call.row, "dynamic", _activations(call), kernel, fallbacks=tuple(others), mode=mode
-    )
+    return Candidate(draft, call.row, "dynamic", _activations(call), kernel, fallbacks=tuple(others), mode=mode)
 
 
 def _activations(call: Call) -> tuple[tuple[str, fx.Node], ...]:

@@ -10,10 +10,11 @@ import torch
 from torch import fx, nn
 
 from fxquant.fusion.rule import WEIGHTED, UnitDraft
-from fxquant.ir.meta import ALIASED, TensorMeta, info
+from fxquant.ir.meta import ALIASED, OUTSIDE, TensorMeta, info
 from fxquant.ir.quant_plan import KernelChoice, TensorSpec
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import FloatOnly, Identity, Moves, OpDef, Query
+from fxquant.ops.recurrent import RECURRENT
 from fxquant.plan.assign_domains import Candidate
 from fxquant.plan.backend import Backend, Call, Refusal
 from fxquant.plan.backend_limits import FREE, BackendLimits
@@ -24,9 +25,10 @@ from fxquant.plan.readers import takes_element
 from fxquant.plan.resolve_qconfig import Resolved
 
 _ELEMENT = KernelChoice("element", "operator.getitem")
-_ATTENTION = {
+_ROLES = {
     "mask": "it is part of an attention mask, which holds values far outside the range of the scores",
     "scores": "it is part of the softmax of an attention",
+    OUTSIDE: "it lies outside the model's quantization stubs",
 }
 
 
@@ -70,7 +72,9 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
     if op == ALIASED:
         return floating("its tensor is changed in place through a view")
     if info(anchor).role:
-        return floating(_ATTENTION[info(anchor).role])
+        return floating(_ROLES[info(anchor).role])
+    if row is not None and row.name in RECURRENT:
+        return _recurrent(draft, row, context, floating)
     if not _is_floating(value) or (row is not None and isinstance(row.output, Query)):
         return Candidate(draft, row, "free", activations)
     if takes_element(anchor):
@@ -143,6 +147,19 @@ def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Calla
         shares_range=judged.range == "shared",
         measures=not mode,
     )
+
+
+def _recurrent(draft: UnitDraft, row: OpDef, context: Context, floating: Callable[[str], Candidate]) -> Candidate:
+    resolved, value = context.configs[draft.anchor.name], info(draft.anchor).value
+    if resolved.qconfig is None:
+        return replace(floating(f"excluded by qconfig ({resolved.entry})"), excluded=True)
+    mode = mode_of(resolved.qconfig)
+    if f"{context.backend.name}.{mode}" not in row.kernels:
+        assert isinstance(row.output, FloatOnly)
+        return floating(f"its qconfig asks for {ASKED[mode]}" if mode else row.output.why)
+    if not _is_float32(value):
+        return floating(f"computed in {_dtype_of(value)}")
+    return classify_dynamic(draft, call_of(draft, row, context), mode, context.backend, floating)
 
 
 def call_of(draft: UnitDraft, row: OpDef, context: Context) -> Call:

@@ -74,8 +74,11 @@ REFUSED = {
     "default_symmetric_qnnpack_qconfig": "uint8 activations, not torch.int8",
     "default_per_channel_symmetric_qnnpack_qconfig": "uint8 activations, not torch.int8",
     "default_quint8_weight_qconfig": "weights of torch.uint8",
-    "float_qparams_weight_only_qconfig": "integer weights with a float zero point per row",
-    "float_qparams_weight_only_qconfig_4bit": "integer weights with a float zero point per row",
+    "float16_dynamic_qconfig": "weights in float16",
+    "default_dynamic_qconfig": "ranges taken at run time",
+    "per_channel_dynamic_qconfig": "ranges taken at run time",
+    "float_qparams_weight_only_qconfig": "integer weights alone",
+    "float_qparams_weight_only_qconfig_4bit": "integer weights alone",
 }
 
 
@@ -84,17 +87,18 @@ def test_what_no_kernel_runs_stays_float_with_the_reason(name: str) -> None:
     observed = _observed(getattr(defaults, name))
     unit = observed.plan.unit_of("first")
     if name not in REFUSED:
-        assert unit.kernel is not None and unit.outcome == ("float" if unit.mode == "float16" else "int8")
+        assert unit.outcome == "int8"
         return
     assert unit.outcome in ("float", "step") and REFUSED[name] in unit.reason
     observed(X)
     assert REFUSED[name] in str(fxquant.explain(fxquant.convert_fx(observed)))
 
 
-def test_activations_only_quantizes_what_has_no_weights() -> None:
+def test_activations_only_keeps_weights_and_sums_between_them_float() -> None:
     observed = _observed(fxquant.default_activation_only_qconfig)
-    found = {unit.anchor: unit.outcome for unit in observed.plan.units}
-    assert found["first"] == found["second"] == "float" and found["add"] == "int8"
+    found = {unit.anchor: unit for unit in observed.plan.units}
+    assert found["first"].outcome == found["second"].outcome == "float"
+    assert found["add"].reason == "only operators that compute in float read its result"
 
 
 def test_embedding_entries_are_accepted() -> None:
@@ -108,8 +112,8 @@ def test_embedding_entries_are_accepted() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["default_dynamic_qconfig", "per_channel_dynamic_qconfig"])
 def test_dynamic_qconfigs_of_torch_ao_are_taken(name: str) -> None:
-    units = _observed(getattr(_torch_ao(".qconfig"), name)).plan.units
-    assert {unit.mode for unit in units if unit.op == "linear"} == {"dynamic"}
+    net = nn.Sequential(nn.Linear(8, 4)).eval()
+    assert _observed(getattr(_torch_ao(".qconfig"), name), net).plan.unit_of("_0").mode == "dynamic"
 
 
 @pytest.mark.filterwarnings("ignore")

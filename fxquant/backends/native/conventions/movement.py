@@ -107,8 +107,7 @@ def choose_resize(call: Call) -> Kernel:
     """Nearest moves numbers. The linear ones stay within the input's range; bicubic overshoots it."""
     mode = str(call.bound["mode"])
     if mode.startswith("nearest"):
-        is_image = call.output is not None and len(call.output.shape) == 4
-        return Kernel("same_function" if is_image else "on_integers", f"aten.upsample_{mode.replace('-', '_')}")
+        return Kernel("resize_nearest", f"aten.upsample_{mode.replace('-', '_')}")
     return Kernel("in_float" if mode == "bicubic" else "resize", f"{mode} in float32")
 
 
@@ -124,6 +123,7 @@ CONVENTIONS = {
     "fold": Convention(through(movement.through_float, named=True), _refuse_fold),
     "fractional": Convention(through(movement.through_float, named=True), _refuse_random),
     "pixel_shuffle": Convention(through(movement.pixel_shuffle, named=False)),
+    "resize_nearest": Convention(through(movement.resize_nearest, named=False)),
     "resize": Convention(through(movement.resize, named=False), rate=_RESIZE_RATE),
     "in_float": Convention(in_float, own_range=always, rate=_RESIZE_RATE),
 }

@@ -14,6 +14,7 @@ from fxquant.backends.native.conventions import (
     matrix,
     movement,
     norm,
+    recurrent,
     reduction,
     transposed,
     weighted,
@@ -24,6 +25,7 @@ from fxquant.plan.backend import Call
 CONVENTIONS: dict[str, Convention] = {
     **weighted.CONVENTIONS,
     **dynamic.CONVENTIONS,
+    **recurrent.CONVENTIONS,
     **embedding.CONVENTIONS,
     **transposed.CONVENTIONS,
     **elementwise.CONVENTIONS,

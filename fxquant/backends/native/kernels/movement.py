@@ -50,6 +50,21 @@ def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
     return made
 
 
+def resize_nearest(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """``F.interpolate`` by nearest neighbours: torch's own for images, on the integers for others and single pixels.
+
+    torch reads single pixels in the wrong order when their strides could mean either layout; they get plain ones.
+    """
+    single = x.shape[2:].numel() == 1
+    if x.dim() == 4 and not single:
+        resized: Tensor = F.interpolate(x, *args, **kwargs)
+        return resized
+    integers = integers_of(x)
+    if single:
+        integers = integers.contiguous().as_strided(x.shape, (x.shape[1],) + (1,) * (x.dim() - 1))
+    return from_integers(F.interpolate(integers, *args, **kwargs), x.q_scale(), x.q_zero_point())
+
+
 def resize(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """``F.interpolate`` in float32, in channels last, where it is vectorised over channels.
 
