@@ -1,5 +1,6 @@
 """fxquant: an FX graph-mode automatic quantizer for PyTorch."""
 
+from fxquant import eager
 from fxquant.api import convert_fx, convert_to_reference_fx, fuse_fx, prepare_fx, quantize
 from fxquant.backends.describe_backend import (
     get_fbgemm_backend_config,
@@ -8,10 +9,15 @@ from fxquant.backends.describe_backend import (
     get_qnnpack_backend_config,
     get_x86_backend_config,
 )
+from fxquant.check import Finding, FindingKind, Severity, TraceReport, check_traceable
+from fxquant.diagnose import compare, profile, sensitivity
 from fxquant.errors import FxquantError
+from fxquant.inspect.compare import Comparison
 from fxquant.inspect.explain import Explanation, explain
 from fxquant.inspect.graph_diff import GraphDiff, graph_diff
+from fxquant.inspect.profile import Profile
 from fxquant.inspect.quantized_borders import QuantizedBorders, quantized_borders
+from fxquant.inspect.sensitivity import Recommendation, Sensitivity
 from fxquant.observers import (
     FixedQParamsObserver,
     HistogramObserver,
@@ -82,10 +88,13 @@ from fxquant.qconfig import (
 __all__ = [
     "BackendConfig",
     "BackendPatternConfig",
+    "Comparison",
     "ConvertCustomConfig",
     "DTypeConfig",
     "DTypeWithConstraints",
     "Explanation",
+    "Finding",
+    "FindingKind",
     "FixedQParamsObserver",
     "FuseCustomConfig",
     "FxquantError",
@@ -100,15 +109,22 @@ __all__ = [
     "PerChannelMinMaxObserver",
     "PlaceholderObserver",
     "PrepareCustomConfig",
+    "Profile",
     "QConfig",
     "QConfigAny",
     "QConfigMapping",
     "QuantType",
     "QuantizedBorders",
     "RangeObserver",
+    "Recommendation",
     "RecordingObserver",
     "ReuseInputObserver",
+    "Sensitivity",
+    "Severity",
     "StandaloneModuleConfigEntry",
+    "TraceReport",
+    "check_traceable",
+    "compare",
     "convert_fx",
     "convert_to_reference_fx",
     "default_activation_only_qconfig",
@@ -135,6 +151,7 @@ __all__ = [
     "default_symmetric_qnnpack_qconfig",
     "default_weight_observer",
     "default_weight_only_qconfig",
+    "eager",
     "explain",
     "float16_dynamic_qconfig",
     "float_qparams_weight_only_qconfig",
@@ -155,8 +172,10 @@ __all__ = [
     "per_channel_dynamic_qconfig",
     "per_channel_weight_observer_range_neg_127_to_127",
     "prepare_fx",
+    "profile",
     "qconfig_equals",
     "quantize",
     "quantized_borders",
+    "sensitivity",
     "weight_observer_range_neg_127_to_127",
 ]

@@ -221,12 +221,14 @@ def quantize(
     engine = default_engine() if backend == "auto" else backend
     default = get_default_dynamic_qconfig_mapping if dynamic else get_default_qconfig_mapping
     mapping = default(engine) if qconfig_mapping is None else as_mapping(qconfig_mapping)
-    example, batches = (example_inputs, ()) if dynamic else example_of(model, calibration_data, example_inputs)
+    example, batches = example_inputs, None
+    if calibration_data is not None:
+        example, batches = example_of(model, calibration_data, example_inputs)
     observed = prepare_fx(model, mapping, example, backend_config=engine)
     unmatched = [note for note in observed.plan.notes if note.startswith("set_object_type")]
     if strict and qconfig_mapping is not None and unmatched:
         raise ConfigError("; ".join(unmatched), remedy="correct the entry, or pass strict=False")
-    if not dynamic:
+    if batches is not None:
         calibrate(observed, batches, progress=progress)
     return convert_fx(observed, verify=verify)
 

@@ -39,6 +39,7 @@ from fxquant.passes.exclude_units import exclude_units
 from fxquant.passes.fold_units import fold_units
 from fxquant.passes.insert_observers import insert_observers
 from fxquant.passes.mark_aliases import mark_aliases
+from fxquant.passes.mark_borders import mark_borders
 from fxquant.passes.observe_custom_modules import observe_custom_modules
 from fxquant.passes.read_sizes_only import read_sizes_only
 from fxquant.passes.remove_dead_nodes import remove_dead_nodes
@@ -71,6 +72,7 @@ def capture(
         traced = trace_plain(model)
     else:
         traced = trace_model(model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes)
+    mark_borders(traced.graph, traced.root)
     rename_nodes(traced.graph)
     mark_aliases(traced.graph)
     call_attributes(traced.graph)

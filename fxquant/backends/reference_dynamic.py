@@ -19,16 +19,20 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxquant.backends.reference_recurrent import ReferenceRecurrent
 from fxquant.backends.reference_values import MADE_BY, ReferenceValues
 from fxquant.fusion.rule import WEIGHTED
 from fxquant.ir.containers import KERNELS, WEIGHT_OBSERVERS
-from fxquant.ir.edit import set_tensor
+from fxquant.ir.edit import put_module, set_tensor
 from fxquant.ir.meta import ARRIVING, NodeInfo, info, set_info
 from fxquant.ir.qdq import choose_qparams, dequantize, quantize
 from fxquant.ir.quant_plan import Unit
+from fxquant.ir.recurrent import recurrence_of
 from fxquant.ir.stages import ObservedModel
 from fxquant.ops import catalogue
+from fxquant.ops.recurrent import RECURRENT
 from fxquant.passes.fold_weights import FloatWeight, fold_weights
+from fxquant.passes.quantize_recurrent import quantize_recurrent
 from fxquant.passes.quantize_tables import quantize_table
 from fxquant.passes.quantize_weights import QuantizedWeight, quantize_unit
 
@@ -54,6 +58,9 @@ class DynamicUnits(ReferenceValues):
 
     def _emit_dynamic(self, unit: Unit) -> None:
         """Compute the members in float, on weights as they are stored and on inputs as they arrive."""
+        if unit.op in RECURRENT:
+            self._emit_recurrent(unit)
+            return
         replaced = self._stored_weights(unit)
         local: dict[str, fx.Node] = {}
 
@@ -71,6 +78,20 @@ class DynamicUnits(ReferenceValues):
                 catalogue.replace_arguments(made, {**self._rounded_inputs(unit, made), **replaced})
             local[name] = made
         self.floats[unit.name] = local[unit.name]
+
+    def _emit_recurrent(self, unit: Unit) -> None:
+        """A module of its own computes the layer; it takes what the user's module takes."""
+        node, path = self.nodes[unit.anchor], f"{KERNELS}.{unit.name}"
+        module = self.observed.get_submodule(str(node.target))
+        observer = self.observed.get_submodule(f"{WEIGHT_OBSERVERS}.{unit.name}")
+        recurrence = recurrence_of(module)
+        tensors = quantize_recurrent(unit, module, recurrence, observer)
+        put_module(self.root, path, ReferenceRecurrent(recurrence, tensors))
+        for name in tensors:
+            self.key_origins[f"{path}.{name}"] = (f"{node.target}.{name.removesuffix('_scale')}",)
+        made = self._copy(node, self._as_float, unit)
+        made.target = path
+        self.floats[unit.name] = made
 
     def _rounded_inputs(self, unit: Unit, made: fx.Node) -> dict[str, Any]:
         """The anchor's activations as they arrive, by operand; of modes that leave them in float, none."""

@@ -19,6 +19,9 @@ _KEY = "fxquant"
 # Value of NodeInfo.role for nodes of reference models that quantize a value by its own range, for dynamic units.
 ARRIVING = "arriving"
 
+# Value of NodeInfo.role for what a model written for the eager style computes outside its quantization stubs.
+OUTSIDE = "outside"
+
 # Value of NodeInfo.op for nodes that must run in float, exactly as the user wrote them.
 ALIASED = "aliased"
 
@@ -105,8 +108,9 @@ class NodeInfo:
         storage: address of the value's storage while it was alive, 0 when it is no tensor.
         largest: largest magnitude of a floating value on the example inputs; infinity when one is not finite, 0 when
             unknown.
-        role: ``arriving`` for what quantizes a value when it arrives; ``scores`` for what is computed from an attention's product up to its softmax, ``mask`` for values that
-            are only added to scores or mask them; both stay float. ``""`` for all others.
+        role: ``arriving`` for what quantizes a value when it arrives; ``scores`` for what is computed from an
+            attention's product up to its softmax, ``mask`` for values that are only added to scores or mask them,
+            ``outside`` for values beyond quantization stubs: these stay float. ``""`` for all others.
         part_of: (node name, catalogue name) of the captured operation that a pass divided into this node and others:
             configurations speak of that operation. Empty for all others.
     """

@@ -15,10 +15,14 @@ import fxquant
 from fxquant.ir.stages import QuantizedModel, ReferenceModel
 from fxquant.numerics.sqnr import sqnr_db
 
-ENGINES = tuple(name for name in ("x86", "fbgemm", "onednn", "qnnpack") if name in torch.backends.quantized.supported_engines)
+ENGINES = tuple(
+    name for name in ("x86", "fbgemm", "onednn", "qnnpack") if name in torch.backends.quantized.supported_engines
+)
 
 
-def converted(model: nn.Module, mapping: Any, inputs: tuple[Any, ...], engine: str = "x86") -> tuple[ReferenceModel, QuantizedModel]:
+def converted(
+    model: nn.Module, mapping: Any, inputs: tuple[Any, ...], engine: str = "x86"
+) -> tuple[ReferenceModel, QuantizedModel]:
     """Prepare, run once, freeze and lower."""
     observed = fxquant.prepare_fx(model.eval(), mapping, inputs, backend_config=engine)
     observed(*inputs)

@@ -41,7 +41,7 @@ class NativeBackend:
         own = call.row.kernels[f"{self.name}.{mode}"] if mode else kernel_of(call, self.name)
         refusals: dict[str, str] = {}
         choices: list[KernelChoice] = []
-        for kernel in (own,) if mode else _possible_kernels(call, own):
+        for kernel in _kernels_of_mode(own) if mode else _possible_kernels(call, own):
             convention = CONVENTIONS[kernel.convention]
             refusals[kernel.convention] = convention.check(call)
             if not refusals[kernel.convention]:
@@ -68,6 +68,15 @@ class NativeBackend:
                     probed=packing.probed,
                     note=packing.note,
                 )
+
+
+def _kernels_of_mode(own: Kernel) -> tuple[Kernel, ...]:
+    """The row's own kernel; recurrent layers also run step by step."""
+    if not own.convention.startswith("recurrent") or "steps" in own.convention:
+        return (own,)
+    half = own.convention.endswith("float16")
+    function = "quantized.linear_dynamic_fp16" if half else "quantized.linear_dynamic"
+    return (own, Kernel("recurrent_steps_float16" if half else "recurrent_steps", function))
 
 
 def _possible_kernels(call: Call, own: Kernel) -> tuple[Kernel, ...]:

@@ -93,10 +93,8 @@ class LinearsDynamic(LinearDynamic):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """Multiply ``x``, float32 [..., in]; the results are contiguous, one for each part."""
-        parts = super().forward(x).split(self.sizes, -1)
-        return tuple(
-            part.relu() if clips else part.contiguous() for part, clips in zip(parts, self.clips, strict=True)
-        )
+        parts = torch.split(super().forward(x), self.sizes, -1)
+        return tuple(part.relu() if clips else part.contiguous() for part, clips in zip(parts, self.clips, strict=True))
 
 
 def as_quantized(weight: Tensor, scale: Tensor) -> Tensor:
