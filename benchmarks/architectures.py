@@ -88,8 +88,8 @@ ZOO: dict[str, Architecture] = {
     "inception_v3": Architecture("inception_v3", large_images, _INITIALIZED),
     "vit_b_32": Architecture("vit_b_32", transformer=True),
     "swin_t": Architecture("swin_t", transformer=True),
-    "deeplabv3_resnet50": Architecture("segmentation.deeplabv3_resnet50", keywords=_SEPARATE, inputs_share=0.25),
+    "deeplabv3_resnet50": Architecture("segmentation.deeplabv3_resnet50", keywords=_SEPARATE, inputs_share=0.5),
     "lraspp_mobilenet_v3_large": Architecture("segmentation.lraspp_mobilenet_v3_large", keywords=_SEPARATE),
-    "r3d_18": Architecture("video.r3d_18", natural_videos, inputs_share=0.25),
+    "r3d_18": Architecture("video.r3d_18", natural_videos, inputs_share=0.5),
 }  # fmt: skip
 """Every network by name."""

@@ -89,6 +89,14 @@ def test_kernels_that_refuse_per_channel_weights_get_one_scale(engine: str) -> N
     assert "per-tensor weights" in row.kernel and "one scale" in row.reason
 
 
+@pytest.mark.skipif("x86" not in ENGINES, reason="this build of torch has no fbgemm and onednn")
+@pytest.mark.parametrize("arguments", [{"kernel_size": 4}, {"kernel_size": 3, "stride": 3}], ids=str)
+def test_onednns_plain_loops_are_avoided(arguments: dict[str, int]) -> None:
+    """Without VNNI they take a thousand times as long as the float operator."""
+    _, quantized = _convert(nn.Sequential(nn.ConvTranspose2d(8, 8, **arguments)), torch.randn(2, 8, 4, 4), "onednn")
+    assert _kernel(quantized).function == "quantized.conv2d"
+
+
 @pytest.mark.skipif("qnnpack" not in ENGINES, reason="this build of torch has no qnnpack")
 def test_qnnpack_takes_a_scale_per_output_channel() -> None:
     """On axis 1, the output channels' in [C_in, C_out, kH, kW]."""
