@@ -78,6 +78,9 @@ class ValueProxy(fx.Proxy):
         if name in _STATIC_ATTRIBUTES:
             self.tracer.record("static", attribute)
             return attribute
+        if attribute is None:  # the code is about to ask whether there is one, such as a PackedSequence's indices
+            self.tracer.record("static", None)
+            return None
         if name in _STATIC_METHODS:
             return self._static_method(name)
         if callable(attribute) and not isinstance(attribute, Tensor):

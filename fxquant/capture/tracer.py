@@ -17,6 +17,7 @@ from fxquant.capture.guard import Guard
 from fxquant.capture.inputs import BoundInputs, map_leaves
 from fxquant.capture.proxy import ValueProxy, unwrap
 from fxquant.capture.source import user_line
+from fxquant.capture.stubs import is_border
 from fxquant.errors import CaptureError
 from fxquant.ir.checks import require_equal
 from fxquant.ir.meta import (
@@ -69,10 +70,10 @@ class ValueTracer(fx.Tracer):
     # -- what fx asks of a tracer -----------------------------------------------------------------
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Leaves: what the user named, what must stay a module (batch norm, dropout), recurrent layers."""
+        """Leaves: what the user named, what must stay a module (batch norm, dropout), recurrent layers, stubs."""
         if module_qualified_name in self.leaf_names or isinstance(m, self.leaf_classes):
             return True
-        if isinstance(m, (*_RECURRENT, torch.jit.ScriptModule)):
+        if isinstance(m, (*_RECURRENT, torch.jit.ScriptModule)) or is_border(m):
             return True
         return catalogue.by_module(type(m)) is not None
 
