@@ -15,14 +15,16 @@ from torch import Tensor
 from fxquant.errors import ConvertError
 from fxquant.ir.quant_plan import Unit
 from fxquant.numerics.affine import dequantize, quantize
+from fxquant.numerics.balance import balance_taps
 from fxquant.numerics.bias import weight_error_bias
-from fxquant.numerics.pair_limit import limit_pairs
+from fxquant.numerics.pair_limit import PairOrder, limit_pairs
 from fxquant.observers.attached import InputStatistics
 from fxquant.passes.fold_weights import FloatWeight
 
 # A bias must stay representable as int32 in units of (input scale x weight scale); qnnpack stores it so.
 _LARGEST_BIAS = 2.0**22
 _HALF = 63
+_PAIR_ORDERS: dict[str, PairOrder] = {"channels": "channels", "taps_then_channels": "taps_then_channels"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def quantize_unit(
     scale = scale if input_scale is None else _floor_scale(scale, folded.bias, input_scale)
     input_mean, variance = _per_channel(statistics, rows.shape[1] * folded.groups)
     importance = variance if folded.groups == 1 else None
-    scale, integers = _limited(rows, scale, low, high, axis, unit, importance)
+    balanced = input_mean is not None and not folded.transposed  # calibrated; taps that meet in one output
+    scale, integers = _rounded(rows, scale, low, high, axis, unit, importance, balanced)
     scale = scale if per_channel else scale.reshape(())
     zeros = torch.zeros_like(scale, dtype=torch.int64)
     bias = folded.bias
@@ -121,16 +124,28 @@ def _per_channel(statistics: InputStatistics | None, channels: int) -> tuple[Ten
     return mean.cpu(), variance.cpu()
 
 
-def _limited(
-    weight: Tensor, scale: Tensor, low: int, high: int, axis: int | None, unit: Unit, importance: Tensor | None
+def _rounded(
+    weight: Tensor,
+    scale: Tensor,
+    low: int,
+    high: int,
+    axis: int | None,
+    unit: Unit,
+    importance: Tensor | None,
+    balanced: bool,
 ) -> tuple[Tensor, Tensor]:
+    """Scale and integers inside the limit of the unit's kernel; ``balanced`` over the taps of each kernel or not."""
     limit = unit.kernel.weight_limit if unit.kernel is not None else "none"
-    if limit in ("channels", "taps_then_channels"):
-        return limit_pairs(weight, scale, low, high, limit, importance)  # type: ignore[arg-type]
-    if limit == "half":
-        scale, low, high = scale * (max(-low, high) / _HALF), max(low, -_HALF), min(high, _HALF)
-    zeros = torch.zeros_like(scale, dtype=torch.int64)
-    return scale, quantize(weight, scale, zeros, low, high, torch.int8, axis)
+    order = _PAIR_ORDERS.get(limit)
+    if order is not None:
+        scale, integers = limit_pairs(weight, scale, low, high, order, importance)
+    else:
+        if limit == "half":
+            scale, low, high = scale * (max(-low, high) / _HALF), max(low, -_HALF), min(high, _HALF)
+        integers = quantize(weight, scale, torch.zeros_like(scale, dtype=torch.int64), low, high, torch.int8, axis)
+    if balanced:
+        integers = balance_taps(weight, scale, integers, low, high, order)
+    return scale, integers
 
 
 def _floor_scale(scale: Tensor, bias: Tensor | None, input_scale: Tensor) -> Tensor:

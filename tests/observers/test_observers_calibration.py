@@ -37,6 +37,7 @@ KINDS: list[Callable[[], RangeObserver]] = [
     MovingAveragePerChannelMinMaxObserver,
     HistogramObserver,
     HistogramObserver.with_args(bins=64, dtype=torch.int8, qscheme=torch.per_tensor_symmetric),
+    HistogramObserver.with_args(horizon=8.0),
 ]
 MODES: list[Callable[[], AbstractContextManager[Any]]] = [
     contextlib.nullcontext,
