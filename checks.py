@@ -12,7 +12,7 @@ CHECKS = (
     ("lint", [str(BIN / "ruff"), "check", "."]),
     ("layers", [str(BIN / "lint-imports"), "--no-cache"]),
     ("types", [str(BIN / "mypy")]),
-    ("tests", [sys.executable, "-m", "pytest", *sys.argv[1:]]),
+    ("tests", [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "worksteal", *sys.argv[1:]]),
 )
 
 

@@ -13,7 +13,7 @@ from fxquant.observers import HistogramObserver, PerChannelMinMaxObserver
 
 ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
 
-UNSEEN_SAMPLES = 8.0
+UNSEEN_SAMPLES = 4.0
 """Ranges of the default configuration hold what this many times as many samples as calibration's would reach."""
 
 
