@@ -82,7 +82,8 @@ def capture(
     remove_dead_nodes(traced.graph)
     state = StageState(
         captured=records.from_graph(traced.graph),
-        guards=traced.guards,
+        facts=traced.facts,
+        capture_notes=traced.notes,
         preserved=tuple(preserved),
         float_dtype=traced.float_dtype,
         module_paths=tuple(name for name, _ in model.named_modules(remove_duplicate=False)),

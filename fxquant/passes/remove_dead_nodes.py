@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from torch import fx
 
-from fxquant.ir.checks import require_equal
+from fxquant.ir.checks import CHECKS
 from fxquant.ir.meta import info
 
 
 def remove_dead_nodes(graph: fx.Graph) -> None:
     """Remove dead nodes from ``graph`` in place, last first."""
     for node in reversed(graph.nodes):
-        kept = node.op in ("placeholder", "output") or node.target is require_equal or info(node).mutates
+        kept = node.op in ("placeholder", "output") or node.target in CHECKS or info(node).mutates
         if not node.users and not kept:
             graph.erase_node(node)

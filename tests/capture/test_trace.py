@@ -76,7 +76,7 @@ def test_structures_flags_and_sizes() -> None:
     for n, size in ((2, 8), (2, 11)):
         assert _same(captured(**inputs(n, size)), model(**inputs(n, size)))
     kinds = {guard.kind for guard in captured.state.guards}
-    assert {"static", "flag", "size"} <= kinds
+    assert {"static", "flag", "size-loop"} <= kinds
     assert any("image.dim() == 4" in guard.code for guard in captured.state.guards)
     with pytest.raises(FxquantError, match="'flag' was True"):
         captured(**{**inputs(2, 8), "flag": False})

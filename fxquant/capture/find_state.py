@@ -1,0 +1,233 @@
+"""State that a model keeps between calls: what forward changes on its modules, and what becomes of it in a graph.
+
+A buffer that forward updates is updated by the graph. An attribute is not: where a later call computes something else
+because of it, its module is kept whole. A cache, or what nothing reads, changes no result.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.capture.branches import tree_of
+from fxquant.capture.copy_module import copy_module
+from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.inputs import copy_tensors, split_inputs
+from fxquant.capture.keep_state import Change, randomness_kept
+from fxquant.capture.source import is_user_file
+from fxquant.capture.structures import leaves
+from fxquant.capture.trouble import ModuleSpot, Trouble
+from fxquant.ir.meta import info
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+_NOTED = (FactKind.ATTRIBUTE_UPDATE, FactKind.CONTAINER_UPDATE)
+
+
+def find_state(
+    model: nn.Module,
+    root: nn.Module,
+    changes: list[Change],
+    tracer: ValueTracer,
+    example_inputs: Any,
+    leaf_paths: Collection[str],
+) -> list[Trouble]:
+    """What forward changed that no graph keeps; the rest is written down as facts.
+
+    Args:
+        model: the user's.
+        root: the copy that was traced.
+        changes: what the trace changed on it.
+        tracer: of the trace.
+        example_inputs: of the capture.
+        leaf_paths: modules that are kept whole: their state lives on in them.
+    """
+    outside = [change for change in changes if not _inside(change.module_path, leaf_paths)]
+    troubles = _changed_parameters(root, outside, tracer)
+    attributes = [change for change in outside if not change.tensor and not _is_made(root, change)]
+    if not attributes:
+        return troubles
+    sources = [tree for module in root.modules() for tree in _class_trees(type(module))]
+    depends = _depends_on_history(copy_module(model), copy_module(model), example_inputs)
+    for change in attributes:
+        uses = _Uses.of(sources, change.name)
+        fact = _take_fact(tracer, root, change)
+        if uses.read and (depends or uses.counted):
+            troubles.append(Trouble(fact, _spots(change.module_path)))
+        else:
+            handled = "a cache: the graph computes it anew" if uses.read else "nothing in the model reads it"
+            tracer.recorder.facts[_handled(fact, handled)] = None
+    return troubles
+
+
+def _inside(path: str, leaf_paths: Collection[str]) -> bool:
+    return any(path == leaf or path.startswith(f"{leaf}.") for leaf in leaf_paths)
+
+
+def _spots(path: str) -> tuple[ModuleSpot, ...]:
+    """The module and those around it."""
+    spots = [ModuleSpot(path)]
+    while path:
+        path = path.rpartition(".")[0]
+        spots.append(ModuleSpot(path))
+    return tuple(spots)
+
+
+def _is_made(root: nn.Module, change: Change) -> bool:
+    """Whether the change is a module or a constant that the trace itself put on the root."""
+    return not change.module_path and change.name.startswith(("_unregistered_", "_tensor_constant")) or (
+        not change.module_path and isinstance(getattr(root, change.name, None), nn.Module)
+    )
+
+
+# -- parameters and buffers ---------------------------------------------------------------------------
+
+
+def _changed_parameters(root: nn.Module, changes: list[Change], tracer: ValueTracer) -> list[Trouble]:
+    """Writes to parameters; a graph takes these for constants. Writes to buffers are written down."""
+    written = _written_attributes(tracer)
+    troubles = []
+    for change in changes:
+        path = f"{change.module_path}.{change.name}".lstrip(".")
+        if not change.tensor or path not in written:
+            continue
+        module = root.get_submodule(change.module_path)
+        origin = written[path]
+        place = (origin.file, origin.line, origin.code)
+        if change.name in module._parameters:
+            fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", f"parameter {change.name}")
+            troubles.append(Trouble(fact, _spots(change.module_path)))
+        else:
+            handled = "the graph updates the buffer"
+            fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", change.name, handled)
+            tracer.recorder.facts[fact] = None
+    return troubles
+
+
+def _written_attributes(tracer: ValueTracer) -> dict[str, Any]:
+    """Origin of the node that writes into each parameter and buffer that the graph writes into, by path."""
+    by_name = {node.name: node for node in tracer.graph.nodes}
+    found = {}
+    for node in tracer.graph.nodes:
+        for name in info(node).mutates:
+            target = by_name.get(name)
+            if target is not None and target.op == "get_attr":
+                found[str(target.target)] = info(node).origin
+    return found
+
+
+# -- attributes ---------------------------------------------------------------------------------------
+
+
+def _take_fact(tracer: ValueTracer, root: nn.Module, change: Change) -> Fact:
+    """The fact of a change: the one written down when it happened, else one at the first line that mentions it."""
+    for fact in list(tracer.recorder.facts):
+        if fact.kind in _NOTED and fact.module_path == change.module_path and fact.value == change.name:
+            del tracer.recorder.facts[fact]
+            return fact
+    file, line = _first_mention(type(root.get_submodule(change.module_path)), change.name)
+    code = linecache.getline(file, line).strip() if line else ""
+    return Fact(FactKind.CONTAINER_UPDATE, file, line, code, change.module_path, f"self.{change.name}", change.name)
+
+
+def _handled(fact: Fact, handled: str) -> Fact:
+    return Fact(fact.kind, fact.file, fact.line, fact.code, fact.module_path, fact.expression, fact.value, handled)
+
+
+def _class_trees(kind: type) -> Iterator[tuple[str, ast.ClassDef]]:
+    """(file, definition) of a class and those it is derived from, as far as they are the user's."""
+    for base in kind.__mro__:
+        try:
+            file = inspect.getsourcefile(base) or ""
+        except TypeError:
+            continue
+        tree = tree_of(file) if file and is_user_file(file) else None
+        for node in ast.walk(tree) if tree is not None else ():
+            if isinstance(node, ast.ClassDef) and node.name == base.__name__:
+                yield file, node
+
+
+def _first_mention(kind: type, name: str) -> tuple[str, int]:
+    """The first line outside ``__init__`` that changes, or else mentions, an attribute."""
+    mentions = [
+        (not isinstance(parent, (ast.Call, ast.Assign, ast.AugAssign, ast.Subscript)), file, node.lineno)
+        for file, tree in _class_trees(kind)
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef) and function.name != "__init__"
+        for parent in ast.walk(function)
+        for node in ast.iter_child_nodes(parent)
+        if isinstance(node, ast.Attribute) and node.attr == name
+    ]
+    return min(mentions)[1:] if mentions else ("", 0)
+
+
+class _Uses:
+    """How the source of a model uses an attribute name.
+
+    Attributes:
+        read: whether something outside ``__init__`` reads it.
+        counted: whether it is added to, or otherwise updated from what it was.
+    """
+
+    def __init__(self, read: bool, counted: bool) -> None:
+        self.read, self.counted = read, counted
+
+    @staticmethod
+    def of(sources: list[tuple[str, ast.ClassDef]], name: str) -> _Uses:
+        read = counted = False
+        for _, tree in sources:
+            for function in tree.body:
+                if isinstance(function, ast.FunctionDef) and function.name != "__init__":
+                    for node in ast.walk(function):
+                        if isinstance(node, ast.AugAssign) and _is(node.target, name):
+                            counted = True
+                        read |= _is(node, name) and isinstance(getattr(node, "ctx", None), ast.Load)
+                        if isinstance(node, ast.Assign) and any(_is(target, name) for target in node.targets):
+                            counted |= any(_is(inner, name) for inner in ast.walk(node.value))
+        return _Uses(read, counted)
+
+
+def _is(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == name
+
+
+def _depends_on_history(used: nn.Module, fresh: nn.Module, example_inputs: Any) -> bool:
+    """Whether a model that was called before, on this and on other values, computes something else."""
+    expected = _run(fresh, example_inputs)
+    _run(used, example_inputs)
+    try:
+        _run(used, _other_values(example_inputs))
+    except Exception:  # the model may refuse other values
+        _run(used, example_inputs)
+    return not _same(_run(used, example_inputs), expected)
+
+
+def _run(model: nn.Module, example_inputs: Any) -> Any:
+    args, kwargs = split_inputs(example_inputs)
+    with torch.no_grad(), randomness_kept():
+        torch.default_generator.manual_seed(0)
+        return model(*copy_tensors(args), **copy_tensors(kwargs))
+
+
+def _other_values(example_inputs: Any) -> Any:
+    def change(tensor: Tensor) -> Tensor:
+        return tensor.flip(0) * 0.5 + 0.1 if tensor.is_floating_point() and tensor.dim() else tensor
+
+    args, kwargs = split_inputs(example_inputs)
+    return {**copy_tensors(kwargs, change)} if kwargs else tuple(copy_tensors(args, change))
+
+
+def _same(first: Any, second: Any) -> bool:
+    pairs = zip(leaves(first), leaves(second), strict=False)
+    return all(
+        a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+        for a, b in pairs
+        if isinstance(a, Tensor) and isinstance(b, Tensor)
+    )
