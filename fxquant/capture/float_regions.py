@@ -42,7 +42,7 @@ class FloatRegions:
     whole: bool = False
     refused: set[tuple[CodeType, Where]] = field(default_factory=set)
     rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
-    _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
+    _functions: dict[CodeType, list[FunctionType]] | None = None
 
     def keep(self, trouble: Trouble) -> str:
         """Keep the smallest part around a trouble whole that was not tried yet; returns what it is, "" for none."""
@@ -88,12 +88,12 @@ class FloatRegions:
 
     def _functions_with(self, code: CodeType) -> list[FunctionType]:
         """The functions that have this code, as far as they exist before the model is called."""
-        if code not in self._functions:
-            referrers = gc.get_referrers(code)
-            self._functions[code] = [
-                item for item in referrers if isinstance(item, FunctionType) and item.__code__ is code
-            ]
-        return self._functions[code]
+        if self._functions is None:  # one walk over all objects, however many functions are asked for
+            self._functions = {}
+            for item in gc.get_objects():
+                if type(item) is FunctionType:
+                    self._functions.setdefault(item.__code__, []).append(item)
+        return self._functions.get(code, [])
 
     def install(self, tracer: ValueTracer) -> Iterator[Undo]:
         """Make the functions call their parts as wholes; yields what undoes it."""

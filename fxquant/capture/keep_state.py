@@ -40,7 +40,8 @@ class ModelState:
     """
 
     def __init__(self, root: nn.Module) -> None:
-        self._modules = {path: (module, dict(vars(module))) for path, module in root.named_modules()}
+        plain = ((path, item) for path, item in root.named_modules() if not isinstance(item, torch.jit.ScriptModule))
+        self._modules = {path: (module, dict(vars(module))) for path, module in plain}
         self._contents: dict[int, tuple[Any, Any]] = {}
         for _, (_, parts) in self._modules.items():
             self._note(parts, _DEPTH)

@@ -112,7 +112,7 @@ def _factory(original: Callable[..., Any], tracer: ValueTracer) -> Callable[...,
     def create(*args: Any, **kwargs: Any) -> Any:
         if tracer.executing or not holds_proxy((args, kwargs)):
             return original(*args, **kwargs)
-        tracer.record(FactKind.FACTORY, original.__name__, "recorded as an operation")
+        tracer.record_factory(original, args, kwargs)
         return tracer.create_proxy("call_function", original, args, kwargs)
 
     return create
@@ -154,7 +154,7 @@ def _methods(tracer: ValueTracer) -> Iterator[Undo]:
         def call(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
             if tracer.executing or not holds_proxy((args, kwargs)):
                 return _original(*args, **kwargs)
-            tracer.record(FactKind.FACTORY, _original.__name__, "recorded as an operation")
+            tracer.record_factory(_original, args, kwargs)
             return record_torch(tracer, _original, args, kwargs)
 
         functools.update_wrapper(call, original)

@@ -83,7 +83,7 @@ def record_torch(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwar
     if function in _FACTS:
         return _answer(tracer, function, args, kwargs)
     if function in _FACTORIES:
-        tracer.record(FactKind.FACTORY, name, "recorded as an operation")
+        tracer.record_factory(function, args, kwargs)
     if function is F.multi_head_attention_forward:
         with TracingMode(tracer):
             return attend(AttentionCall(*args, **kwargs), tracer.linear_of)

@@ -22,12 +22,13 @@ from fxquant.capture.inputs import BoundInputs, map_leaves
 from fxquant.capture.keep_state import Change
 from fxquant.capture.levels import depends_of, is_fixed
 from fxquant.capture.lower_arguments import ArgumentLowering
+from fxquant.capture.plain_call import plainly_recorded
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.recorder import Recorder
 from fxquant.capture.record_calls import record_call
 from fxquant.capture.run_hooks import call_between_hooks, has_hooks
 from fxquant.capture.source import user_line
-from fxquant.capture.structures import leaves, unwrap
+from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
 from fxquant.ir.checks import require_equal
@@ -274,7 +275,7 @@ class ValueTracer(fx.Tracer):
             if id(proxy.value) in changed:
                 proxy.depends = max(proxy.depends, depends)
         made = ValueProxy(node, self, value, depends, shape_depends)
-        made.outside_grad = self.cuts_gradients()
+        made.outside_grad = kind != "get_attr" and self.cuts_gradients()
         made.from_part = target is operator.getitem and proxies[0].from_part
         return made
 
@@ -319,12 +320,22 @@ class ValueTracer(fx.Tracer):
         """Record a call of a torch function."""
         return record_torch(self, function, args, kwargs)
 
+    def record_factory(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Write down a tensor that is made from sizes, where plain tracing cannot."""
+        was, self.executing = self.executing, True
+        plain = plainly_recorded(function, args, kwargs)
+        self.executing = was
+        if not plain:
+            self.record(FactKind.FACTORY, function.__name__, "recorded as an operation")
+
     def call_method(self, proxy: ValueProxy, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a method call on a proxy."""
         if isinstance(proxy.value, Tensor) and name in ("item", "tolist"):
             self.record(FactKind.TENSOR_NUMBER, name, "recorded as an operation")
         elif isinstance(proxy.value, Tensor) and name in ("numpy", "__array__"):
             self.record(FactKind.TENSOR_NUMPY, name, "recorded as an operation")
+        elif proxy.node.op == "get_attr" and holds_proxy((args, kwargs)):
+            self.record_factory(getattr(proxy.value, name), args, kwargs)
         return self.create_proxy("call_method", name, (proxy, *args), kwargs)
 
     # -- writing ------------------------------------------------------------------------------------

@@ -221,6 +221,8 @@ def _identity(
         training = bool(catalogue.arguments(anchor, row)["training"])
     if training:
         return Candidate(draft, row, "float", activations, reason="dropout that is always on")
+    if not activations:
+        return Candidate(draft, row, "float", activations, reason="its input is a constant")
     return Candidate(draft, row, "identity", activations)
 
 
