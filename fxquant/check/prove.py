@@ -219,7 +219,7 @@ def _gradients(model: nn.Module, subject: Subject, inputs: Any) -> Result:
             torch.autograd.backward([item.abs().double().sum() for item in tensors])
         except RuntimeError as error:
             return Result(error=error)
-    found = {name: item.grad for name, item in model.named_parameters()}
+    found = {name: item.grad if item.is_leaf else None for name, item in model.named_parameters()}
     model.zero_grad(set_to_none=True)
     return Result(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Zeros(Case):
 class Arange(Case):
     class before(Layer):
         def forward(self, x: Tensor) -> Tensor:
-            return self.first(x) + torch.arange(x.size(0))[:, None]  # finding: factory
+            return self.first(x) + torch.arange(x.size(0))[:, None]
 
     inputs = staticmethod(rows)
 
@@ -233,7 +234,9 @@ class AttentionAsRoot(Case):
 
 class Encoder(Case):
     before = staticmethod(
-        lambda: nn.Sequential(nn.Linear(6, 8), nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2))
+        lambda: nn.Sequential(
+            nn.Linear(6, 8), nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2, enable_nested_tensor=False)
+        )
     )
     inputs = staticmethod(lambda: (torch.randn(5, 2, 6),))
 
@@ -291,7 +294,8 @@ class Scripted(Case):
     class before(Layer):
         def __init__(self) -> None:
             super().__init__()
-            self.second = torch.jit.trace(nn.Linear(6, 6), torch.randn(4, 6))
+            with warnings.catch_warnings(action="ignore"):  # it is deprecated
+                self.second = torch.jit.trace(nn.Linear(6, 6), torch.randn(4, 6))
 
         def forward(self, x: Tensor) -> Tensor:
             return self.second(torch.relu(self.first(x)))  # finding: scripted

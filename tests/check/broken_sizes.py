@@ -112,8 +112,6 @@ class CeilOfSize(Case):
         def forward(self, x: Tensor) -> Tensor:
             return self.conv(x)[..., : -(-x.shape[3] // 3)]
 
-    applied = True
-
 
 class RoundOfSize(Case):
     class before(Convolved):

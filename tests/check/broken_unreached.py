@@ -128,20 +128,28 @@ class UnreachedInHelper(Case):
 
 class UnreachedInLoop(Case):
     class before(Layer):
-        def forward(self, x: Tensor, extra: list[Tensor]) -> Tensor:
+        def __init__(self) -> None:
+            super().__init__()
+            self.scales: list[float] = []
+
+        def forward(self, x: Tensor) -> Tensor:
             y = self.first(x)
-            for item in extra:  # finding: unpacking
-                y = y + item.sum().item()  # finding: unreached
+            for scale in self.scales:
+                y = y + x.sum().item() * scale  # finding: unreached
             return y
 
     class after(Layer):
-        def forward(self, x: Tensor, extra: list[Tensor]) -> Tensor:
+        def __init__(self) -> None:
+            super().__init__()
+            self.scales: list[float] = []
+
+        def forward(self, x: Tensor) -> Tensor:
             y = self.first(x)
-            for item in extra:
-                y = y + item.sum()
+            for scale in self.scales:
+                y = y + x.sum() * scale
             return y
 
-    inputs = staticmethod(lambda: (torch.randn(4, 6), []))
+    inputs = staticmethod(rows)
 
 
 class UnreachedInExcept(Case):

@@ -57,7 +57,7 @@ def test_before_is_found(case: type[Case]) -> None:
     assert {item for item in serious if item[1]} <= expected(case), str(report)
     assert outcome_of(report) == case.outcome, str(report)
     for item in report.findings:
-        assert item.message and item.fix and "{" not in item.message.replace(item.code, "")
+        assert item.message and item.fix and "{" not in item.message.replace(item.expression, "")
     assert str(report) and report.to_json()
 
 
