@@ -164,7 +164,9 @@ def _check(subject: Subject) -> Mapping[str, Any]:
     report = fxquant.check_traceable(subject.model(), _inputs(subject))
     coverage = report.coverage
     return {
-        "check": "ok" if not any(item.severity == "error" and not item.handled for item in report.findings) else "errors",
+        "check": "ok"
+        if not any(item.severity == "error" and not item.handled for item in report.findings)
+        else "errors",
         "findings": len(report.findings),
         "parameters": _share(coverage.int8_parameters, coverage.parameters),
         "macs": _share(coverage.int8_macs, coverage.macs),

@@ -30,13 +30,13 @@ def _subject(name: str, size: int = 64, step: int = 0, **options: Any) -> Subjec
 CONVOLUTIONAL = (
     "bat_resnext26ts", "botnet26t_256", "coatnet_pico_rw_224", "cs3darknet_s", "cspresnet50", "darknet53", "dla34",
     "dpn48b", "eca_nfnet_l0", "edgenext_xx_small", "efficientnet_b0", "efficientvit_b0", "ese_vovnet19b_dw",
-    "fastvit_t8", "fbnetc_100", "gernet_s", "ghostnet_050", "halonet26t", "hardcorenas_a", "hgnet_tiny", "hrnet_w18_small",
-    "inception_next_atto", "inception_v4", "lambda_resnet26t", "lcnet_050", "mambaout_femto", "mixnet_s",
-    "mnasnet_small", "mobilenetv3_small_050", "mobilenetv4_conv_small", "mobileone_s0", "nf_resnet26", "poolformer_s12",
-    "rdnet_tiny", "regnetx_002", "regnety_002", "repghostnet_050", "repvgg_a0", "repvit_m0_9", "res2net50_14w_8s",
-    "resnest14d", "resnet18", "resnetv2_50", "rexnet_100", "selecsls42b", "seresnet18", "skresnet18", "starnet_s1",
-    "convnext_atto", "convmixer_768_32", "semnasnet_050", "test_byobnet", "tf_efficientnet_lite0", "tinynet_e",
-    "tresnet_m", "vgg11", "xception41",
+    "fastvit_t8", "fbnetc_100", "gernet_s", "ghostnet_050", "halonet26t", "hardcorenas_a", "hgnet_tiny",
+    "hrnet_w18_small", "inception_next_atto", "inception_v4", "lambda_resnet26t", "lcnet_050", "mambaout_femto",
+    "mixnet_s", "mnasnet_small", "mobilenetv3_small_050", "mobilenetv4_conv_small", "mobileone_s0", "nf_resnet26",
+    "poolformer_s12", "rdnet_tiny", "regnetx_002", "regnety_002", "repghostnet_050", "repvgg_a0", "repvit_m0_9",
+    "res2net50_14w_8s", "resnest14d", "resnet18", "resnetv2_50", "rexnet_100", "selecsls42b", "seresnet18",
+    "skresnet18", "starnet_s1", "convnext_atto", "convmixer_768_32", "semnasnet_050", "test_byobnet",
+    "tf_efficientnet_lite0", "tinynet_e", "tresnet_m", "vgg11", "xception41",
 )  # fmt: skip
 """Networks that take images of any size."""
 _ONE_SIZE = {

@@ -82,8 +82,9 @@ SEGMENTATION = ("fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_la
 VIDEO = {"r3d_18": 56, "mc3_18": 56, "r2plus1d_18": 56, "s3d": 224, "swin3d_t": 64, "mvit_v1_b": 224, "mvit_v2_s": 224}
 FLOW = ("raft_small", "raft_large")
 DETECTION = (
-    "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn", "keypointrcnn_resnet50_fpn",
-    "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssd300_vgg16", "ssdlite320_mobilenet_v3_large",
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn",
+    "keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssd300_vgg16",
+    "ssdlite320_mobilenet_v3_large",
 )  # fmt: skip
 _DETECTOR = {"weights_backbone": None, "num_classes": 5}
 _RESIZED = {"min_size": 96, "max_size": 128}
@@ -96,7 +97,8 @@ def _detector(name: str) -> Subject:
 
 SUBJECTS = (
     *(
-        Subject(name, "torchvision", _built(name, **_OPTIONS.get(name, {})), images(224 if name in _FIXED_SIZE else 64, 32),
+        Subject(name, "torchvision", _built(name, **_OPTIONS.get(name, {})),
+                images(224 if name in _FIXED_SIZE else 64, 32),
                 (3, 0 if name in _FIXED_SIZE else 1))
         for name in CLASSIFICATION
     ),

@@ -109,9 +109,7 @@ def _frozen(value: Any, depth: int) -> Any:
 
 def changes(before: Any, after: Any) -> list[str]:
     """What differs between two snapshots."""
-    return sorted(
-        name for name in before.keys() | after.keys() if not _same(before.get(name, ""), after.get(name, ""))
-    )
+    return sorted(name for name in before.keys() | after.keys() if not _same(before.get(name, ""), after.get(name, "")))
 
 
 def _same(left: Any, right: Any) -> bool:

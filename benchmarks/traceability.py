@@ -1,4 +1,4 @@
-"""Which models can be captured: torchvision, transformers and timm through plain fx, torch.export, torch.ao and fxquant.
+"""Which models can be captured: torchvision, transformers and timm, by plain fx, torch.export, torch.ao and fxquant.
 
     python benchmarks/traceability.py --suite timm --only resnet18,levit_128s
     python benchmarks/traceability.py --suite transformers --columns capture,int8 --json rows.json
@@ -134,8 +134,8 @@ def _write(path: Path | None, rows: Iterable[dict[str, Any]]) -> None:
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Print a table for each library, and one of counts."""
-    cells = ("fx", "export", "torch.ao", "capture", "second", "unchanged", "int8", "int8_db", "reference_db", "parameters",
-             "macs", "findings", "float_parts", "eager_seconds", "capture_seconds")  # fmt: skip
+    cells = ("fx", "export", "torch.ao", "capture", "second", "unchanged", "int8", "int8_db", "reference_db",
+             "parameters", "macs", "findings", "float_parts", "eager_seconds", "capture_seconds")  # fmt: skip
     headers = ("model", "fx", "export", "torch.ao", "capture", "second size", "unchanged", "int8", "dB", "reference dB",
                "parameters", "MACs", "findings", "float parts", "eager s", "capture s")  # fmt: skip
     for suite in SUITES:

@@ -1,8 +1,8 @@
 """What a proxy answers when Python must know now, and what is written down of it.
 
 The example gives every answer. Where it depends on the model alone, that is all. Where sizes decide, it is built in and
-checked when the graph runs, or the statement runs as Python where that costs no int8. Where values of tensors decide, it
-is trouble, unless the other answer only raises an exception: then it is checked too.
+checked when the graph runs, or the statement runs as Python where that costs no int8. Where values of tensors decide,
+it is trouble, unless the other answer only raises an exception: then it is checked too.
 """
 
 from __future__ import annotations
@@ -136,9 +136,7 @@ class Answers:
         code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
         place = Place() if code is None else place_of(code, instruction)
         loops = place.expression.startswith("range(")
-        optional = (
-            proxy.depends is Depends.SIZES and frame is not None and may_run_as_python(self.tracer, frame, loops)
-        )
+        optional = proxy.depends is Depends.SIZES and frame is not None and may_run_as_python(self.tracer, frame, loops)
         spots = self.tracer.recorder.spots() if optional or proxy.depends is Depends.VALUES else ()
         self._asked.append(Asked(proxy, answer, code, instruction, place, spots, optional))
         return answer

@@ -47,8 +47,9 @@ def _judge(node: ast.If | ast.Assert, frame: FrameType, answer: bool) -> Other:
     asked = node.test.values[-1] if isinstance(node.test, ast.BoolOp) else node.test
     if isinstance(node.test, ast.BoolOp) and (following is None or _holds(node.test, *following)):
         return Other.COMPUTES
-    negated = isinstance(asked, ast.UnaryOp) and isinstance(asked.op, ast.Not)
-    if isinstance(asked, (ast.BoolOp, ast.IfExp)) or (negated and isinstance(asked.operand, ast.BoolOp)):
+    inside = asked.operand if isinstance(asked, ast.UnaryOp) and isinstance(asked.op, ast.Not) else None
+    negated = inside is not None
+    if isinstance(asked, (ast.BoolOp, ast.IfExp)) or isinstance(inside, ast.BoolOp):
         return Other.COMPUTES
     whole = answer is not negated
     if isinstance(node, ast.Assert):

@@ -123,7 +123,7 @@ class _Arguments:
         if id(module) not in self._names:
             name = f"module_{len(self._names)}"
             self._names[id(module)] = name
-            self.children[name] = self.tracer.view_of(module, attributes)
+            self.children[name] = self.tracer.views.of(module, attributes)
         return Child(self._names[id(module)])
 
 
@@ -147,7 +147,7 @@ def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None = None) -> A
         return None
     if isinstance(value, (nn.Module, FunctionType, type, ModuleType)):
         return value
-    found = proxy if index is None else tracer.create_proxy("call_function", operator.getitem, (proxy, index), {})
+    found: Any = proxy if index is None else tracer.create_proxy("call_function", operator.getitem, (proxy, index), {})
     if type(value) is tuple:
         return tuple(_take(tracer, found, place) for place in range(len(value)))
     if type(value) is dict:

@@ -1,4 +1,4 @@
-"""Cutting statements out of a function: what cannot be captured is called as one part, the rest of the function is traced.
+"""Cutting statements out of a function: what cannot be captured is called as one part, the rest is traced.
 
 Before::
 
@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
@@ -63,7 +64,11 @@ class Cut:
     last_line: int
 
     def __str__(self) -> str:
-        lines = f"line {self.first_line}" if self.first_line == self.last_line else f"lines {self.first_line}-{self.last_line}"
+        lines = (
+            f"line {self.first_line}"
+            if self.first_line == self.last_line
+            else f"lines {self.first_line}-{self.last_line}"
+        )
         return f"{lines} of {self.code.co_qualname}"
 
     def holds(self, other: Cut) -> bool:
@@ -162,7 +167,9 @@ def _cut(
     outputs: set[str] = set()
     if not returns:
         others = _names_elsewhere(function, statements)
-        outputs = ((used.stored | (used.changed & used.loaded)) & known) & (others | (used.loaded if straight is None else set()))
+        outputs = ((used.stored | (used.changed & used.loaded)) & known) & (
+            others | (used.loaded if straight is None else set())
+        )
     return Cut(
         code, tuple(statements), tuple(sorted(inputs)), tuple(sorted(outputs)), returns, used,
         min(statement.lineno for statement in statements), max(statement.end_lineno or 0 for statement in statements),
@@ -181,13 +188,15 @@ def _names_elsewhere(function: ast.FunctionDef, statements: Sequence[ast.stmt]) 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     first = body[0]
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    documented = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
     return body[1:] if documented else body
 
 
 def _blocks(path: Sequence[ast.AST]) -> Iterator[tuple[ast.AST, list[ast.stmt], int]]:
     """(parent, block, index of the statement) for each statement of a path that is in a block of its parent."""
-    for parent, node in zip(path, path[1:], strict=False):
+    for parent, node in itertools.pairwise(path):
         for name in ("body", "orelse", "finalbody"):
             block = getattr(parent, name, None)
             if isinstance(block, list) and any(item is node for item in block):

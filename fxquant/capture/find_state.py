@@ -84,7 +84,7 @@ def _spots(path: str) -> tuple[ModuleSpot, ...]:
 
 def _is_made(root: nn.Module, change: Change) -> bool:
     """Whether the change is a module or a constant that the trace itself put on the root."""
-    return not change.module_path and change.name.startswith(("_unregistered_", "_tensor_constant")) or (
+    return (not change.module_path and change.name.startswith(("_unregistered_", "_tensor_constant"))) or (
         not change.module_path and isinstance(getattr(root, change.name, None), nn.Module)
     )
 

@@ -42,15 +42,15 @@ class FloatRegions:
     whole: bool = False
     refused: set[tuple[CodeType, Where]] = field(default_factory=set)
     rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
-    _functions: dict[CodeType, list[FunctionType]] | None = None
+    _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
 
     def keep(self, trouble: Trouble) -> str:
         """Keep the smallest part around a trouble whole that was not tried yet; returns what it is, "" for none."""
         if trouble.optional:
-            spot = next((spot for spot in trouble.spots if isinstance(spot, StatementSpot)), None)
-            title = "" if spot is None else self._keep(spot, trouble.fact.kind, self.rejected)
-            if not title and spot is not None:
-                self.refused.add((spot.code, spot.where))
+            statement = next((spot for spot in trouble.spots if isinstance(spot, StatementSpot)), None)
+            title = "" if statement is None else self._keep(statement, trouble.fact.kind, self.rejected)
+            if not title and statement is not None:
+                self.refused.add((statement.code, statement.where))
             return title
         for spot in trouble.spots:
             title = self._keep(spot, trouble.fact.kind)
@@ -88,12 +88,10 @@ class FloatRegions:
 
     def _functions_with(self, code: CodeType) -> list[FunctionType]:
         """The functions that have this code, as far as they exist before the model is called."""
-        if self._functions is None:  # one walk over all objects, however many functions are asked for
-            self._functions = {}
-            for item in gc.get_objects():
-                if type(item) is FunctionType:
-                    self._functions.setdefault(item.__code__, []).append(item)
-        return self._functions.get(code, [])
+        if code not in self._functions:
+            found = [item for item in gc.get_referrers(code) if type(item) is FunctionType and item.__code__ is code]
+            self._functions[code] = found
+        return self._functions[code]
 
     def install(self, tracer: ValueTracer) -> Iterator[Undo]:
         """Make the functions call their parts as wholes; yields what undoes it."""
@@ -110,8 +108,6 @@ class FloatRegions:
                 yield functools.partial(setattr, function, "__code__", code)
 
 
-
-
 def _fits(cut: Cut) -> bool:
     try:
         rewrite(cut.code, [cut], ["part"])
@@ -119,5 +115,3 @@ def _fits(cut: Cut) -> bool:
     except (ValueError, SyntaxError, LookupError):
         return False
     return True
-
-

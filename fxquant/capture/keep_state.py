@@ -90,7 +90,7 @@ class ModelState:
         if len(live) != len(before):
             return True
         if isinstance(live, set):
-            return live != before
+            return bool(live != before)
         pairs = zip(live.values(), before.values()) if isinstance(live, dict) else zip(live, before)  # noqa: B905
         if any(a is not b for a, b in pairs) or (isinstance(live, dict) and list(live) != list(before)):
             return True

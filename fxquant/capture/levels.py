@@ -1,8 +1,8 @@
 """What the result of an operation depends on: the model alone, sizes of the inputs, or their values.
 
-A branch on what only sizes decide is built in and checked when the graph runs. One on values would be wrong for the next
-input. Where a rule here is not sure, it says ``VALUES`` for numbers; for shapes it may say ``SIZES``, whose checks raise
-when they turn out wrong.
+A branch on what only sizes decide is built in and checked when the graph runs. One on values would be wrong for the
+next input. Where a rule here is not sure, it says ``VALUES`` for numbers; for shapes it may say ``SIZES``, whose
+checks raise when they turn out wrong.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.structures import leaves
 from fxquant.ir.effects import DATA_SHAPED, RANDOM, name_of
 
-_SHAPE_QUERIES = frozenset(("size", "numel", "nelement", "stride", "storage_offset", "__len__", "len", "dim", "sym_size"))
+_SHAPE_QUERIES = frozenset(
+    ("size", "numel", "nelement", "stride", "storage_offset", "__len__", "len", "dim", "sym_size")
+)
 _SHAPE_ATTRIBUTES = frozenset(("shape", "nbytes", "ndim"))
-_SIZED_LIKE = frozenset(("zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full"))
+_SIZED_LIKE = frozenset(
+    ("zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full")
+)
 _ALWAYS_VALUES = frozenset(("item", "tolist", "numpy", "equal", "allclose", "is_nonzero", "__array__"))
 # The shape of their result is not that of the operand it happens to have on the example.
 _TAKE_PARTS = frozenset(
-    ("getitem", "narrow", "index_select", "select", "view", "reshape", "expand", "repeat", "take", "gather", "unflatten",
-     "resize_", "__getitem__", "slice_scatter", "pad", "split", "chunk", "tensor_split", "arange")
+    ("getitem", "narrow", "index_select", "select", "view", "reshape", "expand", "repeat", "take", "gather",
+     "unflatten", "resize_", "__getitem__", "slice_scatter", "pad", "split", "chunk", "tensor_split", "arange")
 )  # fmt: skip
 
 

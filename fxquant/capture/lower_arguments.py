@@ -1,7 +1,7 @@
 """What the user's code passes to an operation, or returns, as arguments that a graph's nodes can have.
 
-Tensors of the model become ``get_attr`` nodes, one per tensor; objects and mappings are made again by nodes of their own;
-what else there is, such as a configuration, is kept as a constant of the graph.
+Tensors of the model become ``get_attr`` nodes, one per tensor; objects and mappings are made again by nodes of their
+own; what else there is, such as a configuration, is kept as a constant of the graph.
 """
 
 from __future__ import annotations
@@ -133,5 +133,3 @@ class ArgumentLowering:
         node = self.tracer.create_node("call_function", target, args, kwargs)
         self.tracer.describe(node, unwrap(value))
         return node
-
-

@@ -20,8 +20,9 @@ from fxquant.capture.source import is_user_file
 
 Undo = Callable[[], None]
 # Libraries that do not compute with tensors of torch.
-_APART = frozenset(("sympy", "mpmath", "scipy", "PIL", "matplotlib", "pandas", "sklearn", "IPython", "pytest", "_pytest",
-                    "hypothesis", "jinja2", "yaml", "rich", "tqdm", "tabulate", "mypy", "pip", "setuptools"))  # fmt: skip
+_APART = frozenset(("sympy", "mpmath", "scipy", "PIL", "matplotlib", "pandas", "sklearn", "IPython", "pytest",
+                    "_pytest", "hypothesis", "jinja2", "yaml", "rich", "tqdm", "tabulate", "mypy", "pip",
+                    "setuptools"))  # fmt: skip
 # Builtins that are classes: as the value of ``dtype=int`` no stand-in will do.
 _CLASSES = ("int", "float", "complex")
 _cached_functions = type(functools.lru_cache(lambda: None))

@@ -76,8 +76,12 @@ def _entered_autocast(tracer: ValueTracer, enter: Callable[[], Any], block: Any)
 
 def _autocast_state(block: Any) -> tuple[Any, ...]:
     kinds = {"cpu", block.device}
-    states = [(kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds) if torch.amp.is_autocast_available(kind)]
-    return tuple((kind, on, torch.get_autocast_dtype(kind) if on else None) for kind, on in states if kind == "cpu" or on)
+    states = [
+        (kind, torch.is_autocast_enabled(kind)) for kind in sorted(kinds) if torch.amp.is_autocast_available(kind)
+    ]
+    return tuple(
+        (kind, on, torch.get_autocast_dtype(kind) if on else None) for kind, on in states if kind == "cpu" or on
+    )
 
 
 # -- modules ------------------------------------------------------------------------------------------
@@ -89,7 +93,7 @@ def patch_module_class(tracer: ValueTracer) -> Iterator[Undo]:
 
     @functools.wraps(original)
     def set_attribute(module: nn.Module, name: str, value: Any) -> None:
-        if tracer.executing or not tracer.set_attribute(module, name, value):
+        if tracer.executing or not tracer.writes.set_on_module(module, name, value):
             if holds_proxy(value):
                 object.__setattr__(module, name, value)
             else:
@@ -162,7 +166,7 @@ def _call_scripts(tracer: ValueTracer) -> Undo:
         tracer.record(FactKind.SCRIPTED, function.name, "called as a whole, in float")
         return tracer.create_proxy("call_function", function, args, kwargs)
 
-    torch._C.ScriptFunction.__call__ = call  # type: ignore[method-assign]
+    torch._C.ScriptFunction.__call__ = call  # type: ignore[method-assign, assignment]
     return functools.partial(setattr, torch._C.ScriptFunction, "__call__", original)
 
 
@@ -188,7 +192,9 @@ def random_stand_ins(tracer: ValueTracer) -> dict[Any, Any]:
     for name in _DRAWS:
         found[getattr(random, name)] = _called_anew(tracer, random, name, FactKind.PYTHON_RANDOM, _ANEW)
     for name in _CLOCKS:
-        found[getattr(time, name)] = _called_anew(tracer, time, name, FactKind.TIME, "recorded: asks anew at every call")
+        found[getattr(time, name)] = _called_anew(
+            tracer, time, name, FactKind.TIME, "recorded: asks anew at every call"
+        )
     for name in _CHOOSES:
         found[getattr(random, name)] = _reported(tracer, getattr(random, name))
     numpy_random = sys.modules.get("numpy.random")

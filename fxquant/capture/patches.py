@@ -186,7 +186,7 @@ def _open_transformers() -> Iterator[Undo]:
     yield _set(vars(transformer), "_detect_is_causal_mask", _detect_is_causal_mask)
     yield _set(vars(F), "_none_or_dtype", lambda mask: None if mask is None else mask.dtype)
     yield from _skip_marks()
-    dynamo = sys.modules.get("torch._dynamo.config")
+    dynamo: Any = sys.modules.get("torch._dynamo.config")
     if dynamo is not None:  # what is compiled runs as it was written
         before = dynamo.error_on_nested_fx_trace
         dynamo.error_on_nested_fx_trace = False

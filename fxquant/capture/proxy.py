@@ -98,7 +98,7 @@ class ValueProxy(fx.Proxy):
         if name in _NAMES_NODE or not isinstance(self.value, Tensor) or name not in ("data", "grad"):
             object.__setattr__(self, name, value)
         else:
-            self.tracer.set_tensor_attribute(self, name, value)
+            self.tracer.writes.set_on_tensor(self, name, value)
 
     def _static_method(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -203,7 +203,8 @@ class ValueAttribute(Attribute):
         return f"{self.root!r}.{self.attr}"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.root.tracer.call_method(self.root, self.attr, args, kwargs)
+        root: Any = self.root
+        return root.tracer.call_method(root, self.attr, args, kwargs)
 
     def __bool__(self) -> bool:
         return True

@@ -35,7 +35,9 @@ def record_call(recorder: Recorder, module: nn.Module) -> None:
         recorder.record(FactKind.RECURRENT, type(module).__name__, "kept whole")
 
 
-def record_operation(recorder: Recorder, kind: str, target: Any, kwargs: dict[str, Any], args: Any, training: bool) -> None:
+def record_operation(
+    recorder: Recorder, kind: str, target: Any, kwargs: dict[str, Any], args: Any, training: bool
+) -> None:
     """Write down an operation that draws random numbers, or whose result's shape depends on values."""
     name = name_of(target)
     if kind == "call_module":

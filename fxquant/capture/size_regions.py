@@ -2,7 +2,8 @@
 
 Before: ``if height * width == self.count: return self.positions`` is built in as the example has it, and checked.
 
-After: the statement and what follows runs as Python: no int8 is lost, since it computes from sizes and parameters alone.
+After: the statement and what follows runs as Python: no int8 is lost, since it computes from sizes and parameters
+alone.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from fxquant.capture.structures import leaves
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
-_SHAPE_ONLY = frozenset(("shape", "size", "device", "dtype", "ndim", "dim", "numel", "is_cuda", "new_zeros", "new_ones"))
+_SHAPE_ONLY = frozenset(
+    ("shape", "size", "device", "dtype", "ndim", "dim", "numel", "is_cuda", "new_zeros", "new_ones")
+)
 
 
 def may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bool:

@@ -124,7 +124,7 @@ def refill(mapping: dict[Any, Any], entries: dict[Any, Any]) -> Any:
 
 def remake(thing: Any, parts: dict[str, Any]) -> Any:
     """A copy of an object, of its class, with other attributes."""
-    if dataclasses.is_dataclass(thing) and not hasattr(thing, "__dict__"):
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type) and not hasattr(thing, "__dict__"):
         return dataclasses.replace(thing, **parts)
     made = copy.copy(thing)
     vars(made).update(parts)

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 # Tensors that are made in forward: always recorded, so that what is written into them, or drawn, is.
 FACTORIES = tuple(
     getattr(torch, name)
-    for name in ("arange", "asarray", "as_tensor", "bartlett_window", "blackman_window", "empty", "empty_strided", "eye",
-                 "full", "hamming_window", "hann_window", "kaiser_window", "linspace", "logspace", "normal", "ones", "rand",
-                 "randint", "randn", "randperm", "range", "scalar_tensor", "tensor", "tril_indices", "triu_indices",
-                 "zeros", "from_numpy", "vander", "empty_permuted")
+    for name in ("arange", "asarray", "as_tensor", "bartlett_window", "blackman_window", "empty", "empty_strided",
+                 "eye", "full", "hamming_window", "hann_window", "kaiser_window", "linspace", "logspace", "normal",
+                 "ones", "rand", "randint", "randn", "randperm", "range", "scalar_tensor", "tensor",
+                 "tril_indices", "triu_indices", "zeros", "from_numpy", "vander", "empty_permuted")
 )  # fmt: skip
 _FACTORIES = frozenset((*FACTORIES, torch.fft.fftfreq, torch.fft.rfftfreq))
 # Large literals are kept as tensors.
@@ -37,8 +37,8 @@ _MOST_LITERALS = 16
 # Methods of tensors that are operators of Python.
 _OPERATORS = {
     name: getattr(operator, name.strip("_"))
-    for name in ("__getitem__", "__setitem__", "__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__", "__mod__",
-                 "__pow__", "__matmul__", "__and__", "__or__", "__xor__", "__iadd__", "__isub__", "__imul__",
+    for name in ("__getitem__", "__setitem__", "__add__", "__sub__", "__mul__", "__truediv__", "__floordiv__",
+                 "__mod__", "__pow__", "__matmul__", "__and__", "__or__", "__xor__", "__iadd__", "__isub__", "__imul__",
                  "__itruediv__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
     if hasattr(operator, name.strip("_"))
 }  # fmt: skip

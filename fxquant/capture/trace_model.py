@@ -108,7 +108,11 @@ def trace_model(
 
 
 def _attempt(
-    model: nn.Module, example_inputs: Any, regions: FloatRegions, leaf_classes: Collection[type[nn.Module]], strict: bool
+    model: nn.Module,
+    example_inputs: Any,
+    regions: FloatRegions,
+    leaf_classes: Collection[type[nn.Module]],
+    strict: bool,
 ) -> _Attempt:
     """Trace once, leaving the random state as it was."""
     with torch.inference_mode(False):
@@ -133,7 +137,9 @@ def _attempt(
             graph = tracer.trace(root)
     troubles = tracer.recorder.troubles
     if not troubles:
-        troubles = find_state(model, root, [*state.changes(), *tracer.replaced], tracer, example_inputs, regions.modules)
+        troubles = find_state(
+            model, root, [*state.changes(), *tracer.writes.replaced], tracer, example_inputs, regions.modules
+        )
     return _Attempt(root, graph, tracer, state, troubles)
 
 
@@ -141,6 +147,7 @@ def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]])
     """The result of a trace without trouble: the copy as it was before, with what nodes refer to."""
     root, tracer = attempt.root, attempt.tracer
     attempt.state.restore(model)
+    tracer.views.restore()
     for name, value in tracer.constants.items():
         if isinstance(value, nn.Module):
             root.add_module(name, value)

@@ -15,32 +15,31 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import Scope, ScopeContextManager
 
 from fxquant.capture.answers import Answers
+from fxquant.capture.attribute_writes import AttributeWrites, changed_container
 from fxquant.capture.call_part import call_whole
 from fxquant.capture.cut_function import Cut
+from fxquant.capture.describe_node import describe_node, name_after_module
 from fxquant.capture.facts import FactKind
-from fxquant.capture.inputs import BoundInputs, map_leaves
-from fxquant.capture.keep_state import Change
+from fxquant.capture.inputs import BoundInputs
 from fxquant.capture.levels import depends_of, is_fixed
 from fxquant.capture.lower_arguments import ArgumentLowering
+from fxquant.capture.module_views import ModuleViews
+from fxquant.capture.placeholders import placeholder
 from fxquant.capture.plain_call import plainly_recorded
-from fxquant.capture.proxy import Depends, ValueProxy
-from fxquant.capture.recorder import Recorder
+from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.record_calls import record_call
+from fxquant.capture.recorder import Recorder
 from fxquant.capture.run_hooks import call_between_hooks, has_hooks
 from fxquant.capture.source import user_line
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
-from fxquant.ir.checks import require_equal
 from fxquant.ir.float_part import FloatPart
-from fxquant.ir.meta import NodeInfo, Origin, describe_value, largest_magnitude, qualified_name, qualified_type, set_info
+from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _READS_CONTAINER = (operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem)
-_CHANGES_CONTAINER = frozenset(
-    ("append", "extend", "insert", "pop", "clear", "update", "setdefault", "remove", "setitem", "delitem", "add")
-)
 
 
 class ValueTracer(fx.Tracer):
@@ -63,8 +62,9 @@ class ValueTracer(fx.Tracer):
         unhooked: paths of modules whose hooks became part of the graph.
         failed: whether the trace ended before the model did.
         plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
-        replaced: those of them that forward replaced.
         rejected: statements kept whole for the sake of sizes, on whose results branches depend.
+        views: modules as parts see them.
+        writes: attributes that forward set.
         fresh: tensors that forward made and that are no values of the graph, by id.
     """
 
@@ -92,14 +92,12 @@ class ValueTracer(fx.Tracer):
         self.unhooked: set[str] = set()
         self.failed = False
         self.plain_tensors: frozenset[str] = frozenset()
-        self.replaced: list[Change] = []
         self.rejected: list[Cut] = []
         self.fresh: dict[int, Tensor] = {}
         self.lowering = ArgumentLowering(self)
         self._keep_containers = False
-        self._pending: dict[str, ValueProxy] = {}
-        self._views: dict[Any, nn.Module] = {}
-        self._known_modules: set[int] = set()
+        self.writes = AttributeWrites(self)
+        self.views = ModuleViews()
 
     # -- what fx asks of a tracer -----------------------------------------------------------------
 
@@ -119,12 +117,12 @@ class ValueTracer(fx.Tracer):
     ) -> tuple[Callable[..., Any], list[Any]]:
         """Placeholders for exactly the inputs given; containers are rebuilt around proxies."""
         self.lowering.name_attributes()
-        self._known_modules = {id(module) for module in self.root.modules()}
+        self.writes.own_modules = {id(module) for module in self.root.modules()}
         self.scope = Scope("", type(self.root))
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for name, how, value in self.inputs.entries:
-            proxied = self._placeholder(name, value)
+            proxied = placeholder(self, name, value)
             if how == "keyword":
                 kwargs[name] = proxied
             else:
@@ -133,14 +131,13 @@ class ValueTracer(fx.Tracer):
 
     def _trace_root(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         try:
-            result = call_whole(self, args, kwargs) if self.whole else self.root._call_impl(*args, **kwargs)
+            call: Any = self.root._call_impl
+            result = call_whole(self, args, kwargs) if self.whole else call(*args, **kwargs)
         except Exception as error:
             self.recorder.report_error(error)
             self.failed = True
             return None
-        for path, proxy in self._pending.items():
-            if path not in self.plain_tensors:
-                self.create_proxy("call_method", "copy_", (self.lowering.attribute(path), proxy), {})
+        self.writes.update_buffers()
         self.answers.settle()
         return result
 
@@ -151,7 +148,7 @@ class ValueTracer(fx.Tracer):
         name = self.lowering.path_of(attr_val)
         if name is None:
             return attr_val
-        pending = self._pending.get(name)
+        pending = self.writes.pending.get(name)
         return self.lowering.attribute(name) if pending is None else pending
 
     def call_module(
@@ -214,25 +211,6 @@ class ValueTracer(fx.Tracer):
         self.constants[free] = module
         return free
 
-    def view_of(self, module: nn.Module, attributes: set[str | None]) -> nn.Module:
-        """A module of the same class with the same attributes, of which only those named keep parameters.
-
-        Args:
-            module: one of the model's.
-            attributes: what is read of it; ``None`` among them for all.
-        """
-        methods = any(name is not None and name in dir(type(module)) for name in attributes)
-        every = None in attributes or methods or any(name not in _names_in(module) for name in attributes)
-        key = (id(module), None if every else frozenset(attributes))
-        if key not in self._views:
-            view = type(module).__new__(type(module))
-            vars(view).update(vars(module))
-            for name in ("_modules", "_parameters", "_buffers"):
-                entries = {key: item for key, item in vars(module)[name].items() if every or key in attributes}
-                vars(view)[name] = {key: item for key, item in entries.items() if not isinstance(item, FloatPart)}
-            self._views[key] = view
-        return self._views[key]
-
     def create_arg(self, a: Any) -> Any:
         """Containers of tensors are passed on as containers of nodes, so that consumers see single tensors."""
         if isinstance(a, ValueProxy):
@@ -240,7 +218,7 @@ class ValueTracer(fx.Tracer):
             expand = type(a.value) is tuple or (type(a.value) is list and not self.is_whole(a))
             if not expand or self._keep_containers:
                 return a.node
-            return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))  # type: ignore[index]
+            return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))
         return self.lowering.lower(a)
 
     def create_proxy(
@@ -262,15 +240,15 @@ class ValueTracer(fx.Tracer):
         value = self._run(kind, target, args, kwargs)
         changed = {id(tensor) for tensor, version in versions if tensor._version != version}
         if any(tensor._version != version for tensor, version in plain):
-            self._refuse_write(target)
+            self.report(FactKind.WRITE_TO_CONSTANT, qualified_name(target))  # it would be read as a constant
         depends, shape_depends = depends_of(kind, target, args, kwargs, value)
         if is_fixed(kind, target, args, depends, value):
             return value
         with self._containers_kept(kind == "call_function" and target in _READS_CONTAINER):
             node_args, node_kwargs = self.create_arg(args), self.create_arg(kwargs)
-        node = self.create_node(kind, target, node_args, node_kwargs, self._name(kind) or name, type_expr)
-        mutates = _changed_names(proxies, changed) or self._changed_container(kind, target, args)
-        set_info(node, self._info(node, value, mutates))
+        node = self.create_node(kind, target, node_args, node_kwargs, name_after_module(self, kind) or name, type_expr)
+        mutates = _changed_names(proxies, changed) or changed_container(kind, target, args)
+        describe_node(self, node, value, mutates)
         for proxy in proxies:
             if id(proxy.value) in changed:
                 proxy.depends = max(proxy.depends, depends)
@@ -309,7 +287,9 @@ class ValueTracer(fx.Tracer):
 
     def is_whole(self, proxy: ValueProxy) -> bool:
         """Whether a list is passed on as one value: how many elements it has may depend on the inputs."""
-        made = proxy.node.op == "call_module" and isinstance(getattr(self.root, str(proxy.node.target), None), FloatPart)
+        made = proxy.node.op == "call_module" and isinstance(
+            getattr(self.root, str(proxy.node.target), None), FloatPart
+        )
         return type(proxy.value) is list and (made or proxy.from_part or not _holds_tensors(proxy.value))
 
     def user_line(self) -> tuple[str, int, str]:
@@ -337,51 +317,6 @@ class ValueTracer(fx.Tracer):
         elif proxy.node.op == "get_attr" and holds_proxy((args, kwargs)):
             self.record_factory(getattr(proxy.value, name), args, kwargs)
         return self.create_proxy("call_method", name, (proxy, *args), kwargs)
-
-    # -- writing ------------------------------------------------------------------------------------
-
-    def set_tensor_attribute(self, proxy: ValueProxy, name: str, value: Any) -> None:
-        """``x.data = y``: what a graph cannot do."""
-        self.report(FactKind.OPAQUE_CALL, f"sets .{name}")
-        setattr(proxy.value, name, unwrap(value))
-
-    def set_attribute(self, module: nn.Module, name: str, value: Any) -> bool:
-        """Take note that forward sets an attribute of a module; whether that is all there is to do."""
-        if id(module) not in self._known_modules:
-            return False  # a module that forward is making
-        buffer = module._buffers.get(name)
-        if not isinstance(value, ValueProxy) or buffer is None:
-            kind = FactKind.BUFFER_UPDATE if name in module._buffers else FactKind.ATTRIBUTE_UPDATE
-            self.recorder.record(kind, name)
-            return False
-        path = self.lowering.path_of(buffer)
-        if path in self.plain_tensors:
-            self.recorder.record(FactKind.ATTRIBUTE_UPDATE, name)
-            self._pending[str(path)] = value
-            owner, _, attribute = str(path).rpartition(".")
-            self.replaced.append(Change(owner, attribute))
-            return True
-        made = value.value
-        if not isinstance(made, Tensor) or made.shape != buffer.shape or made.dtype != buffer.dtype:
-            self.recorder.report(FactKind.BUFFER_UPDATE, f"{name} changes its shape or dtype")
-            module._buffers[name] = made if isinstance(made, Tensor) else buffer
-            return True
-        self.recorder.record(FactKind.BUFFER_UPDATE, name, "the graph updates the buffer")
-        if path is not None and made is not buffer:
-            self._pending[path] = value
-        return True
-
-    def _refuse_write(self, target: Any) -> None:
-        """A tensor that is no value of the graph is changed: what is read from it later would be a constant."""
-        self.report(FactKind.WRITE_TO_CONSTANT, qualified_name(target))
-
-    def _changed_container(self, kind: str, target: Any, args: tuple[Any, ...]) -> tuple[str, ...]:
-        """The list or dictionary that a call changes."""
-        first = args[0] if args else None
-        if not isinstance(first, ValueProxy) or not isinstance(first.value, (list, dict, set)):
-            return ()
-        name = target if kind == "call_method" else getattr(target, "__name__", "")
-        return (first.node.name,) if name in _CHANGES_CONTAINER else ()
 
     # -- blocks without gradients -------------------------------------------------------------------
 
@@ -429,60 +364,9 @@ class ValueTracer(fx.Tracer):
         with ScopeContextManager(self.scope, Scope(owner, type(self.root.get_submodule(owner)))):
             return F.linear(input, weight, bias)
 
-    def _name(self, kind: str) -> str | None:
-        """Operations of a simple torch.nn module are named after the module: ``layer1_0_conv1``."""
-        path, scope_type = self.scope.module_path, self.scope.module_type
-        if (
-            kind not in ("call_function", "call_method")
-            or not path
-            or not scope_type.__module__.startswith("torch.nn.")
-        ):
-            return None
-        module = self.root.get_submodule(path)
-        return path.replace(".", "_") if next(module.children(), None) is None else None
-
     def describe(self, node: fx.Node, value: Any) -> None:
         """Attach what is known of a node that was made without a proxy."""
-        set_info(node, self._info(node, value, ()))
-
-    def _info(self, node: fx.Node, value: Any, mutates: tuple[str, ...]) -> NodeInfo:
-        file, line, code = user_line()
-        spelling = node.target if node.op == "call_module" else qualified_name(node.target)
-        origin = Origin(
-            spelling=str(spelling),
-            module_path=self.scope.module_path,
-            module_type=qualified_type(self.scope.module_type),
-            file=file,
-            line=line,
-            code=code,
-        )
-        storage = value.untyped_storage().data_ptr() if isinstance(value, Tensor) and not value.is_meta else 0
-        return NodeInfo(
-            value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates, storage=storage,
-            largest=largest_magnitude(value),
-        )  # fmt: skip
-
-    def _placeholder(self, name: str, value: Any) -> Any:
-        node = self.create_node("placeholder", name, (), {})
-        set_info(node, self._info(node, value, ()))
-        proxy = ValueProxy(node, self, value)
-        if isinstance(value, Tensor):
-            return proxy
-
-        def at_leaf(leaf: Any, path: tuple[Any, ...]) -> Any:
-            if not isinstance(leaf, Tensor):
-                return self._constant_input(proxy, name, leaf, path)
-            return _follow(self, proxy, path)
-
-        return map_leaves(value, at_leaf)
-
-    def _constant_input(self, proxy: ValueProxy, name: str, leaf: Any, path: tuple[Any, ...]) -> Any:
-        """A flag, number or None given as input is built in, recorded, and checked at run time."""
-        plain = isinstance(leaf, (bool, int, float, str, type(None)))
-        self.record(FactKind.FLAG, f"{name}={leaf!r}" if plain else name, "checked when the graph runs" if plain else "")
-        if plain:
-            self.create_proxy("call_function", require_equal, (_follow(self, proxy, path), leaf, name), {})
-        return leaf
+        describe_node(self, node, value)
 
     @contextmanager
     def _containers_kept(self, keep: bool) -> Iterator[None]:
@@ -493,15 +377,6 @@ class ValueTracer(fx.Tracer):
             self._keep_containers = was
 
 
-def _follow(tracer: ValueTracer, proxy: ValueProxy, path: tuple[Any, ...]) -> Any:
-    """Record the steps from a container to one of its leaves."""
-    for step in path:
-        attribute = isinstance(step, tuple) and step[0] == "attr"
-        function, key = (getattr, step[1]) if attribute else (operator.getitem, step)
-        proxy = tracer.create_proxy("call_function", function, (proxy, key), {})
-    return proxy
-
-
 def _tensors(values: Any) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor) and not value.is_inference()]
 
@@ -510,8 +385,8 @@ def _changed_names(proxies: list[ValueProxy], changed: set[int]) -> tuple[str, .
     return tuple(proxy.node.name for proxy in proxies if id(proxy.value) in changed)
 
 
-def _names_in(module: nn.Module) -> set[str]:
-    return {*vars(module), *module._modules, *module._parameters, *module._buffers}
+def _copied(value: Any) -> Any:
+    return value.copy() if type(value) is dict else value
 
 
 def _holds_tensors(value: list[Any]) -> bool:

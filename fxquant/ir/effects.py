@@ -9,13 +9,13 @@ from torch import fx
 # Draw random numbers whatever the mode of the model.
 RANDOM = frozenset(
     ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "normal_",
-     "bernoulli", "bernoulli_", "multinomial", "poisson", "uniform_", "random_", "exponential_", "cauchy_", "geometric_",
-     "log_normal_", "rrelu_with_noise", "gumbel_softmax")
+     "bernoulli", "bernoulli_", "multinomial", "poisson", "uniform_", "random_", "exponential_", "cauchy_",
+     "geometric_", "log_normal_", "rrelu_with_noise", "gumbel_softmax")
 )  # fmt: skip
 # Give a shape that depends on the values of their input.
 DATA_SHAPED = frozenset(
-    ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "_unique2", "bincount", "nms", "unique_dim",
-     "batched_nms", "nonzero_tuple", "histogramdd", "flatnonzero")
+    ("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "_unique2", "bincount", "nms",
+     "unique_dim", "batched_nms", "nonzero_tuple", "histogramdd", "flatnonzero")
 )  # fmt: skip
 
 

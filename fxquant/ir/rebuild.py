@@ -29,7 +29,8 @@ class Rebuild:
         Args:
             parts: its attributes by name.
         """
-        made = self.kind.__new__(self.kind)
+        kind: Any = self.kind
+        made = kind.__new__(kind)
         vars(made).update(parts)
         return made
 
@@ -44,7 +45,7 @@ class Rebuild:
 
 
 class Refill(Rebuild):
-    """Makes a mapping of a class from its entries: ``OrderedDict``, ``defaultdict`` and classes derived from ``dict``."""
+    """Makes a mapping of a class from its entries: ``OrderedDict``, ``defaultdict``, classes derived from ``dict``."""
 
     def __call__(self, parts: dict[Any, Any]) -> Any:
         """Return the mapping.
