@@ -24,6 +24,7 @@ from fxquant.capture.run_hooks import remove_hooks
 from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
 from fxquant.errors import CaptureError
+from fxquant.ir.float_part import EFFECTS, FloatPart
 
 _ROUNDS = 24
 
@@ -148,25 +149,47 @@ def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]])
     root, tracer = attempt.root, attempt.tracer
     attempt.state.restore(model)
     tracer.views.restore()
+    causes = _causes(met)
     for name, value in tracer.constants.items():
+        if isinstance(value, FloatPart):
+            value.why = causes.get(value.title, "")
         if isinstance(value, nn.Module):
             root.add_module(name, value)
         else:
             setattr(root, name, value)
     for path in tracer.unhooked:
         remove_hooks(root.get_submodule(path))
+    _mark_effects(root, attempt.graph)
     half = half_dtype(model)
     if half is not None:
         convert_borders(attempt.graph, half)
     kept = [replace(trouble.fact, handled=f"runs as Python, in float: {title}") for trouble, title in met]
     facts = dict.fromkeys((*kept, *tracer.recorder.facts))
-    return Traced(root, attempt.graph, tuple(facts), tuple(dict.fromkeys(_notes(met))), half)
+    return Traced(root, attempt.graph, tuple(facts), tuple(_notes(met)), half)
+
+
+def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:
+    """Mark the calls of what may do more than compute: the user's modules and parts."""
+    for node in graph.nodes:
+        module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(module, FloatPart):
+            user = not module.sizes_only
+        else:
+            user = module is not None and not type(module).__module__.startswith("torch.nn.")
+        if user:
+            node.meta[EFFECTS] = True
+
+
+def _causes(met: list[tuple[Trouble, str]]) -> dict[str, str]:
+    """Why each part is kept whole: what was met first in it, by its title."""
+    causes: dict[str, str] = {}
+    for trouble, title in met:
+        causes.setdefault(title, _why(trouble.fact))
+    return causes
 
 
 def _notes(met: list[tuple[Trouble, str]]) -> list[str]:
-    titles = list(dict.fromkeys(title for _, title in met))
-    causes = {title: next(trouble.fact for trouble, other in met if other == title) for title in titles}
-    return [f"{title} runs as Python, in float: {_why(causes[title])}" for title in titles]
+    return [f"{title} runs as Python, in float: {cause}" for title, cause in _causes(met).items()]
 
 
 def _why(fact: Fact) -> str:

@@ -197,8 +197,7 @@ class ValueTracer(fx.Tracer):
                 self.recorder.report(kind, type(mod).__name__)
             else:
                 self.recorder.record(kind, type(mod).__name__, f"registered as {name}")
-            self.root.add_module(name, mod)
-            self.constants[name] = mod
+            self._register(name, mod)
             paths.update({child: f"{name}.{inner}".rstrip(".") for inner, child in mod.named_modules()})
             self.lowering.name_attributes(mod, name)
         return super().path_of_module(mod)
@@ -207,9 +206,13 @@ class ValueTracer(fx.Tracer):
         """Register a module that is no module of the user's on the root; returns its name."""
         names = (name if not count else f"{name}_{count}" for count in itertools.count())
         free = next(item for item in names if not hasattr(self.root, item))
-        self.root.add_module(free, module)
-        self.constants[free] = module
+        self._register(free, module)
         return free
+
+    def _register(self, name: str, module: nn.Module) -> None:
+        """The dictionary of modules is replaced, not changed: ``nn.Sequential`` may be going through it."""
+        vars(self.root)["_modules"] = {**self.root._modules, name: module}
+        self.constants[name] = module
 
     def create_arg(self, a: Any) -> Any:
         """Containers of tensors are passed on as containers of nodes, so that consumers see single tensors."""

@@ -21,6 +21,9 @@ from typing import Any
 from torch import nn
 
 
+EFFECTS = "fxquant_effects"  # key of a node's meta: it runs the user's Python, and stays when nothing reads its result
+
+
 @dataclass(frozen=True)
 class Hole:
     """Stands for an input of a part in its arguments."""
@@ -88,6 +91,10 @@ class FloatPart(nn.Module):
         title: what it is, for people: ``lines 12-14 of Gate.forward``.
         file, first_line, last_line: where it is in the user's source, "" and 0 when unknown.
         module_path: module whose forward it is a part of.
+
+    Attributes:
+        why: what stands in the way of a graph there: ``tensor-branch at `y.sum() > 0```.
+        sizes_only: whether it only computes from sizes; it may be left out when nothing reads what it gives.
     """
 
     def __init__(
@@ -104,6 +111,8 @@ class FloatPart(nn.Module):
         self.code, self.arguments = code, dict(arguments)
         self.title, self.file, self.module_path = title, file, module_path
         self.first_line, self.last_line = lines
+        self.why = ""
+        self.sizes_only = False
         for name, child in children.items():
             self.add_module(name, child)
 

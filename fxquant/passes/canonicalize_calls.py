@@ -34,6 +34,7 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
     """
     for node in graph.nodes:
         _take_by_position(node)
+        _put_tensor_first(node)
         row = _row_of(node, modules)
         if row is None or info(node).op == ALIASED:
             continue
@@ -64,6 +65,22 @@ def _take_by_position(node: fx.Node) -> None:
     source, name = node.args[:2]
     if isinstance(source, fx.Node) and isinstance(info(source).value, tuple):
         node.target, node.args = operator.getitem, (source, _FIELDS[str(name)])
+
+
+# Operators that torch's functions of the same name take a tensor first for, and what they are from the other side.
+_FROM_THE_OTHER_SIDE = {
+    operator.le: operator.ge, operator.lt: operator.gt, operator.ge: operator.le, operator.gt: operator.lt,
+    operator.eq: operator.eq, operator.ne: operator.ne, operator.and_: operator.and_, operator.or_: operator.or_,
+    operator.xor: operator.xor,
+}  # fmt: skip
+
+
+def _put_tensor_first(node: fx.Node) -> None:
+    """``size <= tensor`` becomes ``tensor >= size``, as Python does it."""
+    if node.target in _FROM_THE_OTHER_SIDE and len(node.args) == 2:
+        first, second = (isinstance(item, fx.Node) and info(item).tensor is not None for item in node.args)
+        if second and not first:
+            node.target, node.args = _FROM_THE_OTHER_SIDE[node.target], node.args[::-1]
 
 
 def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
