@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, fx
 
 from fxquant.capture.branches import Other, other_side
-from fxquant.capture.facts import FactKind
+from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import may_run_as_python
 from fxquant.capture.source import Place, place_of, user_frames
@@ -55,11 +55,17 @@ class Answers:
 
     Args:
         tracer: the trace.
+
+    Attributes:
+        checked: what the graph checks already.
+        of_state: what was answered from parameters and buffers, with the node that was asked for and what could be kept
+            whole there.
     """
 
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
         self.checked: set[tuple[str, Any]] = set()
+        self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
         self._asked: list[Asked] = []
 
     def branch(self, proxy: ValueProxy) -> bool:
@@ -69,6 +75,7 @@ class Answers:
             return self.length(proxy) > 0
         answer = bool(proxy.value)
         if proxy.depends is Depends.NOTHING or not _is_number(proxy.value):
+            self._asked_of_state(FactKind.TENSOR_BRANCH, proxy, answer)
             return answer
         frame = next(user_frames(), None)
         other = Other.COMPUTES if frame is None else other_side(frame, answer)
@@ -94,7 +101,16 @@ class Answers:
         elif proxy.depends is Depends.SIZES:
             self.tracer.recorder.record(FactKind.SIZE, answer, _CHECKED)
             self._check(proxy, answer)
+        else:
+            self._asked_of_state(FactKind.TENSOR_NUMBER, proxy, answer)
         return answer
+
+    def _asked_of_state(self, kind: FactKind, proxy: ValueProxy, answer: Any) -> None:
+        """Build in what parameters and buffers answer; whether the graph writes into one of them is known at its end."""
+        if isinstance(proxy.value, Tensor) and _is_number(proxy.value):
+            fact = self.tracer.recorder.record(kind, answer, "built in: it depends on parameters and buffers alone")
+            if fact is not None:
+                self.of_state.append((fact, proxy.node, self.tracer.recorder.spots()))
 
     def length(self, proxy: ValueProxy) -> int:
         """The length of a proxy's value."""

@@ -33,12 +33,24 @@ def other_side(frame: FrameType, answer: bool) -> Other:
     tree = tree_of(frame.f_code.co_filename)
     if where is None or tree is None:
         return Other.COMPUTES
-    for node in reversed(path_to(tree, where)):
+    path = path_to(tree, where)
+    for node in reversed(path):
         if isinstance(node, (ast.If, ast.Assert)):
-            return _judge(node, frame, answer)
+            found = _judge(node, frame, answer)
+            return Other.COMPUTES if found is Other.RAISES and _caught(path) else found
         if isinstance(node, (ast.stmt, ast.IfExp, ast.comprehension)):
             break
     return Other.COMPUTES
+
+
+def _caught(path: Sequence[ast.AST]) -> bool:
+    """Whether the innermost function on a path catches exceptions there."""
+    for node, inner in zip(path[-2::-1], path[:0:-1], strict=True):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            break
+        if isinstance(node, ast.Try) and node.handlers and inner in node.body:
+            return True
+    return False
 
 
 def _judge(node: ast.If | ast.Assert, frame: FrameType, answer: bool) -> Other:

@@ -42,6 +42,7 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         part = FloatPart(
             code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path
         )
+        part.sizes_only = sizes_only
         name = f"{cut.code.co_name}_line_{cut.first_line}"
         proxy = call_part(tracer, part, name, made.inputs, not sizes_only)
         if sizes_only:

@@ -143,6 +143,8 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
         returns, jumps, yields = leaves_its_place([block[index]])
         if yields:
             return None
+        if any(_is_caught(parent, around) for parent, around, _ in blocks[: depth + 1]):
+            continue  # what it raises is caught by the user's code, not by the graph
         if returns and block is not function.body:
             continue
         if jumps:
@@ -152,6 +154,10 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
         in_loop = any(isinstance(parent, _LOOPS) for parent, _, _ in blocks[: depth + 1])
         return _cut(function, code, [block[index]], function if not in_loop else None, False)
     return None
+
+
+def _is_caught(parent: ast.AST, block: list[ast.stmt]) -> bool:
+    return isinstance(parent, ast.Try) and bool(parent.handlers) and block is parent.body
 
 
 def _cut(

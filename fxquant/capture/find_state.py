@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fxquant.capture.branches import tree_of
 from fxquant.capture.copy_module import copy_module
@@ -52,7 +52,7 @@ def find_state(
         leaf_paths: modules that are kept whole: their state lives on in them.
     """
     outside = [change for change in changes if not _inside(change.module_path, leaf_paths)]
-    troubles = _changed_parameters(root, outside, tracer)
+    troubles = [*_changed_parameters(root, outside, tracer), *_asked_of_written(tracer)]
     attributes = [change for change in outside if not change.tensor and not _is_made(root, change)]
     if not attributes:
         return troubles
@@ -110,6 +110,20 @@ def _changed_parameters(root: nn.Module, changes: list[Change], tracer: ValueTra
             handled = "the graph updates the buffer"
             fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", change.name, handled)
             tracer.recorder.facts[fact] = None
+    return troubles
+
+
+def _asked_of_written(tracer: ValueTracer) -> list[Trouble]:
+    """Answers that were built in although the graph itself writes into the buffer that gave them."""
+    written, troubles = _written_attributes(tracer), []
+    for fact, node, spots in tracer.answers.of_state if written else ():
+        waiting, seen = [node], set[fx.Node]()
+        while waiting:
+            seen.add(waiting[-1])
+            waiting += [item for item in waiting.pop().all_input_nodes if item not in seen]
+        if any(item.op == "get_attr" and str(item.target) in written for item in seen):
+            tracer.recorder.facts.pop(fact, None)
+            troubles.append(Trouble(fact, spots))
     return troubles
 
 

@@ -75,6 +75,8 @@ class ValueProxy(fx.Proxy):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__") and not hasattr(self.value, name):
             raise AttributeError(name)
+        if isinstance(self.value, dict) and name in ("items", "values"):
+            return self._items if name == "items" else self._values
         attribute = getattr(self.value, name)  # AttributeError as in eager
         if name in _STATIC_ATTRIBUTES and isinstance(self.value, Tensor):
             self.tracer.record(FactKind.STATIC, attribute)
@@ -161,13 +163,11 @@ class ValueProxy(fx.Proxy):
     def keys(self) -> Any:
         return self.value.keys()
 
-    def items(self) -> Any:
+    def _items(self) -> Any:
         return [(key, self[key]) for key in self.value]  # type: ignore[index]
 
-    def values(self) -> Any:
-        if isinstance(self.value, dict):
-            return [self[key] for key in self.value]  # type: ignore[index]
-        return self.__getattr__("values")
+    def _values(self) -> Any:
+        return [self[key] for key in self.value]  # type: ignore[index]
 
     def __divmod__(self, other: Any) -> Any:
         return self.tracer.create_proxy("call_function", divmod, (self, other), {})

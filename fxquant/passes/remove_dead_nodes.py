@@ -1,7 +1,7 @@
 """Remove nodes whose results nobody reads.
 
-Before: ``%size = x.size(0)`` with no users. After: gone. Placeholders, outputs, run-time checks and nodes that
-change something in place stay.
+Before: ``%size = x.size(0)`` with no users. After: gone. Placeholders, outputs, run-time checks, nodes that
+change something in place, and parts that run as Python stay.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import fx
 
 from fxquant.ir.checks import CHECKS
+from fxquant.ir.float_part import EFFECTS
 from fxquant.ir.meta import info
 
 
@@ -16,5 +17,6 @@ def remove_dead_nodes(graph: fx.Graph) -> None:
     """Remove dead nodes from ``graph`` in place, last first."""
     for node in reversed(graph.nodes):
         kept = node.op in ("placeholder", "output") or node.target in CHECKS or info(node).mutates
+        kept = kept or EFFECTS in node.meta
         if not node.users and not kept:
             graph.erase_node(node)
