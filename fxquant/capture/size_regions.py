@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,14 @@ def may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> boo
         loops: whether it is a loop over a size. Such a loop may read activations: unrolled, it would be right for one
             length only.
     """
+    was, tracer.executing = tracer.executing, True  # looking at the model's tensors is no part of the trace
+    try:
+        return _may_run_as_python(tracer, frame, loops)
+    finally:
+        tracer.executing = was
+
+
+def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bool:
     where = position(frame.f_code, frame.f_lasti)
     code = tracer.recorder.written.get(frame.f_code, frame.f_code)
     if where is None or tracer.sizes_built_in or (code, where) in tracer.refused:
@@ -47,7 +56,7 @@ def may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> boo
     values = {name: names[name] for name in cut.inputs if name in names}
     if any(_has_weights(value, cut.used.attributes.get(name, set())) for name, value in values.items()):
         return False
-    return loops or not any(_reads_activation(value, cut, name) for name, value in values.items())
+    return loops or not reads_activations(cut, values)
 
 
 @lru_cache(maxsize=1024)
@@ -71,6 +80,16 @@ def _has_weights(value: Any, attributes: set[str | None]) -> bool:
 
 def _weighted(module: nn.Module) -> bool:
     return any(parameter.dim() > 1 for parameter in module.parameters())
+
+
+def reads_activations(cut: Cut, values: Mapping[str, Any]) -> bool:
+    """Whether a statement reads numbers that depend on the values of inputs.
+
+    Args:
+        cut: the statement.
+        values: of local names.
+    """
+    return any(_reads_activation(value, cut, name) for name, value in values.items())
 
 
 def _reads_activation(value: Any, cut: Cut, name: str) -> bool:

@@ -20,6 +20,7 @@ from fxquant.capture.half_precision import convert_borders, half_dtype, to_float
 from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors, split_inputs
 from fxquant.capture.keep_state import ModelState, randomness_kept
 from fxquant.capture.patches import patched
+from fxquant.capture.probe_sizes import probe_sizes
 from fxquant.capture.run_hooks import remove_hooks
 from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
@@ -93,19 +94,28 @@ def trace_model(
         for cut in attempt.tracer.rejected:
             regions.reject(cut)
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
-        if not attempt.troubles and not attempt.tracer.rejected:
-            return _finish(model, attempt, met)
-        if not attempt.troubles:
-            continue
-        if strict:
+        if attempt.troubles and strict:
             raise _refusal(attempt.troubles)
-        if not met:
+        if attempt.troubles and not met:
             _require_eager(model, example_inputs)
-        kept = [(trouble, regions.keep(trouble)) for trouble in attempt.troubles]
+        settled = not attempt.troubles and not attempt.tracer.rejected
+        troubles = _other_at_other_sizes(attempt) if settled and not strict else attempt.troubles
+        kept = [(trouble, regions.keep(trouble)) for trouble in troubles]
         met += [(trouble, title) for trouble, title in kept if title]
-        if not any(title or trouble.optional for trouble, title in kept):
-            break
-    raise _refusal(attempt.troubles)
+        if settled and not any(title for _, title in kept):
+            return _finish(model, attempt, met)
+        if attempt.troubles and not any(title or trouble.optional for trouble, title in kept):
+            raise _refusal(attempt.troubles)
+    attempt = _attempt(model, example_inputs, regions, leaf_classes, True)  # what sizes decide is built in
+    if attempt.troubles:
+        raise _refusal(attempt.troubles)
+    return _finish(model, attempt, met)
+
+
+def _other_at_other_sizes(attempt: _Attempt) -> list[Trouble]:
+    """Answers about sizes that are built in and are not the same for inputs of other sizes."""
+    questions = attempt.tracer.answers.questions
+    return probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
 
 
 def _attempt(
@@ -137,7 +147,7 @@ def _attempt(
             stack.enter_context(patched(tracer, root))
             graph = tracer.trace(root)
     troubles = tracer.recorder.troubles
-    if not troubles:
+    if not troubles and not regions.whole:
         troubles = find_state(
             model, root, [*state.changes(), *tracer.writes.replaced], tracer, example_inputs, regions.modules
         )

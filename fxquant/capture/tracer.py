@@ -18,6 +18,7 @@ from fxquant.capture.answers import Answers
 from fxquant.capture.attribute_writes import AttributeWrites, changed_container
 from fxquant.capture.call_part import call_whole
 from fxquant.capture.cut_function import Cut
+from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
 from fxquant.capture.describe_node import describe_node, name_after_module
 from fxquant.capture.facts import FactKind
 from fxquant.capture.inputs import BoundInputs
@@ -96,6 +97,7 @@ class ValueTracer(fx.Tracer):
         self.fresh: dict[int, Tensor] = {}
         self.lowering = ArgumentLowering(self)
         self._keep_containers = False
+        self._written: set[int] = set()
         self.writes = AttributeWrites(self)
         self.views = ModuleViews()
 
@@ -217,7 +219,7 @@ class ValueTracer(fx.Tracer):
     def create_arg(self, a: Any) -> Any:
         """Containers of tensors are passed on as containers of nodes, so that consumers see single tensors."""
         if isinstance(a, ValueProxy):
-            a = self._with_gradients_cut(a)
+            a = with_gradients_cut(self, a, self._written)
             expand = type(a.value) is tuple or (type(a.value) is list and not self.is_whole(a))
             if not expand or self._keep_containers:
                 return a.node
@@ -248,7 +250,9 @@ class ValueTracer(fx.Tracer):
         if is_fixed(kind, target, args, depends, value):
             return value
         with self._containers_kept(kind == "call_function" and target in _READS_CONTAINER):
+            before, self._written = self._written, changed
             node_args, node_kwargs = self.create_arg(args), self.create_arg(kwargs)
+            self._written = before
         node = self.create_node(kind, target, node_args, node_kwargs, name_after_module(self, kind) or name, type_expr)
         mutates = _changed_names(proxies, changed) or changed_container(kind, target, args)
         describe_node(self, node, value, mutates)
@@ -256,7 +260,7 @@ class ValueTracer(fx.Tracer):
             if id(proxy.value) in changed:
                 proxy.depends = max(proxy.depends, depends)
         made = ValueProxy(node, self, value, depends, shape_depends)
-        made.outside_grad = kind != "get_attr" and self.cuts_gradients()
+        made.outside_grad = kind != "get_attr" and outside_gradients()
         made.from_part = target is operator.getitem and proxies[0].from_part
         return made
 
@@ -320,24 +324,6 @@ class ValueTracer(fx.Tracer):
         elif proxy.node.op == "get_attr" and holds_proxy((args, kwargs)):
             self.record_factory(getattr(proxy.value, name), args, kwargs)
         return self.create_proxy("call_method", name, (proxy, *args), kwargs)
-
-    # -- blocks without gradients -------------------------------------------------------------------
-
-    def cuts_gradients(self) -> bool:
-        """Whether the user's code is in a block without gradients."""
-        return not torch.is_grad_enabled()
-
-    def _with_gradients_cut(self, proxy: ValueProxy) -> ValueProxy:
-        """What was computed in a block without gradients is detached where it is used outside."""
-        value = proxy.value
-        if not proxy.outside_grad or self.cuts_gradients() or not isinstance(value, Tensor):
-            return proxy
-        if not value.is_floating_point():
-            return proxy
-        proxy.outside_grad = False
-        cut: ValueProxy = self.create_proxy("call_method", "detach", (proxy,), {})
-        proxy.outside_grad = True
-        return cut
 
     # -- insides ------------------------------------------------------------------------------------
 

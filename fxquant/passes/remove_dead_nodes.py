@@ -16,7 +16,7 @@ from fxquant.ir.meta import info
 def remove_dead_nodes(graph: fx.Graph) -> None:
     """Remove dead nodes from ``graph`` in place, last first."""
     for node in reversed(graph.nodes):
-        kept = node.op in ("placeholder", "output") or node.target in CHECKS or info(node).mutates
-        kept = kept or EFFECTS in node.meta
+        acts = bool(info(node).mutates) or node.target in CHECKS or EFFECTS in node.meta
+        kept = acts or node.op in ("placeholder", "output")
         if not node.users and not kept:
             graph.erase_node(node)
