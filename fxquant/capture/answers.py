@@ -21,7 +21,7 @@ from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import may_run_as_python
 from fxquant.capture.source import Place, place_of, user_frames
 from fxquant.capture.structures import leaves
-from fxquant.capture.trouble import Spot
+from fxquant.capture.trouble import Spot, Trouble
 from fxquant.ir.checks import require_same
 
 if TYPE_CHECKING:
@@ -60,12 +60,14 @@ class Answers:
         checked: what the graph checks already.
         of_state: what was answered from parameters and buffers, with the node that was asked for and what could be kept
             whole there.
+        questions: by the node that checks an answer about sizes, what could be kept whole if it changes with them.
     """
 
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
         self.checked: set[tuple[str, Any]] = set()
         self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
+        self.questions: dict[fx.Node, Trouble] = {}
         self._asked: list[Asked] = []
 
     def branch(self, proxy: ValueProxy) -> bool:
@@ -83,9 +85,11 @@ class Answers:
             kind = FactKind.SIZE_BRANCH if proxy.depends is Depends.SIZES else FactKind.TENSOR_BRANCH
             recorder.record(kind, answer, "the other side only writes messages")
         elif proxy.depends is Depends.SIZES:
-            if other is Other.RAISES or not self._runs_as_python(FactKind.SIZE_BRANCH, frame, answer, False):
+            if other is Other.RAISES:
                 recorder.record(FactKind.SIZE_BRANCH, answer, _CHECKED)
                 self._check(proxy, answer)
+            elif not self._runs_as_python(FactKind.SIZE_BRANCH, frame, answer, False):
+                self._build_in(FactKind.SIZE_BRANCH, proxy, answer, self._movable_spots(frame))
         elif other is Other.RAISES:
             recorder.record(FactKind.TENSOR_BRANCH, answer, _CHECKED)
             self._check(proxy, answer)
@@ -99,14 +103,13 @@ class Answers:
         if proxy.depends is Depends.VALUES:
             self.tracer.recorder.report(FactKind.TENSOR_NUMBER, answer)
         elif proxy.depends is Depends.SIZES:
-            self.tracer.recorder.record(FactKind.SIZE, answer, _CHECKED)
-            self._check(proxy, answer)
+            self._build_in(FactKind.SIZE, proxy, answer, self._movable_spots(next(user_frames(), None)))
         else:
             self._asked_of_state(FactKind.TENSOR_NUMBER, proxy, answer)
         return answer
 
     def _asked_of_state(self, kind: FactKind, proxy: ValueProxy, answer: Any) -> None:
-        """Build in what parameters and buffers answer; whether the graph writes into one of them is known at its end."""
+        """Build in what parameters and buffers answer; whether the graph writes into one is known at its end."""
         if isinstance(proxy.value, Tensor) and _is_number(proxy.value):
             fact = self.tracer.recorder.record(kind, answer, "built in: it depends on parameters and buffers alone")
             if fact is not None:
@@ -124,13 +127,15 @@ class Answers:
             loops = _instruction(frame) in ("GET_ITER", "FOR_ITER")
             kind = FactKind.SIZE_LOOP if loops else FactKind.SIZE
             if not self._runs_as_python(kind, frame, length, loops):
-                recorder.record(kind, length, _CHECKED)
-                self._check(self.tracer.create_proxy("call_method", "size", (proxy, 0), {}), length)
+                size = self.tracer.create_proxy("call_method", "size", (proxy, 0), {})
+                self._build_in(kind, size, length, self._movable_spots(frame))
         return length
 
     def _container_length(self, proxy: ValueProxy, length: int) -> None:
         recorder = self.tracer.recorder
         if self.tracer.is_whole(proxy):
+            if self._runs_as_python(FactKind.LENGTH, next(user_frames(), None), length, True):
+                return
             recorder.record(FactKind.LENGTH, length, _CHECKED)
             self._check(self.tracer.create_proxy("call_function", len, (proxy,), {}), length)
             return
@@ -154,6 +159,8 @@ class Answers:
         loops = place.expression.startswith("range(")
         optional = proxy.depends is Depends.SIZES and frame is not None and may_run_as_python(self.tracer, frame, loops)
         spots = self.tracer.recorder.spots() if optional or proxy.depends is Depends.VALUES else ()
+        if not spots:
+            spots = self._movable_spots(frame)
         self._asked.append(Asked(proxy, answer, code, instruction, place, spots, optional))
         return answer
 
@@ -182,8 +189,7 @@ class Answers:
         if item.optional:
             recorder.report(kind, item.answer, item.place, item.spots, optional=True)
         else:
-            recorder.record(kind, item.answer, _CHECKED, item.place)
-            self._check(item.proxy, item.answer, item.place)
+            self._build_in(kind, item.proxy, item.answer, item.spots, item.place)
 
     # -- insides ------------------------------------------------------------------------------------
 
@@ -194,17 +200,35 @@ class Answers:
         self.tracer.recorder.report(kind, answer, optional=True)
         return True
 
-    def _check(self, proxy: ValueProxy, answer: Any, place: Place | None = None) -> None:
-        """Let the graph raise when the answer is another one. Each is checked once."""
+    def _movable_spots(self, frame: FrameType | None) -> tuple[Spot, ...]:
+        """What could be kept whole so that an answer about sizes need not be built in, even if that costs int8."""
+        if frame is None or not may_run_as_python(self.tracer, frame, True):
+            return ()
+        return self.tracer.recorder.spots()
+
+    def _build_in(
+        self, kind: FactKind, proxy: ValueProxy, answer: Any, spots: tuple[Spot, ...], place: Place | None = None
+    ) -> None:
+        """Build in an answer about sizes, and let the graph check it."""
+        fact = self.tracer.recorder.record(kind, answer, _CHECKED, place)
+        check = self._check(proxy, answer, place)
+        if fact is not None and check is not None and spots:
+            self.questions[check] = Trouble(fact, spots, True)
+
+    def _check(self, proxy: ValueProxy, answer: Any, place: Place | None = None) -> fx.Node | None:
+        """Let the graph raise when the answer is another one. Each is checked once; returns the node."""
         key = (proxy.node.name, answer)
         if key in self.checked:
-            return
+            return None
         self.checked.add(key)
         tracer = self.tracer
         if isinstance(answer, bool) and not isinstance(proxy.value, bool):
             proxy = tracer.create_proxy("call_function", operator.truth, (proxy,), {})
         file, line, code = tracer.user_line() if place is None else (place.file, place.line, place.code)
-        tracer.create_proxy("call_function", require_same, (proxy, answer, code, f"{file}:{line}"), {})
+        check: ValueProxy = tracer.create_proxy(
+            "call_function", require_same, (proxy, answer, code, f"{file}:{line}"), {}
+        )
+        return check.node
 
 
 def _is_number(value: Any) -> bool:

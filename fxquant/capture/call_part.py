@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import operator
 from collections.abc import Callable
 from types import FunctionType, ModuleType
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.proxy import Depends, ValueProxy
+from fxquant.capture.size_regions import reads_activations
 from fxquant.capture.structures import has_parts, holds_proxy, holds_tensor, rebuild
 from fxquant.ir.checks import require_none
 from fxquant.ir.float_part import Child, FloatPart, ForwardCall, Hole, PartCode
@@ -46,24 +46,29 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         name = f"{cut.code.co_name}_line_{cut.first_line}"
         proxy = call_part(tracer, part, name, made.inputs, not sizes_only)
         if sizes_only:
-            _judge_sizes(tracer, cut, proxy)
+            _judge_sizes(tracer, cut, proxy, reads_activations(cut, values))
         if cut.returns:
             return _take(tracer, proxy)
         results = [_take(tracer, proxy, index) for index in range(len(cut.outputs))]
         for index, name in enumerate(cut.outputs):
             kept = name not in cut.used.stored and not isinstance(values[name], (list, dict, set))
             results[index] = values[name] if kept else results[index]
+        for result in results if sizes_only and not cut.loops else ():
+            if isinstance(result, ValueProxy) and not holds_tensor(result.value):
+                result.depends = min(result.depends, Depends.SIZES)
         return tuple(results)
 
     return call
 
 
-def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy) -> None:
+def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, by_values: bool) -> None:
     """What is computed from sizes depends on sizes. A truth value, or None, moves the branch to what reads it."""
+    if by_values:
+        return
     results = [proxy.value] if cut.returns else list(proxy.value)
     if any(item is None or isinstance(item, (bool, str)) for item in results):
         tracer.rejected.append(cut)
-    if not any(isinstance(statement, (ast.For, ast.While)) for statement in cut.statements):
+    if not cut.loops:
         proxy.depends = min(proxy.depends, Depends.SIZES)
 
 

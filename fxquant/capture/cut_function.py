@@ -71,6 +71,11 @@ class Cut:
         )
         return f"{lines} of {self.code.co_qualname}"
 
+    @property
+    def loops(self) -> bool:
+        """Whether a loop is among the statements."""
+        return any(isinstance(statement, _LOOPS) for statement in self.statements)
+
     def holds(self, other: Cut) -> bool:
         """Whether ``other`` is a part of this."""
         return self.first_line <= other.first_line and other.last_line <= self.last_line

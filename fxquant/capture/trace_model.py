@@ -94,11 +94,13 @@ def trace_model(
         for cut in attempt.tracer.rejected:
             regions.reject(cut)
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
+        if attempt.tracer.rejected:
+            continue
         if attempt.troubles and strict:
             raise _refusal(attempt.troubles)
         if attempt.troubles and not met:
             _require_eager(model, example_inputs)
-        settled = not attempt.troubles and not attempt.tracer.rejected
+        settled = not attempt.troubles
         troubles = _other_at_other_sizes(attempt) if settled and not strict else attempt.troubles
         kept = [(trouble, regions.keep(trouble)) for trouble in troubles]
         met += [(trouble, title) for trouble, title in kept if title]
