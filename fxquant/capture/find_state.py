@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,12 +57,12 @@ def find_state(
     if not attributes:
         return troubles
     sources = [tree for module in root.modules() for tree in _class_trees(type(module))]
-    depends = _depends_on_history(copy_module(model), copy_module(model), example_inputs)
+    depends = depends_on_history(copy_module(model), copy_module(model), example_inputs)
     for change in attributes:
         uses = _Uses.of(sources, change.name)
         fact = _take_fact(tracer, root, change)
         if uses.read and (depends or uses.counted):
-            troubles.append(Trouble(fact, _spots(change.module_path)))
+            troubles.append(Trouble(fact, spots_around(change.module_path)))
         else:
             handled = "a cache: the graph computes it anew" if uses.read else "nothing in the model reads it"
             tracer.recorder.facts[_handled(fact, handled)] = None
@@ -73,7 +73,7 @@ def _inside(path: str, leaf_paths: Collection[str]) -> bool:
     return any(path == leaf or path.startswith(f"{leaf}.") for leaf in leaf_paths)
 
 
-def _spots(path: str) -> tuple[ModuleSpot, ...]:
+def spots_around(path: str) -> tuple[ModuleSpot, ...]:
     """The module and those around it."""
     spots = [ModuleSpot(path)]
     while path:
@@ -105,7 +105,7 @@ def _changed_parameters(root: nn.Module, changes: list[Change], tracer: ValueTra
         place = (origin.file, origin.line, origin.code)
         if change.name in module._parameters and not origin.spelling.endswith(_RENORMALIZING):
             fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", f"parameter {change.name}")
-            troubles.append(Trouble(fact, _spots(change.module_path)))
+            troubles.append(Trouble(fact, spots_around(change.module_path)))
         else:
             handled = "the graph updates the buffer"
             fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", change.name, handled)
@@ -214,18 +214,28 @@ def _is(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Attribute) and node.attr == name
 
 
-def _depends_on_history(used: nn.Module, fresh: nn.Module, example_inputs: Any) -> bool:
-    """Whether a model that was called before, on this and on other values, computes something else."""
-    expected = _run(fresh, example_inputs)
-    _run(used, example_inputs)
+def depends_on_history(
+    used: nn.Module, fresh: nn.Module, example_inputs: Any, restore: Callable[[], None] = lambda: None
+) -> bool:
+    """Whether a model that was called before, on this and on other values, computes something else.
+
+    Args:
+        used, fresh: two copies.
+        example_inputs: of the capture.
+        restore: puts back what a call changes outside of the copies.
+    """
+    expected = run_eagerly(fresh, example_inputs)
+    restore()
+    run_eagerly(used, example_inputs)
     try:
-        _run(used, _other_values(example_inputs))
+        run_eagerly(used, _other_values(example_inputs))
     except Exception:  # the model may refuse other values
-        _run(used, example_inputs)
-    return not _same(_run(used, example_inputs), expected)
+        run_eagerly(used, example_inputs)
+    return not _same(run_eagerly(used, example_inputs), expected)
 
 
-def _run(model: nn.Module, example_inputs: Any) -> Any:
+def run_eagerly(model: nn.Module, example_inputs: Any) -> Any:
+    """What a copy of the user's model returns; the random state stays as it is."""
     args, kwargs = split_inputs(example_inputs)
     with torch.no_grad(), randomness_kept():
         torch.default_generator.manual_seed(0)

@@ -58,6 +58,12 @@ class FloatRegions:
                 return title
         return ""
 
+    def has_line(self, code: CodeType, line: int, module_path: str) -> bool:
+        """Whether a line of a function, run by a module's forward, is in a part that is kept whole."""
+        inside = any(module_path == path or module_path.startswith(f"{path}.") for path in self.modules)
+        cuts = self.cuts.get(code, {})
+        return self.whole or inside or any(cut.first_line <= line <= cut.last_line for cut in cuts)
+
     def reject(self, cut: Cut) -> None:
         """Do not keep statements whole for the sake of sizes: branches depend on what they give."""
         self.cuts.get(cut.code, {}).pop(cut, None)

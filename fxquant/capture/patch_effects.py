@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.amp import autocast_mode
+from torch.autograd.function import _SingleLevelFunction
 
 from fxquant.capture.facts import FactKind
 from fxquant.capture.source import is_user_file
@@ -145,7 +146,8 @@ def patch_functions(tracer: ValueTracer, stand_ins: dict[Any, Any]) -> Iterator[
 
 
 def _call_custom_functions(tracer: ValueTracer) -> Undo:
-    original = vars(torch.autograd.Function)["apply"]
+    """Stand before the C++ half of ``apply``: the Python half may have been taken out of its class before the trace."""
+    original = vars(torch._C._FunctionBase)["apply"]
 
     def apply(kind: Any, *args: Any, **kwargs: Any) -> Any:
         if tracer.executing or not holds_proxy((args, kwargs)):
@@ -153,8 +155,8 @@ def _call_custom_functions(tracer: ValueTracer) -> Undo:
         tracer.record(FactKind.CUSTOM_FUNCTION, kind.__name__, "called as a whole, in float")
         return tracer.create_proxy("call_function", CustomFunctionCall(kind), args, kwargs)
 
-    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
-    return functools.partial(setattr, torch.autograd.Function, "apply", original)
+    _SingleLevelFunction.apply = classmethod(apply)  # type: ignore[attr-defined]
+    return functools.partial(delattr, _SingleLevelFunction, "apply")
 
 
 def _call_scripts(tracer: ValueTracer) -> Undo:

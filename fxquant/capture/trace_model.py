@@ -14,11 +14,13 @@ from torch import Tensor, fx, nn
 from fxquant.capture.check_root import check_root
 from fxquant.capture.copy_module import copy_module, plain_tensors, prepare_copy
 from fxquant.capture.facts import Fact
+from fxquant.capture.find_outer_state import find_outer_state
 from fxquant.capture.find_state import find_state
 from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.half_precision import convert_borders, half_dtype, to_float32
 from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors, split_inputs
 from fxquant.capture.keep_state import ModelState, randomness_kept
+from fxquant.capture.outer_state import OuterState
 from fxquant.capture.patches import patched
 from fxquant.capture.probe_sizes import probe_sizes
 from fxquant.capture.run_hooks import remove_hooks
@@ -57,6 +59,7 @@ class _Attempt:
     graph: fx.Graph
     tracer: ValueTracer
     state: ModelState
+    outer: OuterState
     troubles: list[Trouble]
 
 
@@ -135,11 +138,12 @@ def _attempt(
         root = root.float() if half else root
         change = to_float32 if half else _as_is
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
-        state = ModelState(root)
+        state, outer = ModelState(root), OuterState(root)
         tracer = ValueTracer(BoundInputs(values), regions.modules, leaf_classes, regions.whole)
         tracer.plain_tensors = plain_tensors(model)
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         with ExitStack() as stack:
+            stack.callback(outer.restore)
             stack.enter_context(torch.enable_grad())
             stack.enter_context(randomness_kept())
             stack.enter_context(warnings.catch_warnings())
@@ -148,18 +152,22 @@ def _attempt(
                 stack.callback(undo)
             stack.enter_context(patched(tracer, root))
             graph = tracer.trace(root)
+            changed = outer.changed()
     troubles = tracer.recorder.troubles
     if not troubles and not regions.whole:
         troubles = find_state(
             model, root, [*state.changes(), *tracer.writes.replaced], tracer, example_inputs, regions.modules
         )
-    return _Attempt(root, graph, tracer, state, troubles)
+        if changed:
+            troubles += find_outer_state(model, changed, tracer, example_inputs, regions.has_line)
+    return _Attempt(root, graph, tracer, state, outer, troubles)
 
 
 def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]]) -> Traced:
     """The result of a trace without trouble: the copy as it was before, with what nodes refer to."""
     root, tracer = attempt.root, attempt.tracer
     attempt.state.restore(model)
+    attempt.outer.restore()
     tracer.views.restore()
     causes = _causes(met)
     for name, value in tracer.constants.items():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fxquant import pipeline
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import split_inputs
+from fxquant.capture.outer_state import OuterState
 from fxquant.check.compare import leaves
 from fxquant.check.coverage import Coverage, measure_coverage
 from fxquant.check.finding import FindingKind
@@ -68,12 +69,13 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
     start = time.perf_counter()
     require_module(model)
     _require_inputs(example_inputs, probes)
-    with world_kept(model), torch.inference_mode(False):
+    with world_kept(model) as outer, torch.inference_mode(False):
         sources = Sources()
         places = Places(model, sources)
         run = observe_eager(model, example_inputs, sources)
         attempt = _try_capture(model, example_inputs, places)
-        result = _examine(model, example_inputs, probes, attempt.graph, places, run.keeps_state)
+        outer.restore()
+        result = _examine(model, example_inputs, probes, attempt.graph, places, run.keeps_state, outer)
         plain = trace_plainly(model, places)
         seen = merge(attempt.seen, run.seen, model, sources)
         seen += _stopped_elsewhere(plain, seen, run.lines)
@@ -100,13 +102,14 @@ def _examine(
     graph: CapturedModel | None,
     places: Places,
     keeps_state: bool,
+    outer: OuterState,
 ) -> TraceReport:
     """What can be said of the graph: a report without findings."""
     report = TraceReport(type(model).__name__, str(Example.of(model, example_inputs)))
     if graph is None:
         return report
     regions = float_regions(graph, places.user)
-    prover = Prover(model, example_inputs, graph, pipeline.capture, places, keeps_state)
+    prover = Prover(model, example_inputs, graph, pipeline.capture, places, keeps_state, outer)
     proof = prover.prove(probes)
     coverage = _coverage(model, example_inputs, graph, regions)
     return replace(report, captured=True, proof=proof, coverage=coverage, regions=regions)

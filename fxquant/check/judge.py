@@ -15,7 +15,7 @@ from fxquant.check.proof import Proof, ProofRow
 from fxquant.check.source_tree import Sources
 
 _K = FindingKind
-# Groups of comparisons that must hold for a kind to be handled; of the last, there must be one.
+# Groups of comparisons that must hold for a kind to be handled; of the last, there must be one, unless it is of seeds.
 _EVIDENCE = {
     _K.TORCH_RANDOM: ("example", "state", "seed"),
     _K.ALWAYS_DROPOUT: ("example", "state", "seed"),
@@ -144,7 +144,7 @@ def _how_handled(seen: Observation, evidence: Evidence, rule: Rule) -> str:
     groups = _EVIDENCE.get(seen.kind, ("example", "state") if rule is Rule.LOST else ("example",))
     rows = evidence.proof.group(*groups)
     safe = all(row.outcome.holds or row.outcome is Outcome.REFUSED for row in rows)
-    if not safe or not evidence.proof.group(groups[-1]):
+    if not safe or (groups[-1] != "seed" and not evidence.proof.group(groups[-1])):
         return ""
     return seen.handled or _PROVEN.get(seen.kind, "") or (MEANINGS[seen.kind].recorded if rule is Rule.RECORDED else "")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.capture.facts import FactKind
+from fxquant.capture.outer_state import OuterState
 from fxquant.check.compare import Comparison, Outcome, compare, leaves
 from fxquant.check.find_divergence import Divergence, first_difference, first_wrong_value
 from fxquant.check.probes import Example, Probe, batch_probes, fresh, mask_probes, size_probes, value_probes
@@ -31,6 +32,10 @@ _OF_SIZES = frozenset(
 )
 
 
+class NoGradients(ValueError):
+    """No result of a call has a gradient."""
+
+
 class Prover:
     """Compares a graph with eager.
 
@@ -41,6 +46,7 @@ class Prover:
         capture: captures a model anew.
         places: turns frames into places.
         keeps_state: whether the model changes what outlives a call.
+        outer: what is outside of the model.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Prover:
         capture: Capture,
         places: Places,
         keeps_state: bool,
+        outer: OuterState,
     ) -> None:
         self.model = model
         self.example = example
@@ -58,8 +65,9 @@ class Prover:
         self.graph = graph
         self.capture = capture
         self.places = places
-        self.eager = Subject(model, keeps_state or model.training, graph.state.float_dtype)
-        self.captured = GraphSubject(graph, keeps_state or model.training)
+        self._outer = outer if keeps_state else None
+        self.eager = Subject(model, keeps_state or model.training, graph.state.float_dtype, self._outer)
+        self.captured = GraphSubject(graph, keeps_state or model.training, self._outer)
         self._built_in = any(fact.kind in _OF_SIZES for fact in graph.state.facts)
         self.rows: list[ProofRow] = []
         self.answers: dict[int, dict[GuardKey, frozenset[str]]] = {}
@@ -147,9 +155,10 @@ class Prover:
         return ProofRow("seed", f"seed {seed}", found.outcome, found.detail)
 
     def _called_twice(self) -> ProofRow:
-        eager, graph = self.eager.model(), self.captured.model()
-        for _ in range(2):
-            expected, found = self.eager.call_model(eager, self.example), self.captured.call_model(graph, self.example)
+        eager = self.eager.model()
+        expected = [self.eager.call_model(eager, self.example) for _ in range(2)][-1]
+        graph = self.captured.model()
+        found = [self.captured.call_model(graph, self.example) for _ in range(2)][-1]
         judged = _judge(expected, found)
         if judged.outcome.holds:
             judged = _compare_state(eager, graph)
@@ -165,7 +174,7 @@ class Prover:
         except Exception as error:
             yield ProofRow("mode", name, Outcome.SKIPPED, f"not captured: {_one_line(error)}")
             return
-        graph = GraphSubject(other, True)
+        graph = GraphSubject(other, True, self._outer)
         expected = self.eager.call_model(eager, self.example)
         if expected.error is not None:
             yield ProofRow("mode", name, Outcome.SKIPPED, f"eager does not run: {_one_line(expected.error)}")
@@ -179,11 +188,14 @@ class Prover:
 
     def _backward(self) -> ProofRow:
         name = "gradients"
-        eager, graph = self.eager.model(), self.captured.model()
-        expected = _gradients(eager, self.eager, self.example)
+        expected = _gradients(self.eager.model(), self.eager, self.example)
+        result = _gradients(self.captured.model(), self.captured, self.example)
+        if isinstance(expected.error, NoGradients):
+            same = isinstance(result.error, NoGradients)
+            detail = "" if same else "the graph's results have gradients, those of eager have none"
+            return ProofRow("gradients", name, Outcome.EXACT if same else Outcome.DIFFERS, detail)
         if expected.error is not None:
             return ProofRow("gradients", name, Outcome.SKIPPED, f"eager has none: {_one_line(expected.error)}")
-        result = _gradients(graph, self.captured, self.example)
         if result.error is None:
             result = Result(_by_names_of(expected.value, result.value))
         found = _judge(expected, result)
@@ -214,7 +226,7 @@ def _gradients(model: nn.Module, subject: Subject, inputs: Any) -> Result:
             return result
         tensors = [item for _, item in leaves(result.value) if isinstance(item, Tensor) and item.requires_grad]
         if not tensors:
-            return Result(error=ValueError("no result has a gradient"))
+            return Result(error=NoGradients("no result has a gradient"))
         try:
             torch.autograd.backward([item.abs().double().sum() for item in tensors])
         except RuntimeError as error:

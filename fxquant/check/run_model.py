@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import map_leaves, split_inputs
+from fxquant.capture.outer_state import OuterState
 from fxquant.check.probes import fresh
 
 SEED = 7
@@ -60,9 +61,13 @@ class Subject:
         model: copied; a model that keeps nothing between calls is copied once only.
         keeps_state: whether it does keep something.
         dtype: float16 or bfloat16 for a model of that dtype whose graph computes in float32: then this one does so too.
+        outer: what the model changes outside of itself; put back before every first call.
     """
 
-    def __init__(self, model: nn.Module, keeps_state: bool, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, keeps_state: bool, dtype: torch.dtype | None = None, outer: OuterState | None = None
+    ) -> None:
+        self._outer = outer
         self._model = copy_module(model).float() if dtype is not None else model
         self._dtype = dtype
         self._keeps_state = keeps_state
@@ -70,6 +75,8 @@ class Subject:
 
     def model(self) -> nn.Module:
         """A model that has not been called yet, or that does not remember."""
+        if self._outer is not None:
+            self._outer.restore()
         return self.fresh() if self._keeps_state else self._copy
 
     def fresh(self) -> nn.Module:
@@ -91,8 +98,8 @@ class Subject:
 class GraphSubject(Subject):
     """The same for a captured graph, which is copied whole."""
 
-    def __init__(self, graph: nn.Module, keeps_state: bool) -> None:
-        self._model = graph
+    def __init__(self, graph: nn.Module, keeps_state: bool, outer: OuterState | None = None) -> None:
+        self._model, self._outer = graph, outer
         self._dtype = None
         self._keeps_state = keeps_state
         self._copy = copy.deepcopy(graph)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 _LIBRARIES = frozenset(("torch", "builtins", "typing", "abc", "collections", "enum"))
-_DEFINITIONS = (type, ModuleType, property, classmethod, staticmethod)
+# Neither changes what a model computes.
+_DEFINITIONS = (type, ModuleType, property, classmethod, staticmethod, logging.Logger, logging.LoggerAdapter)
 _MUTABLE = (list, dict, set)
+_KEPT = (int, float, list, dict, set, Tensor)  # what a function keeps between calls, in a variable around it
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,17 @@ def _variables_in(owner: Any, prefix: str) -> Iterator[Variable]:
         if isinstance(value, FunctionType):
             if any(isinstance(item, _MUTABLE) for item in value.__defaults__ or ()):
                 yield Variable(value, "__defaults__", f"default of {prefix}{name}")
+            if any(isinstance(_content(cell), _KEPT) for cell in value.__closure__ or ()):
+                yield Variable(owner, name, f"{prefix}{name}")
         elif not name.startswith("__") and _is_data(value):
             yield Variable(owner, name, f"{prefix}{name}")
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not set yet
+        return None
 
 
 def _is_data(value: Any) -> bool:
