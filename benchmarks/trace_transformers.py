@@ -183,7 +183,7 @@ ENCODERS = (
     _subject("xlnet", "XLNetModel", d_head=8),
     _subject("splinter", "SplinterModel"),
     _subject("ibert", "IBertModel", pad_token_id=1),
-    _subject("canine", "CanineModel", num_hash_functions=2, num_hash_buckets=16, local_transformer_stride=4,
+    _subject("canine", "CanineModel", num_hash_functions=2, num_hash_buckets=16, local_transformer_stride=16,
              downsampling_rate=2, upsampling_kernel_size=2),
 )  # fmt: skip
 DECODERS = (

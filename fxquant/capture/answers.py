@@ -131,6 +131,16 @@ class Answers:
                 self._build_in(kind, size, length, self._movable_spots(frame))
         return length
 
+    def loop_runs_as_python(self) -> bool:
+        """Whether the loop over a size that begins here may run as Python."""
+        frame = next(user_frames(), None)
+        return frame is not None and may_run_as_python(self.tracer, frame, True)
+
+    def count(self, steps: ValueProxy) -> int:
+        """How often a loop over a size is unrolled."""
+        self._build_in(FactKind.SIZE_LOOP, steps, steps.value, ())
+        return int(steps.value)
+
     def _container_length(self, proxy: ValueProxy, length: int) -> None:
         recorder = self.tracer.recorder
         if self.tracer.is_whole(proxy):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fxquant.capture.facts import FactKind
-from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.structures import holds_proxy
+from fxquant.ir.checks import count_steps
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -30,6 +31,7 @@ def builtins_for(tracer: ValueTracer) -> dict[str, Any]:
     made: dict[str, Any] = {name: _recorded(tracer, getattr(builtins, name)) for name in (*_CLASSES, *_FUNCTIONS)}
     made["isinstance"] = functools.partial(_isinstance, tracer)
     made["type"] = _type_for(tracer)
+    made["range"] = _range_for(tracer)
     return made
 
 
@@ -50,6 +52,23 @@ def _recorded(tracer: ValueTracer, original: Callable[..., Any]) -> Callable[...
         return tracer.create_proxy("call_function", original, args, {})
 
     call.stands_for = original  # type: ignore[attr-defined]
+    return call
+
+
+def _range_for(tracer: ValueTracer) -> Any:
+    """``range``: of a loop that is unrolled, only how often it runs is built in; where it starts stays symbolic."""
+
+    def call(*args: Any) -> Any:
+        proxies = [item for item in args if isinstance(item, ValueProxy)]
+        if tracer.executing or not proxies or any(proxy.depends is not Depends.SIZES for proxy in proxies):
+            return range(*args)
+        if tracer.answers.loop_runs_as_python():
+            return range(*args)
+        steps = tracer.create_proxy("call_function", count_steps, args, {})
+        start, step = (0 if len(args) == 1 else args[0]), (args[2] if len(args) > 2 else 1)
+        return [start + index * step if index else start for index in range(tracer.answers.count(steps))]
+
+    call.stands_for = range  # type: ignore[attr-defined]
     return call
 
 

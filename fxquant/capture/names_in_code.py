@@ -21,12 +21,14 @@ class NamesUsed:
         stored: set or deleted in the scope itself.
         changed: of which a method is called, an item is set, or which are passed to a call.
         attributes: by name, the attributes taken from it: ``self.scale``; ``None`` among them where it is used itself.
+        chains: by name, the attributes taken one of the other: ``self.patches.size`` is ``("patches", "size")``.
     """
 
     loaded: set[str] = field(default_factory=set)
     stored: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
     attributes: dict[str, set[str | None]] = field(default_factory=dict)
+    chains: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)
 
 
 def names_used(statements: Iterable[ast.AST]) -> NamesUsed:
@@ -52,9 +54,14 @@ class _Visitor(ast.NodeVisitor):
             self.found.stored.add(node.id)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        if isinstance(node.value, ast.Name) and not any(node.value.id in names for names in self.hidden):
-            self.found.loaded.add(node.value.id)
-            self.found.attributes.setdefault(node.value.id, set()).add(node.attr)
+        chain, inner = [node.attr], node.value
+        while isinstance(inner, ast.Attribute):
+            chain.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name) and not any(inner.id in names for names in self.hidden):
+            self.found.loaded.add(inner.id)
+            self.found.attributes.setdefault(inner.id, set()).add(chain[-1])
+            self.found.chains.setdefault(inner.id, set()).add(tuple(reversed(chain)))
         else:
             self.generic_visit(node)
 

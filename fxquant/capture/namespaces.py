@@ -24,7 +24,7 @@ _APART = frozenset(("sympy", "mpmath", "scipy", "PIL", "matplotlib", "pandas", "
                     "_pytest", "hypothesis", "jinja2", "yaml", "rich", "tqdm", "tabulate", "mypy", "pip",
                     "setuptools"))  # fmt: skip
 # Builtins that are classes: as the value of ``dtype=int`` no stand-in will do.
-_CLASSES = ("int", "float", "complex")
+_CLASSES = ("int", "float", "complex", "range")
 _cached_functions = type(functools.lru_cache(lambda: None))
 _EMPTY = CellType()
 _values_known: dict[str, tuple[int, frozenset[str]]] = {}
@@ -75,13 +75,20 @@ def cached_functions(spaces: list[dict[str, Any]], model: nn.Module) -> Iterator
         for name, value in list(space.items()):
             if type(value) is _cached_functions:
                 yield space, name, value
+            elif type(value) is FunctionType:
+                yield from _cached_inside(value)
     for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
         for name, value in list(vars(kind).items()):
             if type(value) is _cached_functions:
                 yield kind, name, value
-            for cell in getattr(value, "__closure__", None) or ():
-                if cell != _EMPTY and type(cell.cell_contents) is _cached_functions:
-                    yield cell, "cell_contents", cell.cell_contents
+            yield from _cached_inside(getattr(value, "__func__", value))
+
+
+def _cached_inside(function: Any) -> Iterator[tuple[Any, str, Any]]:
+    """Cached functions that a decorator put into the closure of another."""
+    for cell in getattr(function, "__closure__", None) or ():
+        if cell != _EMPTY and type(cell.cell_contents) is _cached_functions:
+            yield cell, "cell_contents", cell.cell_contents
 
 
 def _used_as_values(space: dict[str, Any]) -> frozenset[str]:

@@ -54,7 +54,7 @@ def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bo
         return False
     names = frame.f_locals
     values = {name: names[name] for name in cut.inputs if name in names}
-    if any(_has_weights(value, cut.used.attributes.get(name, set())) for name, value in values.items()):
+    if any(_has_weights(value, name, cut) for name, value in values.items()):
         return False
     return loops or not reads_activations(cut, values)
 
@@ -64,18 +64,27 @@ def _cut_at(code: CodeType, where: Where) -> Cut | None:
     return find_cut(code, where)
 
 
-def _has_weights(value: Any, attributes: set[str | None]) -> bool:
-    """Whether a statement that uses these attributes of a value may run modules with weights."""
-    modules = [leaf for leaf in leaves(value) if isinstance(leaf, nn.Module)]
+def _has_weights(value: Any, name: str, cut: Cut) -> bool:
+    """Whether a statement that uses the value of a local name may run modules with weights."""
     if not isinstance(value, nn.Module):
-        return any(_weighted(module) for module in modules)
-    if None in attributes:
+        return any(_weighted(leaf) for leaf in leaves(value) if isinstance(leaf, nn.Module))
+    if None in cut.used.attributes.get(name, set()):
         return _weighted(value)
-    found = [value._modules.get(str(name)) for name in attributes]
-    if any(module is not None and _weighted(module) for module in found):
-        return True
-    methods = [name for name in attributes if callable(getattr(type(value), str(name), None))]
-    return bool(methods) and any(_weighted(child) for child in value.children())
+    return any(_reaches_weights(value, chain) for chain in cut.used.chains.get(name, set()))
+
+
+def _reaches_weights(module: nn.Module, chain: tuple[str, ...]) -> bool:
+    """Whether attributes of a module, taken one of the other, are or use a module with weights, or its weight."""
+    inside = module
+    for name in chain:
+        child = inside._modules.get(name)
+        if child is None:
+            if callable(getattr(type(inside), name, None)):
+                return any(_weighted(item) for item in (inside.children() if inside is module else (inside,)))
+            weight = inside._parameters.get(name)
+            return inside is not module and weight is not None and weight.dim() > 1
+        inside = child
+    return _weighted(inside)
 
 
 def _weighted(module: nn.Module) -> bool:

@@ -43,6 +43,11 @@ def require_same(value: Any, expected: Any, question: str, source: str) -> None:
         )
 
 
+def count_steps(*args: int) -> int:
+    """How often a loop over ``range(*args)`` runs."""
+    return len(range(*args))
+
+
 def require_none(result: Any, index: int | None) -> None:
     """Raise when a part of the model that runs as Python gives something where it gave None on the example.
 
