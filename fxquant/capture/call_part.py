@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
+from fxquant.capture.facts import FactKind
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import reads_activations
 from fxquant.capture.structures import has_parts, holds_proxy, holds_tensor, rebuild
@@ -48,8 +49,8 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         if sizes_only:
             _judge_sizes(tracer, cut, proxy, reads_activations(cut, values))
         if cut.returns:
-            return _take(tracer, proxy)
-        results = [_take(tracer, proxy, index) for index in range(len(cut.outputs))]
+            return _take(tracer, proxy, None, sizes_only)
+        results = [_take(tracer, proxy, index, sizes_only) for index in range(len(cut.outputs))]
         for index, name in enumerate(cut.outputs):
             kept = name not in cut.used.stored and not isinstance(values[name], (list, dict, set))
             results[index] = values[name] if kept else results[index]
@@ -145,17 +146,19 @@ def _require_no_proxies(function: FunctionType) -> None:
             _require_no_proxies(kept)
 
 
-def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None = None) -> Any:
-    """What a part gives, as the code after it can use it."""
+def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, sizes_only: bool) -> Any:
+    """What a part gives, as the code after it can use it; code that values choose is no value of a graph."""
     value = proxy.value if index is None else proxy.value[index]
     if value is None:
         tracer.create_proxy("call_function", require_none, (proxy, index), {})
         return None
-    if isinstance(value, (nn.Module, FunctionType, type, ModuleType)):
+    if isinstance(value, (nn.Module, FunctionType, MethodType, type, ModuleType)):
+        if not sizes_only and proxy.depends is Depends.VALUES and not isinstance(value, ModuleType):
+            tracer.report(FactKind.OPAQUE_CALL, f"which {type(value).__name__} it gives depends on values")
         return value
     found: Any = proxy if index is None else tracer.create_proxy("call_function", operator.getitem, (proxy, index), {})
     if type(value) is tuple:
-        return tuple(_take(tracer, found, place) for place in range(len(value)))
+        return tuple(_take(tracer, found, place, sizes_only) for place in range(len(value)))
     if type(value) is dict:
         return {key: found[key] for key in value}
     return found

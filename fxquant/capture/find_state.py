@@ -59,6 +59,10 @@ def find_state(
     sources = [tree for module in root.modules() for tree in _class_trees(type(module))]
     depends = depends_on_history(copy_module(model), copy_module(model), example_inputs)
     for change in attributes:
+        if change.name == "training":  # the mode of a module is no attribute of a graph: what sets it is kept whole
+            owner = change.module_path.rpartition(".")[0]
+            troubles.append(Trouble(_take_fact(tracer, root, change), spots_around(owner)))
+            continue
         uses = _Uses.of(sources, change.name)
         fact = _take_fact(tracer, root, change)
         if uses.read and (depends or uses.counted):

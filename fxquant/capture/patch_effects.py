@@ -1,11 +1,9 @@
-"""Stand-ins for what leaves no trace in a graph: blocks, custom gradients, random numbers, writes to attributes."""
+"""Stand-ins for what leaves no trace in a graph: blocks, custom gradients, writes to attributes."""
 
 from __future__ import annotations
 
 import functools
-import random
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +15,12 @@ from torch.autograd.function import _SingleLevelFunction
 from fxquant.capture.facts import FactKind
 from fxquant.capture.source import is_user_file
 from fxquant.capture.structures import holds_proxy
-from fxquant.ir.named_call import CustomFunctionCall, NamedCall
+from fxquant.ir.named_call import CustomFunctionCall
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 Undo = Callable[[], None]
-_DRAWS = ("random", "uniform", "randint", "randrange", "gauss", "normalvariate", "triangular", "betavariate",
-          "expovariate", "getrandbits", "lognormvariate", "vonmisesvariate", "gammavariate")  # fmt: skip
-_CHOOSES = ("choice", "choices", "shuffle", "sample")
-_NUMPY_DRAWS = ("rand", "randn", "random", "randint", "uniform", "normal", "random_sample", "standard_normal", "choice",
-                "permutation", "binomial", "beta", "exponential", "poisson")  # fmt: skip
-_CLOCKS = ("time", "perf_counter", "monotonic", "process_time", "time_ns", "perf_counter_ns")
-RANDOM_AND_TIME = ("random", "time", "numpy.random")
-_ANEW = "recorded: draws anew at every call"
 
 
 # -- blocks -------------------------------------------------------------------------------------------
@@ -183,44 +173,3 @@ def _opened_checkpoint(original: Any, tracer: ValueTracer) -> Any:
         return function(*args, **{key: value for key, value in kwargs.items() if key not in own})
 
     return checkpoint
-
-
-# -- random numbers and the time ----------------------------------------------------------------------
-
-
-def random_stand_ins(tracer: ValueTracer) -> dict[Any, Any]:
-    """Stand-ins of functions that draw numbers outside torch, or ask for the time; by the function."""
-    found: dict[Any, Any] = {}
-    for name in _DRAWS:
-        found[getattr(random, name)] = _called_anew(tracer, random, name, FactKind.PYTHON_RANDOM, _ANEW)
-    for name in _CLOCKS:
-        found[getattr(time, name)] = _called_anew(
-            tracer, time, name, FactKind.TIME, "recorded: asks anew at every call"
-        )
-    for name in _CHOOSES:
-        found[getattr(random, name)] = _reported(tracer, getattr(random, name))
-    numpy_random = sys.modules.get("numpy.random")
-    for name in _NUMPY_DRAWS if numpy_random is not None else ():
-        found[getattr(numpy_random, name)] = _called_anew(tracer, numpy_random, name, FactKind.PYTHON_RANDOM, _ANEW)
-    return found
-
-
-def _called_anew(tracer: ValueTracer, module: Any, name: str, kind: FactKind, handled: str) -> Any:
-    original = getattr(module, name)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if tracer.executing or not is_user_file(sys._getframe(1).f_code.co_filename):
-            return original(*args, **kwargs)
-        tracer.record(kind, name, handled)
-        return tracer.create_proxy("call_function", NamedCall(module.__name__, name), args, kwargs)
-
-    return call
-
-
-def _reported(tracer: ValueTracer, original: Any) -> Any:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if not tracer.executing and is_user_file(sys._getframe(1).f_code.co_filename):
-            tracer.report(FactKind.PYTHON_RANDOM, original.__name__)
-        return original(*args, **kwargs)
-
-    return call

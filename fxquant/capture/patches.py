@@ -23,13 +23,8 @@ from torch.nn.utils import rnn
 from fxquant.capture.builtins_on_proxies import builtins_for
 from fxquant.capture.facts import FactKind
 from fxquant.capture.namespaces import cached_functions, replace_names, user_namespaces
-from fxquant.capture.patch_effects import (
-    RANDOM_AND_TIME,
-    patch_blocks,
-    patch_functions,
-    patch_module_class,
-    random_stand_ins,
-)
+from fxquant.capture.patch_effects import patch_blocks, patch_functions, patch_module_class
+from fxquant.capture.patch_random import RANDOM_AND_TIME, random_stand_ins
 from fxquant.capture.source import is_user_file
 from fxquant.capture.structures import holds_proxy, unwrap
 from fxquant.capture.torch_mode import TracingMode, record_torch

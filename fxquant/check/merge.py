@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from torch import nn
@@ -16,6 +16,7 @@ from fxquant.check.source_tree import Sources
 _K = FindingKind
 _VALUES = (_K.TENSOR_BRANCH, _K.TENSOR_NUMBER, _K.TENSOR_NUMPY)
 _BLOCKS = (_K.GRAD_MODE, _K.AUTOCAST)
+_UPDATES = (_K.ATTRIBUTE_UPDATE, _K.CONTAINER_UPDATE)
 _DRAWN = (_K.PYTHON_RANDOM, _K.TIME)
 # Kinds that are facts of the model as a whole, and need no line.
 _OF_MODELS = frozenset(
@@ -40,6 +41,7 @@ def merge(
         sources: parsed files.
     """
     run = list(eager)
+    captured = _where_it_happened(captured, run)
     known = {item.key: item for item in reversed(run)}
     found: dict[object, Observation] = {}
     blocks: dict[FindingKind, str] = {}
@@ -52,6 +54,21 @@ def merge(
     for item in run:
         _add(found, replace(item, handled=item.handled or blocks.get(item.kind, "")), None)
     return _without_echoes(list(found.values()), known)
+
+
+def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) -> Iterator[Observation]:
+    """Changes of attributes at the lines where the eager run saw them; capture may name the line that called."""
+    seen: dict[tuple[str, str], list[Observation]] = {}
+    for item in run:
+        if item.kind in _UPDATES:
+            seen.setdefault((item.place.module_path, item.value.removeprefix("self.")), []).append(item)
+    for item in captured:
+        same = seen.get((item.place.module_path, item.value.removeprefix("self.")), [])
+        if item.kind in _UPDATES and same and item.key not in {other.key for other in same}:
+            for other in same:
+                yield replace(item, kind=other.kind, place=other.place)
+        else:
+            yield item
 
 
 def _add(found: dict[object, Observation], item: Observation, seen: Observation | None) -> None:
@@ -106,10 +123,12 @@ def _without_echoes(
     """Leave out errors of known cause, and values of tensors that are in truth numbers drawn in Python."""
     lost = [item for item in items if MEANINGS[item.kind].rule is Rule.LOST and item.kind is not _K.ERROR]
     causes = {(item.place.file, item.place.line) for item in lost}
+    asked = {key[1:] for key in known if key[0] in _VALUES}
     drawn = {(item.place.file, item.place.line) for item in items if item.kind in _DRAWN}
     return [
         item
         for item in items
         if not (item.kind is _K.ERROR and (item.place.file, item.place.line) in causes)
         and not (item.kind in _VALUES and item.key not in known and (item.place.file, item.place.line) in drawn)
+        and not (item.kind in _VALUES and item.key not in known and (item.place.file, item.place.line) in asked)
     ]

@@ -111,7 +111,7 @@ def _settled(model: nn.Module, inputs: Any) -> frozenset[str]:
 
 def _with_settled(seen: Observation, settled: frozenset[str]) -> Observation:
     names = seen.value.removeprefix("self.").split(", ")
-    if seen.kind not in _UPDATES or not seen.value or not settled.issuperset(names):
+    if seen.kind not in _UPDATES or not seen.value or "training" in names or not settled.issuperset(names):
         return seen
     return replace(seen, handled="the result does not depend on it: a second call returns the same and leaves it equal")
 

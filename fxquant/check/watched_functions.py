@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 from torch import nn
+from torch.autograd.function import FunctionCtx
 
 from fxquant.check.finding import FindingKind
 from fxquant.check.user_frames import UserCode
@@ -55,6 +56,8 @@ def kind_of_call(frame: FrameType, user: UserCode) -> WatchedCall | None:
     caller = _beyond_constructors(frame) if kind is FindingKind.MODULE_IN_FORWARD else frame.f_back
     if caller is None or not _meant_by_user(caller, user):
         return None
+    if isinstance(next(iter(caller.f_locals.values()), None), FunctionCtx):
+        return None  # inside a function with a backward of its own, which is called as a whole
     if kind is FindingKind.GRAD_MODE and frame.f_code.co_name == "__init__" and caller.f_code.co_name == "__enter__":
         return None  # no_grad sets the mode by set_grad_enabled
     return WatchedCall(kind, caller, name if owner is not None else frame.f_code.co_name)
