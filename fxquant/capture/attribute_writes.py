@@ -27,7 +27,8 @@ class AttributeWrites:
 
     Attributes:
         pending: what stands for a buffer since forward replaced it, by the buffer's path.
-        replaced: plain tensor attributes of the user's model that forward replaced.
+        replaced: those of them that forward replaced as a whole: plain attributes of the user's model, and buffers
+            that got another shape or dtype.
         own_modules: ids of the modules of the model.
     """
 
@@ -41,7 +42,7 @@ class AttributeWrites:
         """Let the graph copy what buffers were set to into them, when the model has run."""
         tracer = self.tracer
         for path, proxy in self.pending.items():
-            if path not in tracer.plain_tensors:
+            if not any(f"{change.module_path}.{change.name}".lstrip(".") == path for change in self.replaced):
                 tracer.create_proxy("call_method", "copy_", (tracer.lowering.attribute(path), proxy), {})
 
     def set_on_tensor(self, proxy: ValueProxy, name: str, value: Any) -> None:
@@ -59,17 +60,13 @@ class AttributeWrites:
             kind = FactKind.BUFFER_UPDATE if name in module._buffers else FactKind.ATTRIBUTE_UPDATE
             recorder.record(kind, name)
             return False
-        path = self.tracer.lowering.path_of(buffer)
-        if path in self.tracer.plain_tensors:
+        path, made = self.tracer.lowering.path_of(buffer), value.value
+        fits = isinstance(made, Tensor) and made.shape == buffer.shape and made.dtype == buffer.dtype
+        if path in self.tracer.plain_tensors or (path is not None and not fits):
             recorder.record(FactKind.ATTRIBUTE_UPDATE, name)
             self.pending[str(path)] = value
             owner, _, attribute = str(path).rpartition(".")
             self.replaced.append(Change(owner, attribute))
-            return True
-        made = value.value
-        if not isinstance(made, Tensor) or made.shape != buffer.shape or made.dtype != buffer.dtype:
-            recorder.report(FactKind.BUFFER_UPDATE, f"{name} changes its shape or dtype")
-            module._buffers[name] = made if isinstance(made, Tensor) else buffer
             return True
         recorder.record(FactKind.BUFFER_UPDATE, name, "the graph updates the buffer")
         if path is not None and made is not buffer:

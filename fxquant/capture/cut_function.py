@@ -76,6 +76,17 @@ class Cut:
         """Whether a loop is among the statements."""
         return any(isinstance(statement, _LOOPS) for statement in self.statements)
 
+    @property
+    def attributes_set(self) -> set[str]:
+        """Names of attributes that it sets on what comes from outside, such as ``self``."""
+        nodes = [node for statement in self.statements for node in ast.walk(statement)]
+        return {
+            node.attr
+            for node in nodes
+            if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
+            if not (isinstance(node.value, ast.Name) and node.value.id in self.used.stored)
+        }
+
     def holds(self, other: Cut) -> bool:
         """Whether ``other`` is a part of this."""
         return self.first_line <= other.first_line and other.last_line <= self.last_line

@@ -63,7 +63,7 @@ def find_state(
             owner = change.module_path.rpartition(".")[0]
             troubles.append(Trouble(_take_fact(tracer, root, change), spots_around(owner)))
             continue
-        uses = _Uses.of(sources, change.name)
+        uses = _Uses.of(sources, change.name, _lines_of(tracer, change))
         fact = _take_fact(tracer, root, change)
         if uses.read and (depends or uses.counted):
             troubles.append(Trouble(fact, spots_around(change.module_path)))
@@ -146,6 +146,15 @@ def _written_attributes(tracer: ValueTracer) -> dict[str, Any]:
 # -- attributes ---------------------------------------------------------------------------------------
 
 
+def _lines_of(tracer: ValueTracer, change: Change) -> set[tuple[str, int]]:
+    """Lines on which the attribute was seen to be set."""
+    return {
+        (fact.file, fact.line)
+        for fact in tracer.recorder.facts
+        if fact.kind in _NOTED and fact.module_path == change.module_path and fact.value == change.name and fact.line
+    }
+
+
 def _take_fact(tracer: ValueTracer, root: nn.Module, change: Change) -> Fact:
     """The fact of a change: the one written down when it happened, else one at the first line that mentions it."""
     for fact in list(tracer.recorder.facts):
@@ -200,18 +209,35 @@ class _Uses:
         self.read, self.counted = read, counted
 
     @staticmethod
-    def of(sources: list[tuple[str, ast.ClassDef]], name: str) -> _Uses:
+    def of(sources: list[tuple[str, ast.ClassDef]], name: str, lines: Collection[tuple[str, int]]) -> _Uses:
+        """Look at the source.
+
+        Args:
+            sources: classes of the model.
+            name: of the attribute.
+            lines: (file, line) where it was set; () when that is not known, and every line counts.
+        """
         read = counted = False
-        for _, tree in sources:
+        for file, tree in sources:
             for function in tree.body:
                 if isinstance(function, ast.FunctionDef) and function.name != "__init__":
                     for node in ast.walk(function):
-                        if isinstance(node, ast.AugAssign) and _is(node.target, name):
-                            counted = True
                         read |= _is(node, name) and isinstance(getattr(node, "ctx", None), ast.Load)
-                        if isinstance(node, ast.Assign) and any(_is(target, name) for target in node.targets):
-                            counted |= any(_is(inner, name) for inner in ast.walk(node.value))
+                        if isinstance(node, (ast.AugAssign, ast.Assign)) and _at(node, file, lines):
+                            counted |= _updates(node, name)
         return _Uses(read, counted)
+
+
+def _at(node: ast.stmt, file: str, lines: Collection[tuple[str, int]]) -> bool:
+    last = node.end_lineno or node.lineno
+    return not lines or any(name == file and node.lineno <= line <= last for name, line in lines)
+
+
+def _updates(node: ast.AugAssign | ast.Assign, name: str) -> bool:
+    """Whether a statement sets an attribute to something made of what it was."""
+    if isinstance(node, ast.AugAssign):
+        return _is(node.target, name)
+    return any(_is(target, name) for target in node.targets) and any(_is(part, name) for part in ast.walk(node.value))
 
 
 def _is(node: ast.AST, name: str) -> bool:

@@ -6,6 +6,7 @@ the next larger in the following one.
 
 from __future__ import annotations
 
+import ast
 import functools
 import gc
 from collections.abc import Callable, Collection, Iterator
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
+from fxquant.capture.branches import tree_of
 from fxquant.capture.call_part import stand_in
 from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
@@ -79,7 +81,7 @@ class FloatRegions:
         cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
         if cut is None or not self._functions_with(spot.code) or not _fits(cut):
             return ""
-        if (cut.code, cut.first_line, cut.last_line) in rejected:
+        if (cut.code, cut.first_line, cut.last_line) in rejected or _shares_state(cut):
             return ""
         return self._add(cut, kind)
 
@@ -112,6 +114,27 @@ class FloatRegions:
                     yield functools.partial(space.pop, name, None)
                 function.__code__ = new
                 yield functools.partial(setattr, function, "__code__", code)
+
+
+def _shares_state(cut: Cut) -> bool:
+    """Whether a part sets attributes that are used outside it too, ``__init__`` excepted.
+
+    A part has the attributes of its modules for itself: what it sets, nobody else would see. Another class's ``self``
+    is another object, unless the class is derived from this one.
+    """
+    names, tree = cut.attributes_set, tree_of(cut.code.co_filename)
+    if not names or tree is None:
+        return bool(names)
+    owner = cut.code.co_qualname.rpartition(".")[0].rpartition(".")[2]
+    for kind in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
+        related = owner in (kind.name, *(getattr(base, "id", "") for base in kind.bases))
+        for function in [item for item in kind.body if isinstance(item, ast.FunctionDef) and item.name != "__init__"]:
+            for node in [item for item in ast.walk(function) if isinstance(item, ast.Attribute)]:
+                own = isinstance(node.value, ast.Name) and node.value.id == "self" and not related
+                inside = cut.first_line <= node.lineno <= cut.last_line
+                if node.attr in names and not own and not inside:
+                    return True
+    return False
 
 
 def _fits(cut: Cut) -> bool:
