@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import operator
 from collections.abc import Callable
 from types import FunctionType, MethodType, ModuleType
@@ -43,7 +44,7 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         part = FloatPart(
             code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path
         )
-        part.sizes_only = sizes_only
+        part.sizes_only = sizes_only and not _acts(cut)
         name = f"{cut.code.co_name}_line_{cut.first_line}"
         proxy = call_part(tracer, part, name, made.inputs, not sizes_only)
         if sizes_only:
@@ -60,6 +61,15 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         return tuple(results)
 
     return call
+
+
+def _acts(cut: Cut) -> bool:
+    """Whether statements may do more than compute what they give."""
+    nodes = [node for statement in cut.statements for node in ast.walk(statement)]
+    stores = any(
+        isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)) for node in nodes if not isinstance(node, ast.Name)
+    )
+    return stores or any(isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) for node in nodes)
 
 
 def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, by_values: bool) -> None:

@@ -7,11 +7,13 @@ methods and indexing of tensors that are no proxies. A torch function mode sees 
 from __future__ import annotations
 
 import operator
+import sys
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 
 from fxquant.capture.attention import AttentionCall, attend
@@ -33,6 +35,7 @@ _FACTORIES = frozenset((*FACTORIES, torch.fft.fftfreq, torch.fft.rfftfreq))
 # Large literals are kept as tensors.
 _LITERALS = frozenset((torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy))
 _MOST_LITERALS = 16
+_MOST_FRAMES = 12  # between a constructor and the factory that it calls
 
 # Methods of tensors that are operators of Python.
 _OPERATORS = {
@@ -66,6 +69,8 @@ class TracingMode(TorchFunctionMode):
         tracer.answers.settle((args, kwargs))
         if holds_proxy((args, kwargs)):
             return record_torch(tracer, func, args, kwargs)
+        if _makes_module(sys._getframe(1)):
+            return func(*args, **kwargs)
         if func in _FACTORIES:
             return _make(tracer, func, args, kwargs)
         before = [(leaf, leaf._version) for leaf in leaves((args, kwargs)) if _has_version(leaf)]
@@ -75,6 +80,17 @@ class TracingMode(TorchFunctionMode):
         if isinstance(result, Tensor):
             tracer.fresh[id(result)] = result
         return result
+
+
+def _makes_module(frame: FrameType | None) -> bool:
+    """Whether a call comes from the constructor of a module: its parameters are no values of the graph."""
+    for _ in range(_MOST_FRAMES):
+        if frame is None:
+            break
+        if frame.f_code.co_name == "__init__" and isinstance(frame.f_locals.get("self"), nn.Module):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def record_torch(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

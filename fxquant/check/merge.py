@@ -17,6 +17,7 @@ _K = FindingKind
 _VALUES = (_K.TENSOR_BRANCH, _K.TENSOR_NUMBER, _K.TENSOR_NUMPY)
 _BLOCKS = (_K.GRAD_MODE, _K.AUTOCAST)
 _UPDATES = (_K.ATTRIBUTE_UPDATE, _K.CONTAINER_UPDATE)
+_VAGUE = (_K.ERROR, _K.OPAQUE_CALL)
 _DRAWN = (_K.PYTHON_RANDOM, _K.TIME)
 # Kinds that are facts of the model as a whole, and need no line.
 _OF_MODELS = frozenset(
@@ -121,14 +122,16 @@ def _without_echoes(
     items: list[Observation], known: dict[tuple[FindingKind, str, int], Observation]
 ) -> list[Observation]:
     """Leave out errors of known cause, and values of tensors that are in truth numbers drawn in Python."""
-    lost = [item for item in items if MEANINGS[item.kind].rule is Rule.LOST and item.kind is not _K.ERROR]
+    made = any(key[0] is _K.MODULE_IN_FORWARD for key in known)  # and where: capture names the line that calls it
+    items = [item for item in items if not (made and item.kind is _K.MODULE_IN_FORWARD and item.key not in known)]
+    lost = [item for item in items if MEANINGS[item.kind].rule is Rule.LOST and item.kind not in _VAGUE]
     causes = {(item.place.file, item.place.line) for item in lost}
     asked = {key[1:] for key in known if key[0] in _VALUES}
     drawn = {(item.place.file, item.place.line) for item in items if item.kind in _DRAWN}
     return [
         item
         for item in items
-        if not (item.kind is _K.ERROR and (item.place.file, item.place.line) in causes)
+        if not (item.kind in _VAGUE and (item.place.file, item.place.line) in causes)
         and not (item.kind in _VALUES and item.key not in known and (item.place.file, item.place.line) in drawn)
         and not (item.kind in _VALUES and item.key not in known and (item.place.file, item.place.line) in asked)
     ]

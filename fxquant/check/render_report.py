@@ -46,7 +46,8 @@ def _findings(report: TraceReport) -> Iterator[str]:
         yield _group_text(list(items))
     facts = report.of(Severity.INFO)
     if facts:
-        lines = [f"{len(facts)} facts of the example are built in, and held:"]
+        title = "1 fact of the example is" if len(facts) == 1 else f"{len(facts)} facts of the example are"
+        lines = [f"{title} built in, or good to know:"]
         lines += [f"  {_place(item)}  {item.code or item.message}" for item in facts[: 2 * _MOST_IN_GROUP]]
         if len(facts) > 2 * _MOST_IN_GROUP:
             lines.append(f"  and {len(facts) - 2 * _MOST_IN_GROUP} more in .findings")
@@ -102,7 +103,7 @@ def _proof(report: TraceReport) -> str:
     lines += _wrapped("equal on " + "; ".join(row.name for row in right), "  ") if right else []
     for row in compared:
         if not row.outcome.holds:
-            lines += _wrapped(f"NOT {row}", "  ")
+            lines += _wrapped(f"NOT {row}{'' if row.required else ' (matters for training only)'}", "  ")
     return "\n".join(lines)
 
 

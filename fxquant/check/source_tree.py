@@ -37,9 +37,11 @@ class SourceFile:
         self.text = "".join(self.lines)
         self.tree = _parse(self.text)
         self._parents: dict[int, ast.AST] = {}
-        if self.tree is not None:
-            for node in ast.walk(self.tree):
-                self._parents.update({id(child): node for child in ast.iter_child_nodes(node)})
+        self._functions: dict[tuple[str, int], Function] = {}
+        for node in ast.walk(self.tree) if self.tree is not None else ():
+            self._parents.update({id(child): node for child in ast.iter_child_nodes(node)})
+            if isinstance(node, Function):
+                self._functions.setdefault((node.name, _first_line(node, node.lineno)), node)
 
     def line(self, number: int) -> str:
         """The text of a line without its indentation, "" when there is none."""
@@ -63,13 +65,18 @@ class SourceFile:
 
     def source_of(self, node: ast.AST) -> str:
         """The text of ``node`` as the user wrote it."""
-        return ast.get_source_segment(self.text, node) or ast.unparse(node)
+        first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0) or 0
+        if not 0 < first <= last <= len(self.lines):
+            return ast.unparse(node)
+        lines = [line.encode() for line in self.lines[first - 1 : last]]  # columns count bytes
+        lines[-1] = lines[-1][: node.end_col_offset]  # type: ignore[attr-defined]
+        lines[0] = lines[0][node.col_offset :]  # type: ignore[attr-defined]
+        return b"".join(lines).decode()
 
     def expression_at(self, span: Span) -> ast.expr | None:
         """The expression that fills exactly ``span``."""
-        nodes = ast.walk(self.tree) if self.tree is not None else ()
-        found = [node for node in nodes if isinstance(node, ast.expr) and _span(node) == span]
-        return found[0] if found else None
+        nodes = self._around(span.line)
+        return next((node for node in nodes if isinstance(node, ast.expr) and _span(node) == span), None)
 
     def expression_like(self, line: int, text: str) -> ast.expr | None:
         """The outermost expression on ``line`` that reads like ``text``."""
@@ -77,14 +84,12 @@ class SourceFile:
         if wanted is None or self.tree is None:
             return None
         meaning = ast.unparse(wanted)
-        nodes = (node for node in ast.walk(self.tree) if isinstance(node, ast.expr))
-        around = (node for node in nodes if node.lineno <= line <= (node.end_lineno or node.lineno))
-        return next((node for node in around if ast.unparse(node) == meaning), None)
+        nodes = (node for node in self._around(line) if isinstance(node, ast.expr))
+        return next((node for node in nodes if ast.unparse(node) == meaning), None)
 
     def statement_at(self, line: int) -> ast.stmt | None:
         """The innermost statement that ``line`` belongs to."""
-        nodes = ast.walk(self.tree) if self.tree is not None else ()
-        around = [n for n in nodes if isinstance(n, ast.stmt) and n.lineno <= line <= (n.end_lineno or n.lineno)]
+        around = [node for node in self._around(line) if isinstance(node, ast.stmt)]
         return max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0))) if around else None
 
     def statement_of(self, node: ast.AST) -> ast.stmt | None:
@@ -99,12 +104,17 @@ class SourceFile:
 
     def function_at(self, code: CodeType) -> Function | None:
         """The function that ``code`` was compiled from."""
-        for node in ast.walk(self.tree) if self.tree is not None else ():
-            if isinstance(node, Function) and node.name == code.co_name:
-                first = min([node.lineno, *(item.lineno for item in node.decorator_list)])
-                if first == code.co_firstlineno:
-                    return node
-        return None
+        return self._functions.get((code.co_name, code.co_firstlineno))
+
+    def _around(self, line: int, within: ast.AST | None = None) -> Iterator[ast.AST]:
+        """The nodes that a line belongs to, outer ones before inner ones."""
+        above = within or self.tree
+        for node in ast.iter_child_nodes(above) if above is not None else ():
+            first, last = getattr(node, "lineno", line), getattr(node, "end_lineno", line)
+            if _first_line(node, first) <= line <= (last or first):
+                if first <= line and hasattr(node, "lineno"):
+                    yield node
+                yield from self._around(line, node)
 
 
 class Sources:
@@ -129,6 +139,12 @@ def span_of(code: CodeType, instruction: int) -> Span | None:
     if line is None or end_line is None or column is None or end_column is None:
         return None
     return Span(line, end_line, column, end_column)
+
+
+def _first_line(node: ast.AST, otherwise: int) -> int:
+    """The line a node begins at, with its decorators."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([otherwise, *(item.lineno for item in decorators)])
 
 
 def _span(node: ast.expr) -> Span:

@@ -15,7 +15,7 @@ from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation, Place
 from fxquant.check.risky_source import dotted, resolve, risks
 from fxquant.check.source_tree import Function, SourceFile
-from fxquant.check.user_frames import Places
+from fxquant.check.user_frames import Places, is_installed
 from fxquant.check.watched_functions import kind_of_function
 
 # Conditions that hold in other compilers only.
@@ -43,6 +43,7 @@ class StaticPass:
         self.observations: dict[Observation, None] = {}
         self._read = set(reached)
         self._owners = _owners(model)
+        self._homes = _files_of_classes(model)
 
     def run(self) -> list[Observation]:
         """What was found, in the order of the source."""
@@ -95,6 +96,8 @@ class StaticPass:
             self._read_function(found, code, set(), depth)
 
     def _read_function(self, function: Function, code: CodeType, ran: set[int], depth: int) -> None:
+        if is_installed(code.co_filename) and code.co_filename not in self._homes:
+            return  # what every model of a library runs through
         file = self.places.sources.file(code.co_filename)
         names = _names_in(code, function)
         declared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
@@ -175,3 +178,8 @@ def _names_in(code: CodeType, function: Function | None) -> dict[str, Any]:
 
 def _name(item: tuple[str, type]) -> str:
     return item[0]
+
+
+def _files_of_classes(model: nn.Module) -> set[str | None]:
+    kinds = set(map(type, model.modules()))
+    return {getattr(sys.modules.get(kind.__module__), "__file__", None) for kind in kinds}

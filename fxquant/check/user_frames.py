@@ -27,6 +27,11 @@ _TENSOR_METHODS = (os.path.join(_TORCH, "_tensor.py"), os.path.join(_TORCH, "ove
 _DECORATORS = {"decorate_context": "func", "decorate_autocast": "func"}
 
 
+def is_installed(path: str) -> bool:
+    """Whether a file is an installed package's: its user does not write there."""
+    return any(part in path for part in _INSTALLED)
+
+
 class UserCode:
     """Tells the user's code from that of libraries.
 
@@ -69,7 +74,7 @@ class UserCode:
             return False
         if path.startswith(self._packages):
             return True
-        return not path.startswith(_STANDARD) and not any(part in path for part in _INSTALLED)
+        return not path.startswith(_STANDARD) and not is_installed(path)
 
 
 class Places:

@@ -52,7 +52,7 @@ class BranchOnWidth(Case):
         def forward(self, x: Tensor) -> Tensor:
             return F.pad(self.conv(x), (0, 1))[..., : x.size(-1)]
 
-    outcome = "limited"
+    outcome = "region"
 
 
 class BranchOnRank(Case):

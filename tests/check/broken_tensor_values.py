@@ -434,7 +434,7 @@ class TensorToList(Case):
 
     inputs = staticmethod(rows)
     same = False  # the sum of Python numbers rounds differently
-    outcome = "limited"
+    outcome = "region"
 
 
 class Numpy(Case):

@@ -108,6 +108,8 @@ def _decides(node: ast.expr, subject: Subject) -> bool:
 
 
 def _fix_if(statement: ast.If, subject: Subject) -> Fix:
+    if _asks_python(statement.test):
+        return _generic(subject, "condition")
     test = condition(statement.test, subject)
     if len(statement.body) == 1 and isinstance(statement.body[0], ast.Raise) and not statement.orelse:
         return subject.rewriting(
@@ -120,6 +122,14 @@ def _fix_if(statement: ast.If, subject: Subject) -> Fix:
     if assigned is not None:
         return subject.rewriting(statement, [f"{name} = {value}" for name, value in assigned.items()])
     return _generic(subject, test)
+
+
+def _asks_python(test: ast.expr) -> bool:
+    """Whether a condition is also about what is no tensor."""
+    return isinstance(test, ast.BoolOp) and any(
+        isinstance(node, (ast.Is, ast.IsNot)) or called_name(node) in ("isinstance", "hasattr", "len", "is_tensor")
+        for node in ast.walk(test)
+    )
 
 
 def _message(statement: ast.Raise) -> str:

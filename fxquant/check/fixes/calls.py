@@ -63,8 +63,26 @@ def fix_unpacking(subject: Subject) -> Fix:
             return subject.replacing(call, subject.source_of(call.args[0]))
         if len(call.args) == 1 and isinstance(call.args[0], ast.Starred) and _is_shape(call.args[0].value):
             return subject.replacing(call.args[0], subject.source_of(call.args[0].value))
+    joined = _joined(node, subject)
+    if joined is not None:
+        return joined
+    if called_name(node) == "len" and isinstance(node, ast.Call) and node.args and _is_shape(node.args[0]):
+        return subject.replacing(node, f"{subject.source_of(node.args[0]).removesuffix('.shape')}.dim()")
     shown = subject.source_of(node) if node is not None else subject.seen.place.expression
     return Fix(f"name the elements: `{shown}[0]`, `{shown}[1]`, instead of a star or a loop")
+
+
+def _joined(node: ast.expr | None, subject: Subject) -> Fix | None:
+    """``(*a, b)`` and ``f(*a, b)`` as ``a + (b,)``, which plain tracing records."""
+    items = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
+    stars = [item for item in items if isinstance(item, ast.Starred)]
+    if node is None or len(stars) != 1 or items[0] is not stars[0] or (isinstance(node, ast.Call) and node.keywords):
+        return None
+    rest = ", ".join(subject.source_of(item) for item in items[1:])
+    comma = "," if len(items) == 2 else ""
+    sum_of = f"{subject.source_of(stars[0].value)} + ({rest}{comma})" if rest else subject.source_of(stars[0].value)
+    new = f"{subject.source_of(node.func)}({sum_of})" if isinstance(node, ast.Call) else sum_of
+    return subject.replacing(node, new, ", which plain tracing records too")
 
 
 def _fix_starred_targets(statement: ast.Assign, targets: ast.Tuple, subject: Subject) -> Fix | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
 from dataclasses import dataclass
 
 from fxquant.check.finding import Edit
@@ -64,7 +66,7 @@ class Subject:
         return self._written(statement.lineno, last or statement.end_lineno or statement.lineno, text, also)
 
     def _written(self, first: int, last: int, text: str, also: str) -> Fix:
-        shown = "; ".join(line.strip() for line in text.split("\n"))
+        shown = "; ".join(_without_comment(line.strip()) for line in text.split("\n"))
         return Fix(f"write `{shown}`{also}", Edit(self.file.path, first, last, text))
 
     @property
@@ -77,6 +79,15 @@ class Subject:
             "move it into a module of its own and keep that float: "
             "PrepareCustomConfig().set_non_traceable_module_names([its path])"
         )
+
+
+def _without_comment(line: str) -> str:
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(line).readline))
+    except (tokenize.TokenError, SyntaxError):  # a part of a statement
+        return line
+    comment = next((token for token in tokens if token.type == tokenize.COMMENT), None)
+    return line if comment is None else line[: comment.start[1]].rstrip()
 
 
 def called_name(node: ast.AST | None) -> str:

@@ -20,6 +20,8 @@ def fix_tensor_number(subject: Subject) -> Fix:
     name, text = called_name(node), [subject.source_of(argument) for argument in node.args]
     if name == "item" and isinstance(node.func, ast.Attribute):
         return subject.replacing(node, subject.source_of(node.func.value))
+    if name == "int" and not _is_operand(node, subject):
+        return _generic_number(subject)
     if isinstance(node.func, ast.Name) and len(text) == 1 and name in ("float", "int"):
         value = text[0] if _is_atom(node.args[0]) else f"({text[0]})"
         return subject.replacing(node, value if name == "float" else f"{value}.long()")
@@ -95,6 +97,11 @@ def _fix_index(node: ast.Subscript, subject: Subject) -> Fix:
     if isinstance(node.value, (ast.List, ast.Tuple)):
         return subject.replacing(node, f"torch.stack(({', '.join(map(subject.source_of, node.value.elts))},))[{index}]")
     return Fix(f"index a tensor instead of a list: `torch.stack(tuple({base}))[{index}]`; or {subject.float_setting}")
+
+
+def _is_operand(node: ast.expr, subject: Subject) -> bool:
+    """Whether a number takes part in arithmetic, and nothing else: a tensor of integers can stand there."""
+    return isinstance(subject.file.parent(node), (ast.BinOp, ast.UnaryOp, ast.Compare))
 
 
 def _generic_number(subject: Subject) -> Fix:
