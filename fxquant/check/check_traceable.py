@@ -84,12 +84,17 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
     return replace(result, findings=findings, plain_tracing=plain.error, seconds=time.perf_counter() - start)
 
 
+_MADE = (FindingKind.MODULE_IN_FORWARD, FindingKind.MODULE_IN_CONTAINER)
+
+
 def _stopped_elsewhere(
     plain: PlainTracing, seen: list[Observation], reached: set[tuple[str, int]]
 ) -> list[Observation]:
     """Where plain tracing stops, when nothing else was seen on that line and eager gets there too."""
     if plain.stopped is None:
         return []
+    if plain.stopped.kind is FindingKind.MODULE_IN_FORWARD and any(item.kind in _MADE for item in seen):
+        return []  # where it is made says more than where it is called
     known = {(item.place.file, item.place.line) for item in seen}
     place = plain.stopped.place.file, plain.stopped.place.line
     return [plain.stopped] if place in reached - known else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from torch import fx, nn
@@ -12,6 +13,7 @@ from fxquant.check.observation import Observation
 from fxquant.check.user_frames import Places
 
 _K = FindingKind
+_FX = os.path.dirname(fx.__file__) + os.sep
 # Parts of torch.fx's messages, and what they mean. Source: torch/fx/proxy.py, torch/fx/_symbolic_trace.py and CPython's
 # conversions, as of torch 2.13 and Python 3.11.
 _MEANINGS = (
@@ -53,5 +55,17 @@ def trace_plainly(model: nn.Module, places: Places) -> PlainTracing:
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         place = places.of_error(error)
         kind = next((kind for part, kind in _MEANINGS if part in str(error)), _K.PLAIN_TRACING)
+        if not _raised_by_user(error, places):
+            kind = _K.PLAIN_TRACING
         return PlainTracing(text, Observation(kind, place, text) if place.file else None)
     return PlainTracing()
+
+
+def _raised_by_user(error: Exception, places: Places) -> bool:
+    """Whether it was the user's line, and not a library that it called, that torch.fx stopped at."""
+    innermost, trace = None, error.__traceback__
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(_FX):
+            innermost = trace.tb_frame
+        trace = trace.tb_next
+    return innermost is not None and places.user.owns(innermost.f_code)

@@ -15,6 +15,9 @@ import broken_sizes
 import broken_static_facts
 import broken_tensor_values
 import broken_unreached
+import other_calls
+import other_effects
+import other_tensor_values
 import pytest
 import torch
 from case import Case, all_cases, expected
@@ -28,6 +31,7 @@ from fxquant.check.kinds import MEANINGS
 
 FILES = (
     broken_calls, broken_effects, broken_sizes, broken_static_facts, broken_tensor_values, broken_unreached,
+    other_calls, other_effects, other_tensor_values,
 )  # fmt: skip
 CASES = [case for case in all_cases() if case.__module__ in {file.__name__ for file in FILES}]
 
