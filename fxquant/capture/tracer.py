@@ -238,24 +238,23 @@ class ValueTracer(fx.Tracer):
     ) -> Any:
         """Run the operation on the values, record it, and return a proxy that holds the result."""
         self.answers.settle()
-        given = list(leaves((args, kwargs)))
-        proxies = [leaf for leaf in given if isinstance(leaf, ValueProxy)]
-        versions = [(tensor, tensor._version) for tensor in _tensors(leaf.value for leaf in proxies)]
-        plain = [(tensor, tensor._version) for tensor in _tensors(given)]
+        with torch._C.DisableTorchFunction():  # what is looked up here is no call of the user's
+            given = list(leaves((args, kwargs)))
+            proxies = [leaf for leaf in given if isinstance(leaf, ValueProxy)]
+            versions = [(tensor, tensor._version) for tensor in _tensors(leaf.value for leaf in proxies)]
+            plain = [(tensor, tensor._version) for tensor in _tensors(given)]
         value = self._run(kind, target, args, kwargs)
-        changed = {id(tensor) for tensor, version in versions if tensor._version != version}
-        if any(tensor._version != version for tensor, version in plain):
-            self.report(FactKind.WRITE_TO_CONSTANT, qualified_name(target))  # it would be read as a constant
-        depends, shape_depends = depends_of(kind, target, args, kwargs, value)
-        if is_fixed(kind, target, args, depends, value):
-            return value
-        with self._containers_kept(kind == "call_function" and target in _READS_CONTAINER):
-            before, self._written = self._written, changed
-            node_args, node_kwargs = self.create_arg(args), self.create_arg(kwargs)
-            self._written = before
-        node = self.create_node(kind, target, node_args, node_kwargs, name_after_module(self, kind) or name, type_expr)
-        mutates = _changed_names(proxies, changed) or changed_container(kind, target, args)
-        describe_node(self, node, value, mutates)
+        with torch._C.DisableTorchFunction():
+            changed = {id(tensor) for tensor, version in versions if tensor._version != version}
+            if any(tensor._version != version for tensor, version in plain):
+                self.report(FactKind.WRITE_TO_CONSTANT, qualified_name(target))  # it would be read as a constant
+            depends, shape_depends = depends_of(kind, target, args, kwargs, value)
+            if is_fixed(kind, target, args, depends, value):
+                return value
+            name = name_after_module(self, kind) or name
+            node = self._make_node(kind, target, args, kwargs, name, changed)
+            mutates = _changed_names(proxies, changed) or changed_container(kind, target, args)
+            describe_node(self, node, value, mutates)
         for proxy in proxies:
             if id(proxy.value) in changed:
                 proxy.depends = max(proxy.depends, depends)
@@ -263,6 +262,15 @@ class ValueTracer(fx.Tracer):
         made.outside_grad = kind != "get_attr" and outside_gradients()
         made.from_part = target is operator.getitem and proxies[0].from_part
         return made
+
+    def _make_node(
+        self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, changed: set[int]
+    ) -> fx.Node:
+        with self._containers_kept(kind == "call_function" and target in _READS_CONTAINER):
+            before, self._written = self._written, changed
+            node_args, node_kwargs = self.create_arg(args), self.create_arg(kwargs)
+            self._written = before
+        return self.create_node(kind, target, node_args, node_kwargs, name)
 
     # -- answering Python's questions ---------------------------------------------------------------
 
