@@ -22,6 +22,7 @@ class Subject:
         build: makes the model in eval mode.
         make_inputs: called with (batch, step): step 0 is the example's size, 1 another size or length.
         second: (batch, step) of the proof at a second size.
+        first: (batch, step) of the example.
         scan: whether the model has a state-space scan, which may stay a float leaf.
     """
 
@@ -31,6 +32,7 @@ class Subject:
     make_inputs: Callable[[int, int], Inputs]
     second: tuple[int, int] = (3, 1)
     scan: bool = False
+    first: tuple[int, int] = (2, 0)
 
     def model(self) -> nn.Module:
         """The seeded model in eval mode."""
@@ -39,8 +41,8 @@ class Subject:
             return self.build().eval()
 
     def example(self) -> Inputs:
-        """Two inputs of the first size."""
-        return self._seeded(2, 0)
+        """Inputs of the first size."""
+        return self._seeded(*self.first)
 
     def other(self) -> Inputs:
         """Inputs of the second size."""

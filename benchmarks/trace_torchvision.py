@@ -60,9 +60,10 @@ def clips(size: int) -> Callable[[int, int], Inputs]:
 
 
 def two_frames(batch: int, step: int) -> Inputs:
-    """Two images [batch, 3, 128, 128] float32 for optical flow."""
+    """Two images [batch, 3, 128, 128] float32 for optical flow, refined three times instead of twelve."""
     size = 128 + 32 * step
-    return torch.randn(batch, 3, size, size), torch.randn(batch, 3, size, size)
+    frames = {name: torch.randn(batch, 3, size, size) for name in ("image1", "image2")}
+    return {**frames, "num_flow_updates": 3}
 
 
 def listed_images(batch: int, step: int) -> Inputs:
@@ -108,7 +109,10 @@ SUBJECTS = (
         Subject(name, "torchvision", _built(name, "segmentation", weights_backbone=None), images(64, 32))
         for name in SEGMENTATION
     ),
-    *(Subject(name, "torchvision", _built(name, "video"), clips(size), (1, 0)) for name, size in VIDEO.items()),
-    *(Subject(name, "torchvision", _built(name, "optical_flow"), two_frames) for name in FLOW),
+    *(
+        Subject(name, "torchvision", _built(name, "video"), clips(size), (2, 0), first=(1, 0))
+        for name, size in VIDEO.items()
+    ),
+    *(Subject(name, "torchvision", _built(name, "optical_flow"), two_frames, (2, 1), first=(1, 0)) for name in FLOW),
     *(_detector(name) for name in DETECTION),
 )  # fmt: skip

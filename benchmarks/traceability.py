@@ -2,7 +2,7 @@
 
     python benchmarks/traceability.py --suite timm --only resnet18,levit_128s
     python benchmarks/traceability.py --suite transformers --columns capture,int8 --json rows.json
-    python benchmarks/traceability.py --show rows.json
+    python benchmarks/traceability.py --show rows.json more.json
 
 Models run in a process of their own, which is started again after a crash or when a model takes too long. With
 ``--json`` rows are kept as they come, so that a run can go on where another stopped: models whose columns are known are
@@ -127,6 +127,15 @@ def _read(path: Path | None) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["library"], row["name"]): row for row in json.loads(path.read_text(encoding="utf-8"))}
 
 
+def _merged(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Rows of several files; of one model, columns of later files take the place of earlier ones."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in paths:
+        for key, row in _read(path).items():
+            rows[key] = {**rows.get(key, {}), **row}
+    return list(rows.values())
+
+
 def _write(path: Path | None, rows: Iterable[dict[str, Any]]) -> None:
     if path is not None:
         path.write_text(json.dumps([row for row in rows if row], indent=1) + "\n", encoding="utf-8")
@@ -166,13 +175,13 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=120, help="seconds for one column of one model")
     parser.add_argument("--json", type=Path, help="file that rows are kept in")
     parser.add_argument("--again", action="store_true", help="also what the file has")
-    parser.add_argument("--show", type=Path, help="print the table of a file, and run nothing")
+    parser.add_argument("--show", type=Path, nargs="+", help="print the table of files, merged, and run nothing")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         return work()
     print_machine()
-    show(list(_read(arguments.show).values()) if arguments.show else run(arguments))
+    show(_merged(arguments.show) if arguments.show else run(arguments))
     return None
 
 
