@@ -8,6 +8,7 @@ with those that eager computes on the same lines.
 from __future__ import annotations
 
 import sys
+import os
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Divergence:
         return Divergence(node.name, origin.file, origin.line, origin.module_path)
 
     def __str__(self) -> str:
-        return f"{self.node} ({self.file}:{self.line})" if self.file else self.node
+        return f"{self.node} ({os.path.basename(self.file)}:{self.line})" if self.file else self.node
 
 
 def first_difference(graph: CapturedModel, other: CapturedModel) -> Divergence | None:

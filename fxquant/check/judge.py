@@ -16,6 +16,7 @@ from fxquant.check.source_tree import Sources
 from fxquant.check.user_frames import is_installed
 
 _K = FindingKind
+_OF_SELF = (_K.ATTRIBUTE_UPDATE, _K.CONTAINER_UPDATE)
 # Groups of comparisons that must hold for a kind to be handled; of the last, there must be one, unless it is of seeds.
 _EVIDENCE = {
     _K.TORCH_RANDOM: ("example", "state", "seed"),
@@ -71,7 +72,8 @@ def _finding(seen: Observation, evidence: Evidence) -> Finding:
     meaning, place = MEANINGS[seen.kind], seen.place
     severity, handled, remark = _verdict(seen, evidence)
     shown = place.expression or place.code or seen.value
-    message = meaning.message.format(expression=" ".join(shown.split()), value=seen.value or "so")
+    value = f"self.{seen.value}" if seen.kind in _OF_SELF and seen.value.isidentifier() else seen.value
+    message = meaning.message.format(expression=" ".join(shown.split()), value=value or "so")
     fix = fix_for(seen, evidence.sources)
     return Finding(
         kind=seen.kind,

@@ -260,5 +260,7 @@ def _by_names_of(eager: dict[str, Any], graph: dict[str, Any]) -> dict[str, Any]
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, FxquantError):
+        return " ".join(error.message.split())[:200]
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:160]}"

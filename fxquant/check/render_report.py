@@ -48,7 +48,7 @@ def _findings(report: TraceReport) -> Iterator[str]:
     if facts:
         title = "1 fact of the example is" if len(facts) == 1 else f"{len(facts)} facts of the example are"
         lines = [f"{title} built in, or good to know:"]
-        lines += [f"  {_place(item)}  {item.code or item.message}" for item in facts[: 2 * _MOST_IN_GROUP]]
+        lines += [line for item in facts[: 2 * _MOST_IN_GROUP] for line in _fact_lines(item)]
         if len(facts) > 2 * _MOST_IN_GROUP:
             lines.append(f"  and {len(facts) - 2 * _MOST_IN_GROUP} more in .findings")
         yield "\n".join(lines)
@@ -58,11 +58,12 @@ def _group(item: Finding) -> tuple[bool, Severity, str]:
     return item.is_unhandled_error, item.severity, item.kind.value
 
 
-def _order(item: Finding, report: TraceReport) -> tuple[bool, int, str, int]:
+def _order(item: Finding, report: TraceReport) -> tuple[bool, int, int, int]:
+    first = {other.kind: index for index, other in reversed(list(enumerate(report.findings)))}
     return (
         not item.is_unhandled_error,
         list(Severity).index(item.severity),
-        item.kind.value,
+        first[item.kind],
         report.findings.index(item),
     )
 
@@ -79,6 +80,12 @@ def _group_text(items: list[Finding]) -> str:
         more = " ..." if len(items) > 3 * _MOST_IN_GROUP else ""
         lines.append(f"  also at {rest}{more}")
     return "\n".join(lines)
+
+
+def _fact_lines(item: Finding) -> list[str]:
+    title = MEANINGS[item.kind].title
+    remark = f"{title}: {item.handled}" if item.handled else title
+    return [*_wrapped(f"{_place(item)}  {item.code or item.message}", "  "), *_wrapped(remark, "    ")]
 
 
 def _finding_lines(item: Finding) -> list[str]:
@@ -134,7 +141,9 @@ def _first_steps(report: TraceReport) -> str:
     warnings = report.of(Severity.WARNING)
     if warnings:
         return "\n".join(_wrapped(f"Look at first: {_place(warnings[0])}: {warnings[0].fix}", ""))
-    return "Do first: nothing; prepare_fx(model, get_default_qconfig_mapping(), example_inputs) takes this model"
+    also = "; the fixes above make it fit for plain torch.fx too" if report.of(Severity.ERROR) else ""
+    takes = "prepare_fx(model, get_default_qconfig_mapping(), example_inputs) takes this model"
+    return "\n".join(_wrapped(f"Do first: nothing has to change: {takes}{also}", ""))
 
 
 def _place(item: Finding) -> str:

@@ -89,9 +89,12 @@ class TraceReport:
         """One line: whether the model can be quantized, and what of it."""
         handled = sum(item.severity is Severity.ERROR for item in self.findings) - len(self.errors)
         warnings = len(self.of(Severity.WARNING))
+        things = f"{_counted(handled, 'thing')} that plain tracing gets wrong {'is' if handled == 1 else 'are'} handled"
+        int8 = f"{100 * self.coverage.mac_share:.0f} % of the multiply-accumulates will be int8"
         counts = [
-            f"{handled} that plain tracing gets wrong handled" if handled else "",
+            things if handled else "",
             f"{_counted(warnings, 'warning')}" if warnings else "",
+            int8 if self.coverage.macs else "",
         ]
         rest = ", ".join(item for item in counts if item)
         if not self.captured:

@@ -37,8 +37,8 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--inputs",
         metavar="FILE.py:NAME",
-        help="example inputs, or a function that makes them: a tuple of positional ones, a dict of keyword ones, or one "
-        "tensor",
+        help="example inputs, or a function that makes them: a tuple of positional ones, a dict of keyword ones, or "
+        "one tensor",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from fxquant.check.finding import FindingKind
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 
 _PYTHON_DRAWS = {"random": "torch.rand(())", "rand": "torch.rand(())", "randn": "torch.randn(())"}
@@ -85,6 +86,8 @@ def _written_name(statement: ast.stmt | None) -> str:
 def fix_update(subject: Subject) -> Fix:
     """The fix for attributes, containers, buffers and globals changed in forward."""
     changed = subject.seen.value or subject.seen.place.expression
+    if subject.seen.kind is not FindingKind.GLOBAL_UPDATE and changed.isidentifier():
+        changed = f"self.{changed}"
     return Fix(
         f"let forward compute only: return the new value of {changed} and store it in the caller, or take it as an "
         f"input; or {subject.float_setting}"

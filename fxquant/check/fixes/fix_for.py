@@ -62,8 +62,8 @@ _TEXTS: Mapping[FindingKind, str] = {
     _K.COMPILED: "nothing to do for fxquant; for plain tracing use the module that was compiled, `._orig_mod`",
     _K.CHECKPOINT: "nothing to do",
     _K.WRAPPED_FUNCTION: "nothing to do",
-    _K.CUSTOM_FUNCTION: "put `{expression}` into a module of its own, which stays float: {setting}; or write it with "
-    "torch's operations, a straight-through estimator as `x + (f(x) - x).detach()`",
+    _K.CUSTOM_FUNCTION: "nothing to do while `{expression}` may stay float; to have it in int8, write it with torch's "
+    "operations, a straight-through estimator as `x + (f(x) - x).detach()`",
     _K.AUTOCAST: "cast where it is meant, `x.to(torch.bfloat16)`, or call the whole model under `{expression}`",
     _K.TORCH_RANDOM: "draw outside and pass the numbers as an input, if results should repeat",
     _K.TIME: "pass the time as an input instead of `{expression}`",
