@@ -9,6 +9,7 @@ from fxquant.backends.describe_backend import (
     get_qnnpack_backend_config,
     get_x86_backend_config,
 )
+from fxquant.check import Finding, FindingKind, Severity, TraceReport, check_traceable
 from fxquant.diagnose import compare, profile, sensitivity
 from fxquant.errors import FxquantError
 from fxquant.inspect.compare import Comparison
@@ -92,6 +93,8 @@ __all__ = [
     "DTypeConfig",
     "DTypeWithConstraints",
     "Explanation",
+    "Finding",
+    "FindingKind",
     "FixedQParamsObserver",
     "FuseCustomConfig",
     "FxquantError",
@@ -117,7 +120,10 @@ __all__ = [
     "RecordingObserver",
     "ReuseInputObserver",
     "Sensitivity",
+    "Severity",
     "StandaloneModuleConfigEntry",
+    "TraceReport",
+    "check_traceable",
     "compare",
     "convert_fx",
     "convert_to_reference_fx",

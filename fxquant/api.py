@@ -50,6 +50,8 @@ def prepare_fx(
     prepare_custom_config: Any = None,
     _equalization_config: Any = None,
     backend_config: Any = None,
+    *,
+    strict_trace: bool = False,
 ) -> ObservedModel:
     """Capture ``model``, plan its quantization and insert observers.
 
@@ -61,6 +63,9 @@ def prepare_fx(
             alone, to prepare on their own, or to replace; inputs and outputs that are integers; preserved attributes.
         backend_config: an engine's name (x86, fbgemm, onednn, qnnpack), or a BackendConfig, fxquant's or torch.ao's,
             which says what may be quantized. The default engine is the mapping's, else torch's current one.
+        strict_trace: raise where the model does something that no graph can hold, such as a branch on a tensor's
+            values. Without it the smallest part around runs as Python, in float, and ``plan.notes`` and ``explain``
+            say which part and why.
 
     Returns:
         A model to run calibration data through, then to pass to ``convert_fx``.
@@ -78,7 +83,8 @@ def prepare_fx(
     require_attributes(model, custom.preserved_attributes)
     mapping = as_mapping(qconfig_mapping)
     backend = select_backend(backend_config, mapping.backend)
-    observed = prepare(model, example_inputs, Settings(mapping, custom, backend, read_limits(backend_config)))
+    settings = Settings(mapping, custom, backend, read_limits(backend_config), strict_trace=strict_trace)
+    observed = prepare(model, example_inputs, settings)
     observed.example_inputs = split_inputs(example_inputs)
     return observed
 
@@ -197,6 +203,7 @@ def quantize(
     progress: bool = True,
     verify: bool = True,
     dynamic: bool = False,
+    strict_trace: bool = False,
 ) -> QuantizedModel:
     """Quantize ``model`` in one call.
 
@@ -211,6 +218,7 @@ def quantize(
         verify: as in ``convert_fx``; it costs about as much as calibrating with two more batches.
         dynamic: quantize activations when they arrive, weights ahead of time, and calibrate nothing: ``example_inputs``
             takes the place of ``calibration_data``. The default mapping is ``get_default_dynamic_qconfig_mapping``'s.
+        strict_trace: as in ``prepare_fx``.
 
     Raises:
         CalibrationError: no data, NaN or infinity, or batches that do not fit ``forward``.
@@ -224,7 +232,7 @@ def quantize(
     example, batches = example_inputs, None
     if calibration_data is not None:
         example, batches = example_of(model, calibration_data, example_inputs)
-    observed = prepare_fx(model, mapping, example, backend_config=engine)
+    observed = prepare_fx(model, mapping, example, backend_config=engine, strict_trace=strict_trace)
     unmatched = [note for note in observed.plan.notes if note.startswith("set_object_type")]
     if strict and qconfig_mapping is not None and unmatched:
         raise ConfigError("; ".join(unmatched), remedy="correct the entry, or pass strict=False")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from fxquant.commands import check
 from fxquant.demo import TASKS
 from fxquant.demo.run import run_demo
 from fxquant.errors import FxquantError
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--quiet", action="store_true", help="print the table only")
     demo.add_argument("--no-diff", action="store_true", help="leave the graph diff out")
     demo.set_defaults(run=_demo)
+    check.add(commands)
     return parser
 
 

@@ -60,18 +60,20 @@ def capture(
     *,
     leaf_names: Collection[str] = (),
     leaf_classes: Collection[type[nn.Module]] = (),
+    strict: bool = False,
     preserved: Collection[str] = (),
     path: str = "",
     config_prefix: str = "",
 ) -> CapturedModel:
     """Trace ``model`` on ``example_inputs`` (symbolically when None) and bring the graph into canonical form.
 
+    What no graph can hold runs as Python, in float; with ``strict`` it is an error.
     ``path`` and ``config_prefix`` are those of a standalone module, see ``StageState``.
     """
     if example_inputs is None:
         traced = trace_plain(model)
     else:
-        traced = trace_model(model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes)
+        traced = trace_model(model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes, strict=strict)
     mark_borders(traced.graph, traced.root)
     rename_nodes(traced.graph)
     mark_aliases(traced.graph)
@@ -82,7 +84,8 @@ def capture(
     remove_dead_nodes(traced.graph)
     state = StageState(
         captured=records.from_graph(traced.graph),
-        guards=traced.guards,
+        facts=traced.facts,
+        capture_notes=traced.notes,
         preserved=tuple(preserved),
         float_dtype=traced.float_dtype,
         module_paths=tuple(name for name, _ in model.named_modules(remove_duplicate=False)),

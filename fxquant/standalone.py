@@ -37,6 +37,7 @@ class Settings:
         path: of a standalone module in the whole model, "" for the whole.
         config_prefix: path from where ``mapping``'s names start, "" when they start here.
         matched_types: object types of ``mapping`` that matched something so far.
+        strict_trace: raise where a part of the model would run as Python.
     """
 
     mapping: QConfigMapping
@@ -46,6 +47,7 @@ class Settings:
     path: str = ""
     config_prefix: str = ""
     matched_types: set[Any] = field(default_factory=set)
+    strict_trace: bool = False
 
 
 def prepare(model: nn.Module, example_inputs: Any, settings: Settings) -> ObservedModel:
@@ -66,6 +68,7 @@ def prepare(model: nn.Module, example_inputs: Any, settings: Settings) -> Observ
         example_inputs,
         leaf_names=(*custom.non_traceable_module_names, *entries, *custom_paths(model, custom)),
         leaf_classes=custom.non_traceable_module_classes,
+        strict=settings.strict_trace,
         preserved=custom.preserved_attributes,
         path=settings.path,
         config_prefix=settings.config_prefix,
@@ -98,7 +101,7 @@ def _request(
         tuple(custom.output_quantized_indexes),
         given_inputs=bool(settings.path),
         matched_types=settings.matched_types,
-        notes=(*unmatched_notes(model, called, custom), *_limit_notes(settings.limits)),
+        notes=(*captured.state.capture_notes, *unmatched_notes(model, called, custom), *_limit_notes(settings.limits)),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fxquant.capture.proxy import unwrap
+from fxquant.capture.structures import unwrap
 
 Linear = Callable[[Any, Any, Any], Any]
 

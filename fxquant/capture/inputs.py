@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxquant.capture.structures import has_parts, holds_tensor, remake
 from fxquant.errors import CaptureError
+
+_DEPTH = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +69,12 @@ def split_inputs(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def map_leaves(structure: Any, at_leaf: Callable[[Any, tuple[Any, ...]], Any], path: tuple[Any, ...] = ()) -> Any:
-    """Rebuild nested dicts, lists, tuples, named tuples and dataclasses with every leaf mapped.
+    """Rebuild nested dicts, lists, tuples, dataclasses and objects that hold tensors with every leaf mapped.
 
     Args:
         structure: the containers.
         at_leaf: called with the leaf and its path: dict keys, list indices, and ``("attr", name)`` for
-            fields of dataclasses.
+            fields of dataclasses and attributes of objects.
     """
     if isinstance(structure, torch.Size):
         return at_leaf(structure, path)
@@ -86,6 +89,9 @@ def map_leaves(structure: Any, at_leaf: Callable[[Any, tuple[Any, ...]], Any], p
         names = [f.name for f in dataclasses.fields(structure) if f.init]
         fields = {n: map_leaves(getattr(structure, n), at_leaf, (*path, ("attr", n))) for n in names}
         return dataclasses.replace(structure, **fields)
+    if len(path) < _DEPTH and has_parts(structure) and holds_tensor(structure):
+        parts = {name: map_leaves(value, at_leaf, (*path, ("attr", name))) for name, value in vars(structure).items()}
+        return remake(structure, parts)
     return at_leaf(structure, path)
 
 

@@ -10,49 +10,35 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
+from fxquant.capture.facts import FactKind
+
 # Attributes that are facts of the example: answered at once and recorded, never traced.
 _STATIC_ATTRIBUTES = frozenset(
-    [
-        "dtype",
-        "device",
-        "layout",
-        "ndim",
-        "is_cuda",
-        "is_cpu",
-        "is_sparse",
-        "is_quantized",
-        "is_meta",
-        "is_mps",
-        "is_mkldnn",
-        "is_xpu",
-        "requires_grad",
-        "is_leaf",
-        "itemsize",
-        "is_nested",
-        "is_vulkan",
-        "is_xla",
-    ]
-)
+    ("dtype", "device", "layout", "ndim", "is_cuda", "is_cpu", "is_sparse", "is_quantized", "is_meta", "is_mps",
+     "is_mkldnn", "is_xpu", "requires_grad", "is_leaf", "itemsize", "is_nested", "is_vulkan", "is_xla", "grad_fn",
+     "names", "_version", "grad", "is_sparse_csr", "is_maia", "is_mtia", "is_ipu", "output_nr", "retains_grad")
+)  # fmt: skip
 _STATIC_METHODS = frozenset(
-    [
-        "dim",
-        "ndimension",
-        "is_floating_point",
-        "is_complex",
-        "is_contiguous",
-        "is_signed",
-        "get_device",
-        "element_size",
-        "is_inference",
-        "is_pinned",
-    ]
-)
+    ("dim", "ndimension", "is_floating_point", "is_complex", "is_contiguous", "is_signed", "get_device",
+     "element_size", "is_inference", "is_pinned", "is_conj", "is_neg", "is_coalesced", "is_shared", "has_names",
+     "storage", "untyped_storage", "data_ptr", "storage_offset", "is_distributed")
+)  # fmt: skip
+_NAMES_NODE = frozenset(("node", "tracer", "value", "depends", "shape_depends", "outside_grad", "from_part"))
+
+
+class Depends(IntEnum):
+    """What a number, or the values or the shape of a tensor, depend on."""
+
+    NOTHING = 0  # the model alone
+    SIZES = 1  # sizes of the inputs
+    VALUES = 2  # values of the inputs, random numbers, or state
 
 
 class ValueProxy(fx.Proxy):
@@ -60,13 +46,28 @@ class ValueProxy(fx.Proxy):
 
     Attributes:
         value: a tensor, number, size, tuple, ... Never a copy: in-place operations change it as in eager.
+        depends: what the value depends on; of a tensor, its numbers.
+        shape_depends: what the shape of a tensor depends on.
+        outside_grad: whether it was computed in a block without gradients.
+        from_part: whether it is, or was taken out of, what a part that runs as Python gives.
     """
 
     tracer: Any  # a ValueTracer
 
-    def __init__(self, node: fx.Node, tracer: Any, value: Any) -> None:
+    def __init__(
+        self,
+        node: fx.Node,
+        tracer: Any,
+        value: Any,
+        depends: Depends = Depends.VALUES,
+        shape_depends: Depends = Depends.SIZES,
+    ) -> None:
         super().__init__(node, tracer)
         self.value = value
+        self.depends = depends
+        self.shape_depends = shape_depends
+        self.outside_grad = False
+        self.from_part = False
 
     def __repr__(self) -> str:
         return f"ValueProxy({self.node.name})"
@@ -74,80 +75,124 @@ class ValueProxy(fx.Proxy):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__") and not hasattr(self.value, name):
             raise AttributeError(name)
+        if isinstance(self.value, dict) and name in ("items", "values"):
+            return self._items if name == "items" else self._values
         attribute = getattr(self.value, name)  # AttributeError as in eager
-        if name in _STATIC_ATTRIBUTES:
-            self.tracer.record("static", attribute)
+        if name in _STATIC_ATTRIBUTES and isinstance(self.value, Tensor):
+            self.tracer.record(FactKind.STATIC, attribute)
             return attribute
-        if attribute is None:  # the code is about to ask whether there is one, such as a PackedSequence's indices
-            self.tracer.record("static", None)
-            return None
-        if name in _STATIC_METHODS:
+        if name in _STATIC_METHODS and isinstance(self.value, Tensor):
             return self._static_method(name)
+        if attribute is None or isinstance(attribute, (torch.dtype, torch.device, type)):
+            return attribute
         if callable(attribute) and not isinstance(attribute, Tensor):
             return ValueAttribute(self, name)
         return self.tracer.create_proxy("call_function", getattr, (self, name), {})
 
+    @classmethod
+    def __torch_function__(cls, orig_method: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = [item for item in (*args, *(kwargs or {}).values()) if isinstance(item, ValueProxy)]
+        if not found:  # inside a container
+            return super().__torch_function__(orig_method, types, args, kwargs)
+        return found[0].tracer.call_torch(orig_method, args, kwargs or {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _NAMES_NODE or not isinstance(self.value, Tensor) or name not in ("data", "grad"):
+            object.__setattr__(self, name, value)
+        else:
+            self.tracer.writes.set_on_tensor(self, name, value)
+
     def _static_method(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             result = getattr(self.value, name)(*args, **kwargs)
-            self.tracer.record("static", result)
+            self.tracer.record(FactKind.STATIC, result)
             return result
 
         return call
 
     def __bool__(self) -> bool:
-        if isinstance(self.value, Tensor):
-            return bool(self.tracer.tensor_branch(self, "branches on"))
-        self.tracer.record("branch", bool(self.value))
-        return bool(self.value)
+        return bool(self.tracer.answer_branch(self))
 
     def __len__(self) -> int:
-        self.tracer.record("static" if isinstance(self.value, (tuple, list, dict)) else "size", len(self.value))
-        return len(self.value)
+        return self.tracer.answer_length(self)  # type: ignore[no-any-return]
 
     def __index__(self) -> int:
-        if isinstance(self.value, Tensor):
-            self.tracer.tensor_branch(self, "takes an integer from")
-        self.tracer.record("size", self.value)
-        return operator.index(self.value)
+        return operator.index(self.tracer.answer_index(self))
 
     def __int__(self) -> int:
-        if isinstance(self.value, Tensor):
-            self.tracer.tensor_branch(self, "takes an integer from")
-        self.tracer.record("size", self.value)
-        return int(self.value)
+        return int(self.tracer.answer_number(self))
 
     def __float__(self) -> float:
-        if isinstance(self.value, Tensor):
-            self.tracer.tensor_branch(self, "takes a number from")
-        self.tracer.record("size", self.value)
-        return float(self.value)
+        return float(self.tracer.answer_number(self))
+
+    def __complex__(self) -> complex:
+        return complex(self.tracer.answer_number(self))
 
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.value, dict):
             return iter(list(self.value))
-        count = len(self.value)
-        self.tracer.record("size" if isinstance(self.value, Tensor) else "static", count)
+        count = self.tracer.answer_length(self)
         return iter([self[i] for i in range(count)])  # type: ignore[index]
 
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(list(self)[::-1])
+
     def __contains__(self, item: Any) -> bool:
-        answer = unwrap(item) in self.value
-        self.tracer.record("branch", answer)
-        return bool(answer)
+        return bool(self.tracer.create_proxy("call_function", operator.contains, (self, item), {}))
+
+    def __hash__(self) -> int:
+        if isinstance(self.value, (int, float, str, tuple, torch.dtype)):
+            return hash(self.tracer.answer_number(self))
+        return object.__hash__(self)
 
     def __format__(self, spec: str) -> str:
+        self.tracer.record(FactKind.FORMAT, "text")
         return format(self.value, spec)
 
     def __str__(self) -> str:
+        self.tracer.record(FactKind.FORMAT, "text")
         return str(self.value)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.record(FactKind.ITEM_ASSIGNMENT, "", "recorded as an operation")
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
+
+    def __delitem__(self, index: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.delitem, (self, index), {})
 
     def keys(self) -> Any:
         return self.value.keys()
 
+    def _items(self) -> Any:
+        return [(key, self[key]) for key in self.value]  # type: ignore[index]
+
+    def _values(self) -> Any:
+        return [self[key] for key in self.value]  # type: ignore[index]
+
+    def __divmod__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", divmod, (self, other), {})
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", divmod, (other, self), {})
+
+    def __round__(self, digits: int | None = None) -> Any:
+        args = (self,) if digits is None else (self, digits)
+        return self.tracer.create_proxy("call_function", round, args, {})
+
+    def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        if method != "__call__":
+            return NotImplemented
+        self.tracer.record(FactKind.TENSOR_NUMPY, function.__name__, "recorded as an operation")
+        return self.tracer.create_proxy("call_function", function, args, kwargs)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        self.tracer.record(FactKind.TENSOR_NUMPY, function.__name__, "recorded as an operation")
+        return self.tracer.create_proxy("call_function", function, args, kwargs)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> ValueProxy:
+        return self
+
+    def __copy__(self) -> ValueProxy:
         return self
 
 
@@ -156,6 +201,16 @@ class ValueAttribute(Attribute):
 
     def __repr__(self) -> str:
         return f"{self.root!r}.{self.attr}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        root: Any = self.root
+        return root.tracer.call_method(root, self.attr, args, kwargs)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
 
 def _in_place(name: str) -> Any:
@@ -167,28 +222,6 @@ def _in_place(name: str) -> Any:
     return method
 
 
-for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul"):
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul",
+              "ilshift", "irshift"):  # fmt: skip
     setattr(ValueProxy, f"__{_name}__", _in_place(_name))
-
-
-def unwrap(structure: Any) -> Any:
-    """Replace every proxy in nested containers by its value.
-
-    Containers without proxies are returned as they are, so identity is kept where it can be.
-    """
-    if isinstance(structure, ValueProxy):
-        return structure.value
-    if isinstance(structure, Attribute):
-        return getattr(unwrap(structure.root), structure.attr)
-    if isinstance(structure, (tuple, list)) and not isinstance(structure, torch.Size):
-        items = [unwrap(item) for item in structure]
-        if all(new is old for new, old in zip(items, structure, strict=True)):
-            return structure
-        if hasattr(structure, "_fields"):
-            return type(structure)(*items)
-        return type(structure)(items) if type(structure) in (tuple, list) else tuple(items)
-    if isinstance(structure, dict):
-        return {key: unwrap(item) for key, item in structure.items()}
-    if isinstance(structure, slice):
-        return slice(unwrap(structure.start), unwrap(structure.stop), unwrap(structure.step))
-    return structure

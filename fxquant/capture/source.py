@@ -2,31 +2,101 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib.util
+import itertools
 import linecache
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from types import CodeType, FrameType
 
 import torch
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
-_PASSED_OVER = (_TORCH, contextlib.__file__, "<frozen")
+_STANDARD = os.path.dirname(os.__file__) + os.sep
+_SPEC = importlib.util.find_spec("numpy")
+_NUMPY = os.path.dirname(_SPEC.origin) + os.sep if _SPEC is not None and _SPEC.origin else _TORCH
+_INSTALLED = ("site-packages", "dist-packages")
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _OWN_USER_CODE = os.path.join(_OWN, "demo") + os.sep
+_OUTERMOST = os.path.join(_OWN, "capture", "trace_model.py")  # what is around its frames is not the model's
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in the user's code.
+
+    Attributes:
+        file, line, code: path, number from 1, and text of the line; "", 0 and "" when unknown.
+        expression: the part of the line that is being computed, "" when unknown.
+    """
+
+    file: str = ""
+    line: int = 0
+    code: str = ""
+    expression: str = ""
+
+
+@cache
+def is_user_file(name: str) -> bool:
+    """Whether a file is neither torch's, NumPy's, Python's own nor fxquant's.
+
+    Functions of these leave frames behind, as decorators do: they are passed over.
+    """
+    if name.startswith((_TORCH, _NUMPY, "<frozen")):
+        return False
+    if name.startswith(_STANDARD):
+        return name.removeprefix(_STANDARD).startswith(_INSTALLED)
+    return not name.startswith(_OWN) or name.startswith(_OWN_USER_CODE)
+
+
+def frames() -> Iterator[FrameType]:
+    """Frames of the trace that is running, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != _OUTERMOST:
+        yield frame
+        frame = frame.f_back
+
+
+def user_frames() -> Iterator[FrameType]:
+    """Frames of the user's code in the trace that is running, the innermost first."""
+    return (frame for frame in frames() if is_user_file(frame.f_code.co_filename))
 
 
 def user_line() -> tuple[str, int, str]:
-    """Return (file, line number, text of the line) of the innermost frame outside torch and fxquant.
+    """(file, line number, text of the line) of the innermost frame of the user's code; ``("", 0, "")`` without one."""
+    frame = next(user_frames(), None)
+    if frame is None:
+        return "", 0, ""
+    name = frame.f_code.co_filename
+    return name, frame.f_lineno, linecache.getline(name, frame.f_lineno).strip()
 
-    Frames of ``contextlib`` are passed over: decorators of torch and fxquant leave them behind.
 
-    Returns ``("", 0, "")`` when every frame is torch's or ours.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        own = name.startswith(_OWN) and not name.startswith(_OWN_USER_CODE)
-        if not own and not name.startswith(_PASSED_OVER):
-            return name, frame.f_lineno, linecache.getline(name, frame.f_lineno).strip()
-        frame = frame.f_back  # type: ignore[assignment]
-    return "", 0, ""
+def place_of(code: CodeType, instruction: int) -> Place:
+    """Where an instruction is."""
+    found = next(itertools.islice(code.co_positions(), instruction // 2, None), (None,))
+    name, line = code.co_filename, found[0] or code.co_firstlineno
+    return Place(name, line, linecache.getline(name, line).strip(), _expression(code, instruction))
+
+
+def position(code: CodeType, instruction: int) -> tuple[int, int, int, int] | None:
+    """(first line, last line, first column, last column) of an instruction; columns count UTF-8 bytes from 0."""
+    found = next(itertools.islice(code.co_positions(), instruction // 2, None), None)
+    if found is None or None in found:
+        return None
+    return found  # type: ignore[return-value]
+
+
+def _expression(code: CodeType, instruction: int) -> str:
+    found = position(code, instruction)
+    if found is None:
+        return ""
+    first, last, start, end = found
+    lines = [linecache.getline(code.co_filename, line).encode() for line in range(first, last + 1)]
+    if not lines or not lines[-1]:
+        return ""
+    lines[-1] = lines[-1][:end]
+    lines[0] = lines[0][start:]
+    return " ".join(b" ".join(lines).decode(errors="replace").split())

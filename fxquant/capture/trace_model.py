@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from fxquant.capture.guard import Guard
-from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors
+from fxquant.capture.check_root import check_root
+from fxquant.capture.copy_module import copy_module, plain_tensors, prepare_copy
+from fxquant.capture.facts import Fact
+from fxquant.capture.find_outer_state import find_outer_state
+from fxquant.capture.find_state import find_state
+from fxquant.capture.float_regions import FloatRegions
+from fxquant.capture.half_precision import convert_borders, half_dtype, to_float32
+from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors, split_inputs
+from fxquant.capture.keep_state import ModelState, randomness_kept
+from fxquant.capture.outer_state import OuterState
 from fxquant.capture.patches import patched
+from fxquant.capture.probe_sizes import probe_sizes
+from fxquant.capture.run_hooks import remove_hooks
 from fxquant.capture.tracer import ValueTracer
+from fxquant.capture.trouble import Trouble
 from fxquant.errors import CaptureError
-from fxquant.ir.containers import RESERVED
-from fxquant.ir.meta import NodeInfo, info, set_info, update_info
+from fxquant.ir.float_part import EFFECTS, FloatPart
 
-_HALF = (torch.float16, torch.bfloat16)
+_ROUNDS = 24
 
 
 @dataclass(frozen=True)
@@ -29,14 +39,28 @@ class Traced:
     Attributes:
         root: copy of the user's model, float32.
         graph: every operation as the user spelled it.
-        guards: what Python asked during the trace.
+        facts: what was met during the trace.
+        notes: what is kept whole and in float because it cannot be captured, one sentence each.
         float_dtype: float16 or bfloat16 when the user's model was in that dtype, else None.
     """
 
     root: nn.Module
     graph: fx.Graph
-    guards: tuple[Guard, ...]
+    facts: tuple[Fact, ...]
+    notes: tuple[str, ...]
     float_dtype: torch.dtype | None
+
+
+@dataclass
+class _Attempt:
+    """One trace: the copy that was traced, what was recorded, and what forward changed."""
+
+    root: nn.Module
+    graph: fx.Graph
+    tracer: ValueTracer
+    state: ModelState
+    outer: OuterState
+    troubles: list[Trouble]
 
 
 def trace_model(
@@ -45,127 +69,185 @@ def trace_model(
     *,
     leaf_names: Collection[str] = (),
     leaf_classes: Collection[type[nn.Module]] = (),
+    strict: bool = False,
 ) -> Traced:
     """Trace a copy of ``model`` on ``example_inputs``.
+
+    What no graph can hold is kept whole and runs in float: the smallest part of the model around it.
 
     Args:
         model: any module; neither it nor the inputs are changed.
         example_inputs: tuple, dict of keywords, or one tensor.
         leaf_names: module paths to keep as float leaves.
         leaf_classes: module classes to keep as float leaves.
+        strict: raise instead of keeping a part whole.
 
     Returns:
         The trace, in the user's parameter names. float16 and bfloat16 models are traced in float32
         with conversions at their inputs and outputs.
 
     Raises:
-        CaptureError: the model is no plain module, the inputs do not fit, or the trace met something
-            that depends on a tensor's value.
+        CaptureError: the model is no plain module, the inputs do not fit, the model fails on them; when ``strict``, the
+            model does something that no graph can hold.
     """
     check_root(model, leaf_names)
-    with torch.inference_mode(False), torch.no_grad():
+    regions, met = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]]()
+    for _ in range(_ROUNDS):
+        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict)
+        for cut in attempt.tracer.rejected:
+            regions.reject(cut)
+            met = [(trouble, title) for trouble, title in met if title != str(cut)]
+        if attempt.tracer.rejected:
+            continue
+        if attempt.troubles and strict:
+            raise _refusal(attempt.troubles)
+        if attempt.troubles and not met:
+            _require_eager(model, example_inputs)
+        settled = not attempt.troubles
+        troubles = _other_at_other_sizes(attempt) if settled and not strict else attempt.troubles
+        kept = [(trouble, regions.keep(trouble)) for trouble in troubles]
+        met += [(trouble, title) for trouble, title in kept if title]
+        if settled and not any(title for _, title in kept):
+            return _finish(model, attempt, met)
+        if attempt.troubles and not any(title or trouble.optional for trouble, title in kept):
+            raise _refusal(attempt.troubles)
+    attempt = _attempt(model, example_inputs, regions, leaf_classes, True)  # what sizes decide is built in
+    if attempt.troubles:
+        raise _refusal(attempt.troubles)
+    return _finish(model, attempt, met)
+
+
+def _other_at_other_sizes(attempt: _Attempt) -> list[Trouble]:
+    """Answers about sizes that are built in and are not the same for inputs of other sizes."""
+    questions = attempt.tracer.answers.questions
+    return probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
+
+
+def _attempt(
+    model: nn.Module,
+    example_inputs: Any,
+    regions: FloatRegions,
+    leaf_classes: Collection[type[nn.Module]],
+    strict: bool,
+) -> _Attempt:
+    """Trace once, leaving the random state as it was."""
+    with torch.inference_mode(False):
         inputs = bind_inputs(model, example_inputs)
-        root = copy_module(model)
-        half = next((p.dtype for p in root.parameters() if p.dtype in _HALF), None)
-        if half is not None:
-            root = root.float()
-        values = tuple((n, how, copy_tensors(v, _to_float32 if half else _as_is)) for n, how, v in inputs.entries)
-        tracer = ValueTracer(BoundInputs(values), leaf_names, leaf_classes)
-        graph = _run(tracer, root)
-    if half is not None:
-        _convert_borders(graph, half)
-    return Traced(root, graph, tuple(tracer.guards), half)
-
-
-def copy_module(model: nn.Module) -> nn.Module:
-    """Deep-copy ``model``; tensors computed by autograd (old-style weight norm) are copied by value.
-
-    Raises:
-        CaptureError: the model cannot be copied.
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    try:
-        return copy.deepcopy(model, memo)
-    except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise CaptureError(
-            f"{type(model).__name__} cannot be copied: {error}",
-            remedy="fxquant works on a copy of your model; remove attributes that cannot be deep-copied",
-        ) from error
-
-
-def _run(tracer: ValueTracer, root: nn.Module) -> fx.Graph:
-    """Trace, leaving the random state and the buffers of ``root`` as they were."""
-    buffers = {name: buffer.clone() for name, buffer in root.named_buffers()}
-    with torch.random.fork_rng(devices=[]), patched(tracer, root), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.fx")
-        graph = tracer.trace(root)
-    for name, buffer in root.named_buffers():
-        if name in buffers:
-            buffer.copy_(buffers[name])
-    return graph
-
-
-def check_root(model: nn.Module, leaf_names: Collection[str]) -> None:
-    """Refuse what is no plain module.
-
-    Raises:
-        CaptureError: with what to pass instead.
-    """
-    if isinstance(model, torch.jit.ScriptModule):
-        raise CaptureError("a TorchScript module cannot be captured", remedy="pass the nn.Module it was made from")
-    if not isinstance(model, nn.Module):
-        raise CaptureError(
-            f"expected an nn.Module, got {type(model).__name__}", remedy="wrap functions in a small nn.Module"
+        root = prepare_copy(model)
+        half = half_dtype(root)
+        root = root.float() if half else root
+        change = to_float32 if half else _as_is
+        values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
+        state, outer = ModelState(root), OuterState(root)
+        tracer = ValueTracer(BoundInputs(values), regions.modules, leaf_classes, regions.whole)
+        tracer.plain_tensors = plain_tensors(model)
+        tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
+        with ExitStack() as stack:
+            stack.callback(outer.restore)
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(randomness_kept())
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.fx")
+            for undo in regions.install(tracer):
+                stack.callback(undo)
+            stack.enter_context(patched(tracer, root))
+            graph = tracer.trace(root)
+            changed = outer.changed()
+    troubles = tracer.recorder.troubles
+    if not troubles and not regions.whole:
+        troubles = find_state(
+            model, root, [*state.changes(), *tracer.writes.replaced], tracer, example_inputs, regions.modules
         )
-    if type(model).__name__ == "OptimizedModule":
-        raise CaptureError("a torch.compile'd module cannot be captured", remedy="pass model._orig_mod")
-    taken = [name for name, _ in model.named_children() if name in RESERVED]
-    if taken:
-        raise CaptureError(f"the model has a child called {taken[0]!r}, a name fxquant needs", remedy="rename it")
-    paths = dict(model.named_modules())
-    missing = [name for name in leaf_names if name not in paths]
-    if missing:
-        raise CaptureError(f"no module is called {missing[0]!r}", remedy=f"the model has {', '.join(list(paths)[1:9])}")
+        if changed:
+            troubles += find_outer_state(model, changed, tracer, example_inputs, regions.has_line)
+    return _Attempt(root, graph, tracer, state, outer, troubles)
+
+
+def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]]) -> Traced:
+    """The result of a trace without trouble: the copy as it was before, with what nodes refer to."""
+    root, tracer = attempt.root, attempt.tracer
+    attempt.state.restore(model)
+    attempt.outer.restore()
+    tracer.views.restore()
+    causes = _causes(met)
+    for name, value in tracer.constants.items():
+        if isinstance(value, FloatPart):
+            value.why = causes.get(value.title, "")
+        if isinstance(value, nn.Module):
+            root.add_module(name, value)
+        else:
+            setattr(root, name, value)
+    for path in tracer.unhooked:
+        remove_hooks(root.get_submodule(path))
+    _mark_effects(root, attempt.graph)
+    half = half_dtype(model)
+    if half is not None:
+        convert_borders(attempt.graph, half)
+    kept = [replace(trouble.fact, handled=f"runs as Python, in float: {title}") for trouble, title in met]
+    facts = dict.fromkeys((*kept, *tracer.recorder.facts))
+    return Traced(root, attempt.graph, tuple(facts), tuple(_notes(met)), half)
+
+
+def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:
+    """Mark the calls of what may do more than compute: the user's modules and parts."""
+    for node in graph.nodes:
+        module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(module, FloatPart):
+            user = not module.sizes_only
+        else:
+            user = module is not None and not type(module).__module__.startswith("torch.nn.")
+        if user:
+            node.meta[EFFECTS] = True
+
+
+def _causes(met: list[tuple[Trouble, str]]) -> dict[str, str]:
+    """Why each part is kept whole: what was met first in it, by its title."""
+    causes: dict[str, str] = {}
+    for trouble, title in met:
+        causes.setdefault(title, _why(trouble.fact))
+    return causes
+
+
+def _notes(met: list[tuple[Trouble, str]]) -> list[str]:
+    return [f"{title} runs as Python, in float: {cause}" for title, cause in _causes(met).items()]
+
+
+def _why(fact: Fact) -> str:
+    what = f"`{fact.expression or fact.code}`" if fact.code else fact.value
+    detail = f" ({fact.value})" if fact.kind == "error" and fact.code else ""
+    return f"{fact.kind} at {what}{detail}" + (f", {fact.source}" if fact.source else "")
+
+
+def _refusal(troubles: list[Trouble]) -> CaptureError:
+    """All that is in the way, in one error."""
+    facts = list(dict.fromkeys(trouble.fact for trouble in troubles))
+    first, lines = facts[0], [f"  {_why(fact)}" for fact in facts]
+    return CaptureError(
+        "\n".join(["no graph can hold what the model does:", *lines]),
+        module_path=first.module_path,
+        source=first.source,
+        remedy="write it with tensor operations, such as torch.where, or keep the module float: "
+        f"PrepareCustomConfig().set_non_traceable_module_names([{first.module_path!r}])",
+    )
+
+
+def _require_eager(model: nn.Module, example_inputs: Any) -> None:
+    """Raise when the model itself does not run.
+
+    Raises:
+        CaptureError: with its message.
+    """
+    args, kwargs = split_inputs(example_inputs)
+    try:
+        with torch.no_grad(), randomness_kept(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            copy_module(model)(*copy_tensors(args), **copy_tensors(kwargs))
+    except Exception as error:
+        raise CaptureError(
+            f"{type(model).__name__} itself fails on example_inputs: {type(error).__name__}: {error}",
+            remedy="pass example_inputs on which the model runs",
+        ) from error
 
 
 def _as_is(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _to_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in _HALF else tensor
-
-
-def _convert_borders(graph: fx.Graph, dtype: torch.dtype) -> None:
-    """float32 inside, ``dtype`` outside: convert floating inputs on entry and floating outputs on exit."""
-    for node in [node for node in graph.nodes if node.op == "placeholder" or node.target is None]:
-        known = info(node).tensor
-        if known is not None and known.is_float and node.users:
-            _insert_conversion(graph, node, torch.float32)
-            update_info(node, value=replace(known, dtype=dtype))
-    output = next(node for node in graph.nodes if node.op == "output")
-
-    def convert(node: fx.Node) -> fx.Node:
-        known = info(node).tensor
-        if known is None or not known.is_float:
-            return node
-        with graph.inserting_before(output):
-            new = graph.call_method("to", (node, dtype))
-        made = replace(known, dtype=dtype)
-        set_info(new, NodeInfo(value=made, origin=info(node).origin, origins=(new.name,)))
-        return new
-
-    output.args = (fx.node.map_arg(output.args[0], convert),)
-
-
-def _insert_conversion(graph: fx.Graph, node: fx.Node, dtype: torch.dtype) -> None:
-    users = list(node.users)
-    with graph.inserting_after(node):
-        new = graph.call_method("to", (node, dtype))
-    set_info(new, NodeInfo(value=info(node).value, origin=info(node).origin, origins=(new.name,)))
-    for user in users:
-        user.replace_input_with(node, new)

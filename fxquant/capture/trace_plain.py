@@ -7,7 +7,9 @@ from typing import Any
 from torch import fx, nn
 from torch.fx.proxy import TraceError
 
-from fxquant.capture.trace_model import Traced, check_root, copy_module
+from fxquant.capture.check_root import check_root
+from fxquant.capture.copy_module import copy_module
+from fxquant.capture.trace_model import Traced
 from fxquant.errors import CaptureError
 from fxquant.ir.meta import NodeInfo, Origin, qualified_name, qualified_type, set_info
 
@@ -49,4 +51,4 @@ def trace_plain(model: nn.Module) -> Traced:
         raise CaptureError(
             f"{type(model).__name__} cannot be traced without values: {error}", remedy="pass example_inputs"
         ) from error
-    return Traced(root, graph, (), None)
+    return Traced(root, graph, (), (), None)

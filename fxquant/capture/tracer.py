@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from types import CodeType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.proxy import Scope, ScopeContextManager
 
-from fxquant.capture.attention import AttentionCall, attend
-from fxquant.capture.guard import Guard
-from fxquant.capture.inputs import BoundInputs, map_leaves
-from fxquant.capture.proxy import ValueProxy, unwrap
+from fxquant.capture.answers import Answers
+from fxquant.capture.attribute_writes import AttributeWrites, changed_container
+from fxquant.capture.call_part import call_whole
+from fxquant.capture.cut_function import Cut
+from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
+from fxquant.capture.describe_node import describe_node, name_after_module
+from fxquant.capture.facts import FactKind
+from fxquant.capture.inputs import BoundInputs
+from fxquant.capture.levels import depends_of, is_fixed
+from fxquant.capture.lower_arguments import ArgumentLowering
+from fxquant.capture.module_views import ModuleViews
+from fxquant.capture.placeholders import placeholder
+from fxquant.capture.plain_call import plainly_recorded
+from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.record_calls import record_call
+from fxquant.capture.recorder import Recorder
+from fxquant.capture.run_hooks import call_between_hooks, has_hooks
 from fxquant.capture.source import user_line
+from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
-from fxquant.errors import CaptureError
-from fxquant.ir.checks import require_equal
-from fxquant.ir.meta import (
-    NodeInfo,
-    Origin,
-    describe_value,
-    info,
-    largest_magnitude,
-    qualified_name,
-    qualified_type,
-    set_info,
-)
+from fxquant.capture.torch_mode import record_torch
+from fxquant.ir.float_part import FloatPart
+from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-_READS_CONTAINER = (operator.getitem, getattr)
-_PLAIN = (int, float, bool, str, type(None))
+_READS_CONTAINER = (operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem)
 
 
 class ValueTracer(fx.Tracer):
@@ -44,10 +50,23 @@ class ValueTracer(fx.Tracer):
         inputs: bound example inputs; their tensors are used as they are, so pass copies.
         leaf_names: module paths that stay float leaves.
         leaf_classes: module classes that stay float leaves.
+        whole: whether the model is called as one part.
 
     Attributes:
-        guards: what Python asked during the trace, in order, without repeats.
+        recorder: what was met during the trace.
         executing: True while a recorded operation runs on its values; nothing is recorded then.
+        answers: what proxies are answered with.
+        sizes_built_in: whether answers about sizes are always built in.
+        refused: (code, position) of statements that ask for sizes and could not be kept whole.
+        rejected_before: (code, first line, last line) of those on whose results branches depend.
+        constants: what was put on the root during the trace because nodes refer to it, by name.
+        unhooked: paths of modules whose hooks became part of the graph.
+        failed: whether the trace ended before the model did.
+        plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
+        rejected: statements kept whole for the sake of sizes, on whose results branches depend.
+        views: modules as parts see them.
+        writes: attributes that forward set.
+        fresh: tensors that forward made and that are no values of the graph, by id.
     """
 
     proxy_buffer_attributes = True
@@ -57,53 +76,82 @@ class ValueTracer(fx.Tracer):
         inputs: BoundInputs,
         leaf_names: Collection[str] = (),
         leaf_classes: Collection[type[nn.Module]] = (),
+        whole: bool = False,
     ) -> None:
         super().__init__()
         self.inputs = inputs
         self.leaf_names = frozenset(leaf_names)
         self.leaf_classes = tuple(leaf_classes)
-        self.guards: dict[Guard, None] = {}
+        self.recorder = Recorder(self._trace_into.__code__)
+        self.whole = whole
         self.executing = False
+        self.answers = Answers(self)
+        self.sizes_built_in = False
+        self.refused: set[tuple[CodeType, Any]] = set()
+        self.rejected_before: set[tuple[CodeType, int, int]] = set()
+        self.constants: dict[str, Any] = {}
+        self.unhooked: set[str] = set()
+        self.failed = False
+        self.plain_tensors: frozenset[str] = frozenset()
+        self.rejected: list[Cut] = []
+        self.fresh: dict[int, Tensor] = {}
+        self.lowering = ArgumentLowering(self)
         self._keep_containers = False
-        self._attribute_names: dict[int, str] = {}
+        self._written: set[int] = set()
+        self.writes = AttributeWrites(self)
+        self.views = ModuleViews()
 
     # -- what fx asks of a tracer -----------------------------------------------------------------
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Leaves: what the user named, what must stay a module (batch norm, dropout), recurrent layers, stubs."""
-        if module_qualified_name in self.leaf_names or isinstance(m, self.leaf_classes):
+        if self._is_float_leaf(m, module_qualified_name):
             return True
         if isinstance(m, (*_RECURRENT, torch.jit.ScriptModule)) or is_border(m):
             return True
         return catalogue.by_module(type(m)) is not None
 
+    def _is_float_leaf(self, m: nn.Module, path: str) -> bool:
+        return path in self.leaf_names or isinstance(m, self.leaf_classes)
+
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
         """Placeholders for exactly the inputs given; containers are rebuilt around proxies."""
-        named = [*self.root.named_parameters(), *self.root.named_buffers()]
-        self._attribute_names = {id(tensor): name for name, tensor in reversed(named)}
+        self.lowering.name_attributes()
+        self.writes.own_modules = {id(module) for module in self.root.modules()}
         self.scope = Scope("", type(self.root))
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for name, how, value in self.inputs.entries:
-            proxied = self._placeholder(name, value)
+            proxied = placeholder(self, name, value)
             if how == "keyword":
                 kwargs[name] = proxied
             else:
                 args.append(proxied)
-        return lambda root: root._call_impl(*args, **kwargs), [self.root]
+        return lambda root: self._trace_root(args, kwargs), [self.root]
+
+    def _trace_root(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        try:
+            call: Any = self.root._call_impl
+            result = call_whole(self, args, kwargs) if self.whole else call(*args, **kwargs)
+        except Exception as error:
+            self.recorder.report_error(error)
+            self.failed = True
+            return None
+        self.writes.update_buffers()
+        self.answers.settle()
+        return result
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Parameters and buffers become ``get_attr`` nodes, one per tensor."""
         if self.executing or not isinstance(attr_val, Tensor):
             return attr_val
-        name = self._attribute_names.get(id(attr_val))
+        name = self.lowering.path_of(attr_val)
         if name is None:
             return attr_val
-        if name not in parameter_proxy_cache:
-            parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
-        return parameter_proxy_cache[name]
+        pending = self.writes.pending.get(name)
+        return self.lowering.attribute(name) if pending is None else pending
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -111,31 +159,72 @@ class ValueTracer(fx.Tracer):
         """Trace into modules that are no leaves; run leaves without recording their insides."""
         if self.executing:
             return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
+        path = self.path_of_module(m)
+        record_call(self.recorder, m)
+        if not self.is_leaf_module(m, path):
+            return self._trace_into(m, path, forward, args, kwargs)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self.create_proxy("call_module", path, args, kwargs)
+
+        with ScopeContextManager(self.scope, Scope(path, type(m))):
+            if self._is_float_leaf(m, path) or not has_hooks(m):
+                return call(*args, **kwargs)
+            self.recorder.record(FactKind.MODULE_HOOK, path, "its operations are recorded around the module")
+            self.unhooked.add(path)
+            return call_between_hooks(m, call, args, kwargs)
+
+    def _trace_into(
+        self, m: nn.Module, path: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Trace the inside of a module; where that fails, say so and go on with what the module computes."""
+        self.recorder.modules.append(path)
+        try:
+            with ScopeContextManager(self.scope, Scope(path, type(m))):
+                return forward(*args, **kwargs)
+        except Exception as error:
+            self.recorder.report_error(error)
+            return self.create_proxy("call_module", path, args, kwargs)
+        finally:
+            self.recorder.modules.pop()
 
     def path_of_module(self, mod: nn.Module) -> str:
         """Path of a module; one made in forward or kept in a plain container is registered on the root."""
         paths = self.submodule_paths
         if paths is not None and mod not in paths:
             name = f"_unregistered_{len(paths)}"
-            self.root.add_module(name, mod)
-            paths[mod] = name
-            named = [*mod.named_parameters(name), *mod.named_buffers(name)]
-            self._attribute_names.update({id(tensor): path for path, tensor in named})
+            made_here = id(mod) not in self.lowering.contained_modules()
+            kind = FactKind.MODULE_IN_FORWARD if made_here else FactKind.MODULE_IN_CONTAINER
+            if made_here and next(mod.parameters(), None) is not None:
+                self.recorder.report(kind, type(mod).__name__)
+            else:
+                self.recorder.record(kind, type(mod).__name__, f"registered as {name}")
+            self._register(name, mod)
+            paths.update({child: f"{name}.{inner}".rstrip(".") for inner, child in mod.named_modules()})
+            self.lowering.name_attributes(mod, name)
         return super().path_of_module(mod)
+
+    def add_module(self, name: str, module: nn.Module) -> str:
+        """Register a module that is no module of the user's on the root; returns its name."""
+        names = (name if not count else f"{name}_{count}" for count in itertools.count())
+        free = next(item for item in names if not hasattr(self.root, item))
+        self._register(free, module)
+        return free
+
+    def _register(self, name: str, module: nn.Module) -> None:
+        """The dictionary of modules is replaced, not changed: ``nn.Sequential`` may be going through it."""
+        vars(self.root)["_modules"] = {**self.root._modules, name: module}
+        self.constants[name] = module
 
     def create_arg(self, a: Any) -> Any:
         """Containers of tensors are passed on as containers of nodes, so that consumers see single tensors."""
         if isinstance(a, ValueProxy):
-            if type(a.value) not in (tuple, list) or self._keep_containers:
+            a = with_gradients_cut(self, a, self._written)
+            expand = type(a.value) is tuple or (type(a.value) is list and not self.is_whole(a))
+            if not expand or self._keep_containers:
                 return a.node
-            return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))  # type: ignore[index]
-        if type(a) in _PLAIN:  # spares torch.fx's search for what a value might be
-            return a
-        made = super().create_arg(a)
-        if isinstance(a, Tensor) and isinstance(made, fx.Node) and info(made).value is None:
-            set_info(made, self._info(made, a, ()))  # a tensor that is no parameter became an attribute
-        return made
+            return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))
+        return self.lowering.lower(a)
 
     def create_proxy(
         self,
@@ -148,55 +237,108 @@ class ValueTracer(fx.Tracer):
         proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
     ) -> Any:
         """Run the operation on the values, record it, and return a proxy that holds the result."""
-        if target is F.multi_head_attention_forward:
-            return attend(AttentionCall(*args, **kwargs), self._linear)
-        versions = [(tensor, tensor._version) for tensor in _tensors((args, kwargs))]
-        plain = [(tensor, tensor._version) for tensor in _plain_tensors((args, kwargs))]
+        self.answers.settle()
+        with torch._C.DisableTorchFunction():  # what is looked up here is no call of the user's
+            given = list(leaves((args, kwargs)))
+            proxies = [leaf for leaf in given if isinstance(leaf, ValueProxy)]
+            versions = [(tensor, tensor._version) for tensor in _tensors(leaf.value for leaf in proxies)]
+            plain = [(tensor, tensor._version) for tensor in _tensors(given)]
         value = self._run(kind, target, args, kwargs)
-        changed = {id(tensor) for tensor, version in versions if tensor._version != version}
-        if any(tensor._version != version for tensor, version in plain):
-            self._refuse_write(target)
+        with torch._C.DisableTorchFunction():
+            changed = {id(tensor) for tensor, version in versions if tensor._version != version}
+            if any(tensor._version != version for tensor, version in plain):
+                self.report(FactKind.WRITE_TO_CONSTANT, qualified_name(target))  # it would be read as a constant
+            depends, shape_depends = depends_of(kind, target, args, kwargs, value)
+            if is_fixed(kind, target, args, depends, value):
+                return value
+            name = name_after_module(self, kind) or name
+            node = self._make_node(kind, target, args, kwargs, name, changed)
+            mutates = _changed_names(proxies, changed) or changed_container(kind, target, args)
+            describe_node(self, node, value, mutates)
+        for proxy in proxies:
+            if id(proxy.value) in changed:
+                proxy.depends = max(proxy.depends, depends)
+        made = ValueProxy(node, self, value, depends, shape_depends)
+        made.outside_grad = kind != "get_attr" and outside_gradients()
+        made.from_part = target is operator.getitem and proxies[0].from_part
+        return made
+
+    def _make_node(
+        self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, changed: set[int]
+    ) -> fx.Node:
         with self._containers_kept(kind == "call_function" and target in _READS_CONTAINER):
+            before, self._written = self._written, changed
             node_args, node_kwargs = self.create_arg(args), self.create_arg(kwargs)
-        node = self.create_node(kind, target, node_args, node_kwargs, self._name(kind) or name, type_expr)
-        set_info(node, self._info(node, value, _changed_names((args, kwargs), changed)))
-        return ValueProxy(node, self, value)
+            self._written = before
+        return self.create_node(kind, target, node_args, node_kwargs, name)
 
     # -- answering Python's questions ---------------------------------------------------------------
 
-    def record(self, kind: str, value: Any) -> None:
-        """Remember that Python asked for a fact of the example."""
+    def record(self, kind: FactKind, value: Any, handled: str = "") -> None:
+        """Write down what the user's line asks for, or does."""
         if not self.executing:
-            file, line, code = user_line()
-            self.guards[Guard(kind, file, line, code, self.scope.module_path, str(value))] = None
+            self.recorder.record(kind, value, handled)
 
-    def _refuse_write(self, target: Any) -> NoReturn:
-        """Refuse to change a tensor that is no value of the graph: what is read from it later would be a constant."""
-        file, line, code = user_line()
-        raise CaptureError(
-            f"`{code}` writes into a tensor that is neither an input, nor a buffer, nor made in forward",
-            op=qualified_name(target),
-            module_path=self.scope.module_path,
-            source=f"{file}:{line}",
-            remedy="register the tensor as a buffer, or make it in forward: torch.zeros(...), x.new_zeros(...)",
-        )
+    def report(self, kind: FactKind, value: Any) -> None:
+        """Write down what no graph can hold."""
+        if not self.executing:
+            self.recorder.report(kind, value)
 
-    def tensor_branch(self, proxy: ValueProxy, what: str) -> NoReturn:
-        """Refuse to build a tensor's value into the graph."""
-        file, line, code = user_line()
-        raise CaptureError(
-            f"`{code}` {what} the value of a tensor: the graph would keep the example's answer for every input",
-            op=qualified_name(proxy.node.target),
-            module_path=self.scope.module_path,
-            source=f"{file}:{line}",
-            remedy="use torch.where, or keep the module float: "
-            f"PrepareCustomConfig().set_non_traceable_module_names([{self.scope.module_path!r}])",
+    def answer_branch(self, proxy: ValueProxy) -> bool:
+        """See ``answers``."""
+        return self.answers.branch(proxy)
+
+    def answer_number(self, proxy: ValueProxy) -> Any:
+        """See ``answers``."""
+        return self.answers.number(proxy)
+
+    def answer_length(self, proxy: ValueProxy) -> int:
+        """See ``answers``."""
+        return self.answers.length(proxy)
+
+    def answer_index(self, proxy: ValueProxy) -> Any:
+        """See ``answers``."""
+        return self.answers.index(proxy)
+
+    def is_whole(self, proxy: ValueProxy) -> bool:
+        """Whether a list is passed on as one value: how many elements it has may depend on the inputs."""
+        made = proxy.node.op == "call_module" and isinstance(
+            getattr(self.root, str(proxy.node.target), None), FloatPart
         )
+        return type(proxy.value) is list and (made or proxy.from_part or not _holds_tensors(proxy.value))
+
+    def user_line(self) -> tuple[str, int, str]:
+        """File, line number and text of the user's line that is running."""
+        return user_line()
+
+    def call_torch(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a torch function."""
+        return record_torch(self, function, args, kwargs)
+
+    def record_factory(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Write down a tensor that is made from sizes, where plain tracing cannot."""
+        was, self.executing = self.executing, True
+        plain = plainly_recorded(function, args, kwargs)
+        self.executing = was
+        if not plain:
+            self.record(FactKind.FACTORY, function.__name__, "recorded as an operation")
+
+    def call_method(self, proxy: ValueProxy, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a method call on a proxy."""
+        if isinstance(proxy.value, Tensor) and name in ("item", "tolist"):
+            self.record(FactKind.TENSOR_NUMBER, name, "recorded as an operation")
+        elif isinstance(proxy.value, Tensor) and name in ("numpy", "__array__"):
+            self.record(FactKind.TENSOR_NUMPY, name, "recorded as an operation")
+        elif proxy.node.op == "get_attr" and holds_proxy((args, kwargs)):
+            self.record_factory(getattr(proxy.value, name), args, kwargs)
+        return self.create_proxy("call_method", name, (proxy, *args), kwargs)
 
     # -- insides ------------------------------------------------------------------------------------
 
     def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         was, self.executing = self.executing, True
+        gradients = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
         try:
             if kind == "get_attr":
                 return operator.attrgetter(target)(self.root)
@@ -208,8 +350,9 @@ class ValueTracer(fx.Tracer):
             return target(*real_args, **real_kwargs)
         finally:
             self.executing = was
+            torch._C._set_grad_enabled(gradients)
 
-    def _linear(self, input: Any, weight: Any, bias: Any) -> Any:
+    def linear_of(self, input: Any, weight: Any, bias: Any) -> Any:
         """A projection of an attention; one whose weight belongs to a child module runs in that module's name."""
         owner = str(weight.node.target).rpartition(".")[0] if isinstance(weight, ValueProxy) else ""
         inside = owner.startswith(f"{self.scope.module_path}.".removeprefix(".")) and weight.node.op == "get_attr"
@@ -218,55 +361,9 @@ class ValueTracer(fx.Tracer):
         with ScopeContextManager(self.scope, Scope(owner, type(self.root.get_submodule(owner)))):
             return F.linear(input, weight, bias)
 
-    def _name(self, kind: str) -> str | None:
-        """Operations of a simple torch.nn module are named after the module: ``layer1_0_conv1``."""
-        path, scope_type = self.scope.module_path, self.scope.module_type
-        if (
-            kind not in ("call_function", "call_method")
-            or not path
-            or not scope_type.__module__.startswith("torch.nn.")
-        ):
-            return None
-        module = self.root.get_submodule(path)
-        return path.replace(".", "_") if next(module.children(), None) is None else None
-
-    def _info(self, node: fx.Node, value: Any, mutates: tuple[str, ...]) -> NodeInfo:
-        file, line, code = user_line()
-        spelling = node.target if node.op == "call_module" else qualified_name(node.target)
-        origin = Origin(
-            spelling=str(spelling),
-            module_path=self.scope.module_path,
-            module_type=qualified_type(self.scope.module_type),
-            file=file,
-            line=line,
-            code=code,
-        )
-        storage = value.untyped_storage().data_ptr() if isinstance(value, Tensor) and not value.is_meta else 0
-        return NodeInfo(
-            value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates, storage=storage,
-            largest=largest_magnitude(value),
-        )  # fmt: skip
-
-    def _placeholder(self, name: str, value: Any) -> Any:
-        node = self.create_node("placeholder", name, (), {})
-        set_info(node, self._info(node, value, ()))
-        proxy = ValueProxy(node, self, value)
-        if isinstance(value, Tensor):
-            return proxy
-
-        def at_leaf(leaf: Any, path: tuple[Any, ...]) -> Any:
-            if not isinstance(leaf, Tensor):
-                return self._constant_input(proxy, name, leaf, path)
-            return _follow(self, proxy, path)
-
-        return map_leaves(value, at_leaf)
-
-    def _constant_input(self, proxy: ValueProxy, name: str, leaf: Any, path: tuple[Any, ...]) -> Any:
-        """A flag, number or None given as input is built in, recorded, and checked at run time."""
-        self.record("flag", f"{name}={leaf!r}")
-        if isinstance(leaf, (bool, int, float, str, type(None))):
-            self.create_proxy("call_function", require_equal, (_follow(self, proxy, path), leaf, name), {})
-        return leaf
+    def describe(self, node: fx.Node, value: Any) -> None:
+        """Attach what is known of a node that was made without a proxy."""
+        describe_node(self, node, value)
 
     @contextmanager
     def _containers_kept(self, keep: bool) -> Iterator[None]:
@@ -277,42 +374,17 @@ class ValueTracer(fx.Tracer):
             self._keep_containers = was
 
 
-def _follow(tracer: ValueTracer, proxy: ValueProxy, path: tuple[Any, ...]) -> Any:
-    """Record the steps from a container to one of its leaves."""
-    for step in path:
-        attribute = isinstance(step, tuple) and step[0] == "attr"
-        function, key = (getattr, step[1]) if attribute else (operator.getitem, step)
-        proxy = tracer.create_proxy("call_function", function, (proxy, key), {})
-    return proxy
-
-
-def _proxies(structure: Any) -> Iterator[ValueProxy]:
-    if isinstance(structure, ValueProxy):
-        yield structure
-    elif isinstance(structure, (tuple, list)):
-        for item in structure:
-            yield from _proxies(item)
-    elif isinstance(structure, dict):
-        for item in structure.values():
-            yield from _proxies(item)
-
-
-def _tensors(structure: Any) -> list[Tensor]:
-    values = [proxy.value for proxy in _proxies(structure)]
+def _tensors(values: Any) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor) and not value.is_inference()]
 
 
-def _plain_tensors(structure: Any) -> Iterator[Tensor]:
-    """Tensors that are no values of the graph."""
-    if isinstance(structure, Tensor) and not structure.is_inference():
-        yield structure
-    elif isinstance(structure, (tuple, list)):
-        for item in structure:
-            yield from _plain_tensors(item)
-    elif isinstance(structure, dict):
-        for item in structure.values():
-            yield from _plain_tensors(item)
+def _changed_names(proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:
+    return tuple(proxy.node.name for proxy in proxies if id(proxy.value) in changed)
 
 
-def _changed_names(structure: Any, changed: set[int]) -> tuple[str, ...]:
-    return tuple(proxy.node.name for proxy in _proxies(structure) if id(proxy.value) in changed)
+def _copied(value: Any) -> Any:
+    return value.copy() if type(value) is dict else value
+
+
+def _holds_tensors(value: list[Any]) -> bool:
+    return any(isinstance(item, Tensor) for item in value)

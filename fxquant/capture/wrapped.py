@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.fx import _symbolic_trace
 
-from fxquant.capture.proxy import ValueProxy
-from fxquant.errors import CaptureError
+from fxquant.capture.facts import FactKind
+from fxquant.capture.structures import holds_proxy, leaves, unwrap
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -38,7 +38,7 @@ def open_wrapped_functions(tracer: ValueTracer) -> list[Callable[[], None]]:
 def _traced(original: FunctionType, tracer: ValueTracer) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if tracer.executing or not _leaves((args, kwargs), ValueProxy):
+        if tracer.executing or not holds_proxy((args, kwargs)):
             return original(*args, **kwargs)
         return _open(tracer, original, args, kwargs)
 
@@ -47,25 +47,27 @@ def _traced(original: FunctionType, tracer: ValueTracer) -> Callable[..., Any]:
 
 def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record what ``function`` does; the call as a whole, and nothing else, where its inside cannot be traced."""
-    guards, before = dict(tracer.guards), set(tracer.graph.nodes)
-    values = [proxy.value for proxy in _leaves((args, kwargs), ValueProxy)]
-    versions = [(tensor, tensor._version) for tensor in _leaves(values, Tensor) if not tensor.is_inference()]
+    mark, before, checked = tracer.recorder.mark(), set(tracer.graph.nodes), set(tracer.answers.checked)
+    count = len(tracer.recorder.troubles)
+    tensors = [leaf for leaf in leaves(unwrap((args, kwargs))) if isinstance(leaf, Tensor) and not leaf.is_inference()]
+    versions = [(tensor, tensor._version) for tensor in tensors]
     try:
-        return function(*args, **kwargs)
-    except CaptureError:
-        if any(tensor._version != version for tensor, version in versions):  # a second call would change it twice
+        result = function(*args, **kwargs)
+    except Exception as error:
+        if _changed(versions):
             raise
+        tracer.recorder.record(FactKind.WRAPPED_FUNCTION, f"{type(error).__name__}: {error}"[:200])
+    else:  # what was changed in place would be changed twice by another call
+        if len(tracer.recorder.troubles) == count or _changed(versions):
+            return result
     for node in reversed(tracer.graph.nodes):
         if node not in before and node.op != "get_attr":  # parameters are recorded once, for all their readers
             tracer.graph.erase_node(node)
-    tracer.guards = guards
+    tracer.recorder.go_back(mark)
+    tracer.answers.checked = checked
+    tracer.recorder.record(FactKind.WRAPPED_FUNCTION, function.__name__, "called as a whole, in float")
     return tracer.create_proxy("call_function", function, args, kwargs)
 
 
-def _leaves(structure: Any, kind: type) -> list[Any]:
-    """What is of ``kind`` in nested containers."""
-    if isinstance(structure, (tuple, list)):
-        return [leaf for item in structure for leaf in _leaves(item, kind)]
-    if isinstance(structure, dict):
-        return _leaves(list(structure.values()), kind)
-    return [structure] if isinstance(structure, kind) else []
+def _changed(versions: list[tuple[Tensor, int]]) -> bool:
+    return any(tensor._version != version for tensor, version in versions)

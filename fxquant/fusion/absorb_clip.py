@@ -72,7 +72,7 @@ class _Clamp(nn.Module):
         self.linear, self.low, self.high = nn.Linear(3, 4), low, high
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.low, Tensor):
+        if torch.is_tensor(self.low):
             return torch.clamp(self.linear(x), min=self.low)
         return torch.clamp(self.linear(x), self.low, max=self.high)
 

@@ -23,6 +23,53 @@ def require_equal(value: Any, expected: Any, name: str) -> None:
         )
 
 
+def require_same(value: Any, expected: Any, question: str, source: str) -> None:
+    """Raise when Python's question about a size, or a check of the user's, has another answer than on the example.
+
+    Args:
+        value: the answer now.
+        expected: the answer that the graph has built in.
+        question: the user's line.
+        source: ``file:line`` of it.
+
+    Raises:
+        FxquantError: ``value`` differs.
+    """
+    if value is not expected and value != expected:
+        raise FxquantError(
+            f"`{question}` asks for what was {expected!r} when the model was captured and is {value!r} now",
+            source=source,
+            remedy="prepare the model with example_inputs of which the same is true as of these",
+        )
+
+
+def count_steps(*args: int) -> int:
+    """How often a loop over ``range(*args)`` runs."""
+    return len(range(*args))
+
+
+def require_none(result: Any, index: int | None) -> None:
+    """Raise when a part of the model that runs as Python gives something where it gave None on the example.
+
+    Args:
+        result: what the part gives, or a tuple of that.
+        index: in the tuple, None for the result itself.
+
+    Raises:
+        FxquantError: it is not None.
+    """
+    found = result if index is None else result[index]
+    if found is not None:
+        raise FxquantError(
+            f"a part of the model that runs as Python gave None when the model was captured and gives a "
+            f"{type(found).__name__} now",
+            remedy="prepare the model with example_inputs for which it gives the same",
+        )
+
+
+CHECKS = (require_equal, require_same, require_none)
+
+
 def take_integers(x: Tensor, scale: Tensor, zero_point: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """Take a quantized input as it is.
 

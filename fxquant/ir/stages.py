@@ -26,7 +26,8 @@ class StageState:
 
     Attributes:
         captured: records of the captured graph, the common ancestor that explanations and diffs refer to.
-        guards: what capture assumed.
+        facts: what capture met, ``fxquant.capture.facts.Fact``s.
+        capture_notes: what runs as Python because it could not be captured, one sentence each.
         plan: the plan, once there is one.
         preserved: names of user attributes kept on the module.
         float_dtype: dtype of the user's model when it was not float32, else None.
@@ -39,7 +40,8 @@ class StageState:
     """
 
     captured: tuple[records.NodeRecord, ...] = ()
-    guards: tuple[Any, ...] = ()
+    facts: tuple[Any, ...] = ()
+    capture_notes: tuple[str, ...] = ()
     plan: QuantPlan | None = None
     preserved: tuple[str, ...] = ()
     float_dtype: torch.dtype | None = None
@@ -48,6 +50,11 @@ class StageState:
     key_origins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     path: str = ""
     config_prefix: str = ""
+
+    @property
+    def guards(self) -> tuple[Any, ...]:
+        """The facts that assume something of the example inputs."""
+        return tuple(fact for fact in self.facts if fact.is_guard)
 
 
 class StageModule(fx.GraphModule):

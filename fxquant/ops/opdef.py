@@ -215,7 +215,7 @@ class OpDef:
         for parameter in self.parameters:
             value = bound.get(parameter.name, parameter.default)
             if parameter.kind == "variadic":
-                args.extend(value)
+                args.extend(value if value or parameter.name not in _SIZES else ((),))
             elif parameter.required and parameter.kind == "positional":
                 args.append(value)
             elif not _same(value, parameter.default):
@@ -232,6 +232,10 @@ def _in_our_names(
 ) -> dict[str, Any]:
     known, others = {parameter.name for parameter in parameters}, {**_NUMPY_NAMES, **renamed}
     return {name if name in known else others.get(name, name): value for name, value in kwargs.items()}
+
+
+# Variadic parameters for which no sizes are a size: ``x.reshape(())``.
+_SIZES = ("size", "shape", "dims", "repeats")
 
 
 @cache

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import operator
 
+import torch.nn.functional as F
 from torch import fx
 
 from fxquant.ir.meta import ALIASED, info, update_info
@@ -34,6 +35,7 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
     """
     for node in graph.nodes:
         _take_by_position(node)
+        _put_tensor_first(node)
         row = _row_of(node, modules)
         if row is None or info(node).op == ALIASED:
             continue
@@ -47,11 +49,18 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
             continue  # a call the row does not describe stays as written, and float
         if "inplace" in bound:
             bound["inplace"] = False
+        if row.target is F.dropout and node.target in row.functions:
+            if _drops(node):
+                continue  # another distribution than that of plain dropout
+            bound["training"] = False
         node.op = "call_method" if isinstance(row.target, str) else "call_function"
         node.target = row.target
         node.args, node.kwargs = row.unbind(bound)
         update_info(node, op=row.name)
 
+
+# Dropouts that do nothing unless they are told to. Source: torch/nn/functional.py.
+_OFF_BY_DEFAULT = (F.alpha_dropout, F.feature_alpha_dropout)
 
 # Fields of what torch returns for max, min, sort and their like over a dimension. Source: torch.return_types.
 _FIELDS = {"values": 0, "indices": 1, "min": 0, "max": 1}
@@ -64,6 +73,28 @@ def _take_by_position(node: fx.Node) -> None:
     source, name = node.args[:2]
     if isinstance(source, fx.Node) and isinstance(info(source).value, tuple):
         node.target, node.args = operator.getitem, (source, _FIELDS[str(name)])
+
+
+# Operators that torch's functions of the same name take a tensor first for, and what they are from the other side.
+_FROM_THE_OTHER_SIDE = {
+    operator.le: operator.ge, operator.lt: operator.gt, operator.ge: operator.le, operator.gt: operator.lt,
+    operator.eq: operator.eq, operator.ne: operator.ne, operator.and_: operator.and_, operator.or_: operator.or_,
+    operator.xor: operator.xor,
+}  # fmt: skip
+
+
+def _drops(node: fx.Node) -> bool:
+    """Whether a call of a dropout drops anything."""
+    default = node.target not in _OFF_BY_DEFAULT
+    return bool(node.kwargs.get("training", node.args[2] if len(node.args) > 2 else default))
+
+
+def _put_tensor_first(node: fx.Node) -> None:
+    """``size <= tensor`` becomes ``tensor >= size``, as Python does it."""
+    if node.target in _FROM_THE_OTHER_SIDE and len(node.args) == 2:
+        first, second = (isinstance(item, fx.Node) and info(item).tensor is not None for item in node.args)
+        if second and not first:
+            node.target, node.args = _FROM_THE_OTHER_SIDE[node.target], node.args[::-1]
 
 
 def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:

@@ -29,8 +29,9 @@ def mark_aliases(graph: fx.Graph) -> None:
 
 def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int]) -> None:
     aliases = _aliases_seen_later(node, target, order)
+    kept = any(member.op == "get_attr" for member in _same_memory(target))
     read_later = any(order[user] > order[node] for user in target.users)
-    if not aliases and (not read_later or _returns_its_target(node, target)):
+    if not aliases and not kept and (not read_later or _returns_its_target(node, target)):
         return
     for member in {node, target, *aliases, *_same_memory(target)}:
         if member.op.startswith("call_"):

@@ -10,6 +10,8 @@ Both stay float: masks hold -inf or the lowest float, and no 8-bit range holds s
 
 from __future__ import annotations
 
+import operator
+
 from torch import fx
 
 from fxquant.ir.meta import info, update_info
@@ -72,7 +74,12 @@ def _read_as_mask(node: fx.Node, readers: _Readers) -> None:
 
 
 def _may_be_mask(node: fx.Node) -> bool:
-    """Inputs, and operators that neither multiply-accumulate nor have weights: a bias made by a network is none."""
+    """Inputs, and operators that neither multiply-accumulate nor have weights: a bias made by a network is none.
+
+    Nor is a part of a tuple, whose maker has no role.
+    """
+    if node.target is operator.getitem and info(node.all_input_nodes[0]).tensor is None:
+        return False
     row = catalogue.by_name(info(node).op)
     heavy = row is not None and (bool(row.weights) or row.macs is not None)
     return info(node).is_float_tensor and node.op != "get_attr" and not heavy

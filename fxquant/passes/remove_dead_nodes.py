@@ -1,20 +1,22 @@
 """Remove nodes whose results nobody reads.
 
-Before: ``%size = x.size(0)`` with no users. After: gone. Placeholders, outputs, run-time checks and nodes that
-change something in place stay.
+Before: ``%size = x.size(0)`` with no users. After: gone. Placeholders, outputs, run-time checks, nodes that
+change something in place, and parts that run as Python stay.
 """
 
 from __future__ import annotations
 
 from torch import fx
 
-from fxquant.ir.checks import require_equal
+from fxquant.ir.checks import CHECKS
+from fxquant.ir.float_part import EFFECTS
 from fxquant.ir.meta import info
 
 
 def remove_dead_nodes(graph: fx.Graph) -> None:
     """Remove dead nodes from ``graph`` in place, last first."""
     for node in reversed(graph.nodes):
-        kept = node.op in ("placeholder", "output") or node.target is require_equal or info(node).mutates
+        acts = bool(info(node).mutates) or node.target in CHECKS or EFFECTS in node.meta
+        kept = acts or node.op in ("placeholder", "output")
         if not node.users and not kept:
             graph.erase_node(node)

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 
 from fxquant.fusion.rule import WEIGHTED, UnitDraft
+from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import ALIASED, OUTSIDE, TensorMeta, info
 from fxquant.ir.quant_plan import KernelChoice, TensorSpec
 from fxquant.ops import catalogue
@@ -83,6 +84,8 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
         return floating("its results are read as one tuple")
     if isinstance(value, (tuple, list)) and any(info(user).op == ALIASED for user in draft.last.users):
         return floating("one of its results is changed in place")
+    if anchor.op == "call_module" and isinstance(part := context.modules[str(anchor.target)], FloatPart):
+        return floating(f"{part.title} runs as Python: {part.why}".removesuffix(": "))
     if row is None:
         return floating(f"{info(anchor).origin.spelling} is not in the catalogue")
     if isinstance(row.output, Identity):
@@ -221,6 +224,8 @@ def _identity(
         training = bool(catalogue.arguments(anchor, row)["training"])
     if training:
         return Candidate(draft, row, "float", activations, reason="dropout that is always on")
+    if not activations:
+        return Candidate(draft, row, "float", activations, reason="its input is a constant")
     return Candidate(draft, row, "identity", activations)
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxquant import pipeline
+from fxquant.capture.facts import FactKind
 from fxquant.ir.meta import info
 
 Inputs = dict[str, Tensor]
@@ -47,7 +48,8 @@ def check(
     captured = pipeline.capture(model, inputs(2, 5, False))
     names = {str(getattr(node.target, "__name__", node.target)) for node in captured.graph.nodes}
     assert not any("multi_head" in name or "native" in name or "nested" in name for name in names)
-    assert {guard.kind for guard in captured.state.guards} <= {"static", "branch"}, "a size was built in"
+    kinds = {fact.kind for fact in captured.state.facts}
+    assert kinds.isdisjoint((FactKind.SIZE, FactKind.SIZE_LOOP, FactKind.SIZE_CONSTANT)), "a size was built in"
     for batch, length, hides in ((2, 5, False), (2, 5, True), (3, 5, True), (1, 7, True), (4, 3, False)):
         given = inputs(batch, length, hides)
         with module_by_module():

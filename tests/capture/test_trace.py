@@ -76,7 +76,7 @@ def test_structures_flags_and_sizes() -> None:
     for n, size in ((2, 8), (2, 11)):
         assert _same(captured(**inputs(n, size)), model(**inputs(n, size)))
     kinds = {guard.kind for guard in captured.state.guards}
-    assert {"static", "flag", "size"} <= kinds
+    assert {"static", "flag", "size-loop"} <= kinds
     assert any("image.dim() == 4" in guard.code for guard in captured.state.guards)
     with pytest.raises(FxquantError, match="'flag' was True"):
         captured(**{**inputs(2, 8), "flag": False})
@@ -176,15 +176,23 @@ def test_capture_is_linear_in_nodes() -> None:
     assert large < 5 * small
 
 
-def test_branch_on_a_tensor_value_is_refused_with_its_line() -> None:
-    class Branch(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            if x.sum() > 0:
-                return x
-            return -x
+class Branch(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x
+        return -x
 
-    with pytest.raises(FxquantError, match=r"if x\.sum\(\) > 0(.|\n)*test_trace\.py:\d+(.|\n)*torch\.where"):
-        pipeline.capture(Branch(), (torch.ones(2),))
+
+def test_branch_on_a_tensor_value_runs_as_python_and_is_noted_with_its_line() -> None:
+    captured = pipeline.capture(Branch(), (torch.ones(2),))
+    assert torch.equal(captured(-torch.ones(2)), torch.ones(2))
+    (note,) = captured.state.capture_notes
+    assert "x.sum() > 0" in note and "test_trace.py:" in note
+
+
+def test_strict_trace_refuses_a_branch_on_a_tensor_value_with_its_line() -> None:
+    with pytest.raises(FxquantError, match=r"x\.sum\(\) > 0(.|\n)*test_trace\.py:\d+(.|\n)*torch\.where"):
+        pipeline.capture(Branch(), (torch.ones(2),), strict=True)
 
 
 def test_training_state_random_state_and_hooks_are_untouched() -> None:

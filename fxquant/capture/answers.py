@@ -1,0 +1,250 @@
+"""What a proxy answers when Python must know now, and what is written down of it.
+
+The example gives every answer. Where it depends on the model alone, that is all. Where sizes decide, it is built in and
+checked when the graph runs, or the statement runs as Python where that costs no int8. Where values of tensors decide,
+it is trouble, unless the other answer only raises an exception: then it is checked too.
+"""
+
+from __future__ import annotations
+
+import dis
+import operator
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx
+
+from fxquant.capture.branches import Other, other_side
+from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.proxy import Depends, ValueProxy
+from fxquant.capture.size_regions import may_run_as_python
+from fxquant.capture.source import Place, place_of, user_frames
+from fxquant.capture.structures import leaves
+from fxquant.capture.trouble import Spot, Trouble
+from fxquant.ir.checks import require_same
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+_CHECKED = "checked when the graph runs"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An integer that was asked for, by Python or by torch's argument parser; which of them is known a moment later.
+
+    Attributes:
+        proxy, answer: the question and what was answered.
+        code, instruction: where the user's code was then.
+        place: the same for people. spots: what could be kept whole there.
+        optional: whether the statement may run as Python because only sizes are asked for.
+    """
+
+    proxy: ValueProxy
+    answer: Any
+    code: CodeType | None
+    instruction: int
+    place: Place
+    spots: tuple[Spot, ...]
+    optional: bool
+
+
+class Answers:
+    """Answers for one trace.
+
+    Args:
+        tracer: the trace.
+
+    Attributes:
+        checked: what the graph checks already.
+        of_state: what was answered from parameters and buffers, with the node that was asked for and what could be kept
+            whole there.
+        questions: by the node that checks an answer about sizes, what could be kept whole if it changes with them.
+    """
+
+    def __init__(self, tracer: ValueTracer) -> None:
+        self.tracer = tracer
+        self.checked: set[tuple[str, Any]] = set()
+        self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
+        self.questions: dict[fx.Node, Trouble] = {}
+        self._asked: list[Asked] = []
+
+    def branch(self, proxy: ValueProxy) -> bool:
+        """The truth of a proxy's value."""
+        recorder = self.tracer.recorder
+        if isinstance(proxy.value, (tuple, list, dict)):
+            return self.length(proxy) > 0
+        answer = bool(proxy.value)
+        if proxy.depends is Depends.NOTHING or not _is_number(proxy.value):
+            self._asked_of_state(FactKind.TENSOR_BRANCH, proxy, answer)
+            return answer
+        frame = next(user_frames(), None)
+        other = Other.COMPUTES if frame is None else other_side(frame, answer)
+        if other is Other.WRITES:
+            kind = FactKind.SIZE_BRANCH if proxy.depends is Depends.SIZES else FactKind.TENSOR_BRANCH
+            recorder.record(kind, answer, "the other side only writes messages")
+        elif proxy.depends is Depends.SIZES:
+            if other is Other.RAISES:
+                recorder.record(FactKind.SIZE_BRANCH, answer, _CHECKED)
+                self._check(proxy, answer)
+            elif not self._runs_as_python(FactKind.SIZE_BRANCH, frame, answer, False):
+                self._build_in(FactKind.SIZE_BRANCH, proxy, answer, self._movable_spots(frame))
+        elif other is Other.RAISES:
+            recorder.record(FactKind.TENSOR_BRANCH, answer, _CHECKED)
+            self._check(proxy, answer)
+        else:
+            recorder.report(FactKind.TENSOR_BRANCH, answer)
+        return answer
+
+    def number(self, proxy: ValueProxy) -> Any:
+        """A proxy's value as a Python number, or what it is."""
+        answer = proxy.value.item() if isinstance(proxy.value, Tensor) else proxy.value
+        if proxy.depends is Depends.VALUES:
+            self.tracer.recorder.report(FactKind.TENSOR_NUMBER, answer)
+        elif proxy.depends is Depends.SIZES:
+            self._build_in(FactKind.SIZE, proxy, answer, self._movable_spots(next(user_frames(), None)))
+        else:
+            self._asked_of_state(FactKind.TENSOR_NUMBER, proxy, answer)
+        return answer
+
+    def _asked_of_state(self, kind: FactKind, proxy: ValueProxy, answer: Any) -> None:
+        """Build in what parameters and buffers answer; whether the graph writes into one is known at its end."""
+        if isinstance(proxy.value, Tensor) and _is_number(proxy.value):
+            fact = self.tracer.recorder.record(kind, answer, "built in: it depends on parameters and buffers alone")
+            if fact is not None:
+                self.of_state.append((fact, proxy.node, self.tracer.recorder.spots()))
+
+    def length(self, proxy: ValueProxy) -> int:
+        """The length of a proxy's value."""
+        length, recorder = len(proxy.value), self.tracer.recorder
+        if not isinstance(proxy.value, Tensor):
+            self._container_length(proxy, length)
+        elif proxy.shape_depends is Depends.VALUES:
+            recorder.report(FactKind.TENSOR_SHAPE, length)
+        elif proxy.shape_depends is Depends.SIZES:
+            frame = next(user_frames(), None)
+            loops = _instruction(frame) in ("GET_ITER", "FOR_ITER")
+            kind = FactKind.SIZE_LOOP if loops else FactKind.SIZE
+            if not self._runs_as_python(kind, frame, length, loops):
+                size = self.tracer.create_proxy("call_method", "size", (proxy, 0), {})
+                self._build_in(kind, size, length, self._movable_spots(frame))
+        return length
+
+    def loop_runs_as_python(self) -> bool:
+        """Whether the loop over a size that begins here may run as Python."""
+        frame = next(user_frames(), None)
+        return frame is not None and may_run_as_python(self.tracer, frame, True)
+
+    def count(self, steps: ValueProxy) -> int:
+        """How often a loop over a size is unrolled."""
+        self._build_in(FactKind.SIZE_LOOP, steps, steps.value, ())
+        return int(steps.value)
+
+    def _container_length(self, proxy: ValueProxy, length: int) -> None:
+        recorder = self.tracer.recorder
+        if self.tracer.is_whole(proxy):
+            if self._runs_as_python(FactKind.LENGTH, next(user_frames(), None), length, True):
+                return
+            recorder.record(FactKind.LENGTH, length, _CHECKED)
+            self._check(self.tracer.create_proxy("call_function", len, (proxy,), {}), length)
+            return
+        unpacked = _instruction(next(user_frames(), None)) == "UNPACK_SEQUENCE"
+        recorder.record(FactKind.LENGTH if unpacked else FactKind.UNPACKING, length)
+
+    # -- integers -----------------------------------------------------------------------------------
+
+    def index(self, proxy: ValueProxy) -> Any:
+        """A proxy's value as an integer.
+
+        torch's argument parser asks before it hands the call to the tracer, with the proxy itself. Then nothing is
+        built in.
+        """
+        answer = proxy.value.item() if isinstance(proxy.value, Tensor) else proxy.value
+        if proxy.depends is Depends.NOTHING:
+            return answer
+        frame = next(user_frames(), None)
+        code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+        place = Place() if code is None else place_of(code, instruction)
+        loops = place.expression.startswith("range(")
+        optional = proxy.depends is Depends.SIZES and frame is not None and may_run_as_python(self.tracer, frame, loops)
+        spots = self.tracer.recorder.spots() if optional or proxy.depends is Depends.VALUES else ()
+        if not spots:
+            spots = self._movable_spots(frame)
+        self._asked.append(Asked(proxy, answer, code, instruction, place, spots, optional))
+        return answer
+
+    def settle(self, arguments: Any = ()) -> None:
+        """Write down which integers Python asked for.
+
+        Args:
+            arguments: of the torch function that is called, whose parser asked for those among them.
+        """
+        if not self._asked:
+            return
+        asked, self._asked = self._asked, []
+        given = {id(leaf) for leaf in leaves(arguments)}
+        frame = next(user_frames(), None)
+        for item in asked:
+            same_call = frame is not None and (frame.f_code, frame.f_lasti) == (item.code, item.instruction)
+            if not (same_call and id(item.proxy) in given):
+                self._built_in(item)
+
+    def _built_in(self, item: Asked) -> None:
+        recorder = self.tracer.recorder
+        if item.proxy.depends is Depends.VALUES:
+            recorder.report(FactKind.TENSOR_NUMBER, item.answer, item.place, item.spots)
+            return
+        kind = FactKind.SIZE_LOOP if item.place.expression.startswith("range(") else FactKind.SIZE
+        if item.optional:
+            recorder.report(kind, item.answer, item.place, item.spots, optional=True)
+        else:
+            self._build_in(kind, item.proxy, item.answer, item.spots, item.place)
+
+    # -- insides ------------------------------------------------------------------------------------
+
+    def _runs_as_python(self, kind: FactKind, frame: FrameType | None, answer: Any, loops: bool) -> bool:
+        """Whether the statement around is to run as Python, so that it is right for every size."""
+        if frame is None or not may_run_as_python(self.tracer, frame, loops):
+            return False
+        self.tracer.recorder.report(kind, answer, optional=True)
+        return True
+
+    def _movable_spots(self, frame: FrameType | None) -> tuple[Spot, ...]:
+        """What could be kept whole so that an answer about sizes need not be built in, even if that costs int8."""
+        if frame is None or not may_run_as_python(self.tracer, frame, True):
+            return ()
+        return self.tracer.recorder.spots()
+
+    def _build_in(
+        self, kind: FactKind, proxy: ValueProxy, answer: Any, spots: tuple[Spot, ...], place: Place | None = None
+    ) -> None:
+        """Build in an answer about sizes, and let the graph check it."""
+        fact = self.tracer.recorder.record(kind, answer, _CHECKED, place)
+        check = self._check(proxy, answer, place)
+        if fact is not None and check is not None and spots:
+            self.questions[check] = Trouble(fact, spots, True)
+
+    def _check(self, proxy: ValueProxy, answer: Any, place: Place | None = None) -> fx.Node | None:
+        """Let the graph raise when the answer is another one. Each is checked once; returns the node."""
+        key = (proxy.node.name, answer)
+        if key in self.checked:
+            return None
+        self.checked.add(key)
+        tracer = self.tracer
+        if isinstance(answer, bool) and not isinstance(proxy.value, bool):
+            proxy = tracer.create_proxy("call_function", operator.truth, (proxy,), {})
+        file, line, code = tracer.user_line() if place is None else (place.file, place.line, place.code)
+        check: ValueProxy = tracer.create_proxy(
+            "call_function", require_same, (proxy, answer, code, f"{file}:{line}"), {}
+        )
+        return check.node
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (Tensor, int, float, complex, str)) or type(value).__module__ == "numpy"
+
+
+def _instruction(frame: FrameType | None) -> str:
+    """Name of the instruction of the user's code that is running."""
+    return "" if frame is None else dis.opname[frame.f_code.co_code[frame.f_lasti]]

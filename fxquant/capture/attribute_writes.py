@@ -1,0 +1,83 @@
+"""Attributes of modules and tensors that forward sets while it is traced."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from fxquant.capture.facts import FactKind
+from fxquant.capture.keep_state import Change
+from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.structures import unwrap
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+_CHANGES_CONTAINER = frozenset(
+    ("append", "extend", "insert", "pop", "clear", "update", "setdefault", "remove", "setitem", "delitem", "add")
+)
+
+
+class AttributeWrites:
+    """What forward wrote in one trace.
+
+    Args:
+        tracer: the trace.
+
+    Attributes:
+        pending: what stands for a buffer since forward replaced it, by the buffer's path.
+        replaced: those of them that forward replaced as a whole: plain attributes of the user's model, and buffers
+            that got another shape or dtype.
+        own_modules: ids of the modules of the model.
+    """
+
+    def __init__(self, tracer: ValueTracer) -> None:
+        self.tracer = tracer
+        self.pending: dict[str, ValueProxy] = {}
+        self.replaced: list[Change] = []
+        self.own_modules: set[int] = set()
+
+    def update_buffers(self) -> None:
+        """Let the graph copy what buffers were set to into them, when the model has run."""
+        tracer = self.tracer
+        for path, proxy in self.pending.items():
+            if not any(f"{change.module_path}.{change.name}".lstrip(".") == path for change in self.replaced):
+                tracer.create_proxy("call_method", "copy_", (tracer.lowering.attribute(path), proxy), {})
+
+    def set_on_tensor(self, proxy: ValueProxy, name: str, value: Any) -> None:
+        """``x.data = y``: what a graph cannot do."""
+        self.tracer.report(FactKind.OPAQUE_CALL, f"sets .{name}")
+        setattr(proxy.value, name, unwrap(value))
+
+    def set_on_module(self, module: nn.Module, name: str, value: Any) -> bool:
+        """Take note that forward sets an attribute of a module; whether that is all there is to do."""
+        if id(module) not in self.own_modules:
+            return False  # a module that forward is making
+        recorder = self.tracer.recorder
+        buffer = module._buffers.get(name)
+        if not isinstance(value, ValueProxy) or buffer is None:
+            kind = FactKind.BUFFER_UPDATE if name in module._buffers else FactKind.ATTRIBUTE_UPDATE
+            recorder.record(kind, name)
+            return False
+        path, made = self.tracer.lowering.path_of(buffer), value.value
+        fits = isinstance(made, Tensor) and made.shape == buffer.shape and made.dtype == buffer.dtype
+        if path in self.tracer.plain_tensors or (path is not None and not fits):
+            recorder.record(FactKind.ATTRIBUTE_UPDATE, name)
+            self.pending[str(path)] = value
+            owner, _, attribute = str(path).rpartition(".")
+            self.replaced.append(Change(owner, attribute))
+            return True
+        recorder.record(FactKind.BUFFER_UPDATE, name, "the graph updates the buffer")
+        if path is not None and made is not buffer:
+            self.pending[path] = value
+        return True
+
+
+def changed_container(kind: str, target: Any, args: tuple[Any, ...]) -> tuple[str, ...]:
+    """Name of the node whose list or dictionary a call changes, in a tuple; () for other calls."""
+    first = args[0] if args else None
+    if not isinstance(first, ValueProxy) or not isinstance(first.value, (list, dict, set)):
+        return ()
+    name = target if kind == "call_method" else getattr(target, "__name__", "")
+    return (first.node.name,) if name in _CHANGES_CONTAINER else ()

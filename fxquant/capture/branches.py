@@ -1,0 +1,146 @@
+"""What the side of a branch that the example does not take would do.
+
+``if x.isnan().any(): raise ValueError`` needs no ``torch.where``: when the answer is another one, the model raises, and
+so does a graph that checks the answer.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import linecache
+from collections.abc import Sequence
+from enum import Enum
+from functools import lru_cache
+from types import CodeType, FrameType
+
+from fxquant.capture.source import position
+
+_WRITES = frozenset(("warn", "warning", "warning_once", "info", "debug", "print", "error", "log", "advice"))
+
+
+class Other(Enum):
+    """What the side not taken does."""
+
+    COMPUTES = 1
+    RAISES = 2
+    WRITES = 3  # messages, and nothing else
+
+
+def other_side(frame: FrameType, answer: bool) -> Other:
+    """What the branch that ``frame`` is at would do, had the answer been another one."""
+    where = position(frame.f_code, frame.f_lasti)
+    tree = tree_of(frame.f_code.co_filename)
+    if where is None or tree is None:
+        return Other.COMPUTES
+    path = path_to(tree, where)
+    for node in reversed(path):
+        if isinstance(node, (ast.If, ast.Assert)):
+            found = _judge(node, frame, answer)
+            return Other.COMPUTES if found is Other.RAISES and _caught(path) else found
+        if isinstance(node, (ast.stmt, ast.IfExp, ast.comprehension)):
+            break
+    return Other.COMPUTES
+
+
+def _caught(path: Sequence[ast.AST]) -> bool:
+    """Whether the innermost function on a path catches exceptions there."""
+    for node, inner in zip(path[-2::-1], path[:0:-1], strict=True):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            break
+        if isinstance(node, ast.Try) and node.handlers and inner in node.body:
+            return True
+    return False
+
+
+def _judge(node: ast.If | ast.Assert, frame: FrameType, answer: bool) -> Other:
+    """The answer decides the test alone when it is about the last thing that the test asks."""
+    following = position(frame.f_code, frame.f_lasti + _next_instruction(frame))
+    asked = node.test.values[-1] if isinstance(node.test, ast.BoolOp) else node.test
+    if isinstance(node.test, ast.BoolOp) and (following is None or _holds(node.test, *following)):
+        return Other.COMPUTES
+    inside = asked.operand if isinstance(asked, ast.UnaryOp) and isinstance(asked.op, ast.Not) else None
+    negated = inside is not None
+    if isinstance(asked, (ast.BoolOp, ast.IfExp)) or isinstance(inside, ast.BoolOp):
+        return Other.COMPUTES
+    whole = answer is not negated
+    if isinstance(node, ast.Assert):
+        return Other.RAISES if whole else Other.COMPUTES
+    return _what(node.orelse if whole else node.body)
+
+
+def _next_instruction(frame: FrameType) -> int:
+    """Distance to the next instruction that is neither a cache nor the rest of a long one, in bytes."""
+    code, step = frame.f_code.co_code, 2
+    while frame.f_lasti + step < len(code) and dis.opname[code[frame.f_lasti + step]] in ("CACHE", "EXTENDED_ARG"):
+        step += 2
+    return step
+
+
+def _what(statements: Sequence[ast.stmt]) -> Other:
+    if not statements:
+        return Other.COMPUTES
+    if isinstance(statements[-1], ast.Raise) and all(_harmless(item) for item in statements[:-1]):
+        return Other.RAISES
+    return Other.WRITES if all(_writes(item) for item in statements) else Other.COMPUTES
+
+
+def _harmless(statement: ast.stmt) -> bool:
+    return isinstance(statement, (ast.Assign, ast.AnnAssign)) or _writes(statement)
+
+
+def _writes(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Pass):
+        return True
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    if not isinstance(call, ast.Call):
+        return False
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name in _WRITES
+
+
+@lru_cache(maxsize=64)
+def _parse(file: str, source: str) -> ast.Module | None:
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return None
+
+
+def tree_of(file: str) -> ast.Module | None:
+    """The parsed source of a file, None when there is none."""
+    lines = linecache.getlines(file)
+    return _parse(file, "".join(lines)) if lines else None
+
+
+def path_to(tree: ast.AST, where: tuple[int, int, int, int]) -> list[ast.AST]:
+    """Nodes from ``tree`` down to the innermost one that holds a position."""
+    first, last, start, end = where
+    path: list[ast.AST] = []
+    node: ast.AST | None = tree
+    while node is not None:
+        path.append(node)
+        node = next((child for child in ast.iter_child_nodes(node) if _holds(child, first, last, start, end)), None)
+    return path
+
+
+def _holds(node: ast.AST, first: int, last: int, start: int, end: int) -> bool:
+    begin = getattr(node, "lineno", None)
+    if begin is None:  # arguments, comprehensions and operators have no place of their own: look inside
+        return any(_holds(child, first, last, start, end) for child in ast.iter_child_nodes(node))
+    finish, left, right = node.end_lineno, node.col_offset, node.end_col_offset  # type: ignore[attr-defined]
+    return (begin, left) <= (first, start) and (last, end) <= (finish, right)
+
+
+def function_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+    """The definition of a function in the source of its file."""
+    tree = tree_of(code.co_filename)
+    if tree is None:
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == code.co_name:
+            first = min([node.lineno, *(item.lineno for item in node.decorator_list)])
+            if code.co_firstlineno in (first, node.lineno):
+                return node
+    return None

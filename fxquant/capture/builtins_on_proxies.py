@@ -1,0 +1,129 @@
+"""Python's builtins as the user's code sees them while it is traced.
+
+``int(h * 1.5)`` must be an integer at once, and ``max(h, w)`` asks which is larger: the graph would keep the example's
+answer. Here they are recorded as operations on numbers when they are given proxies, and sizes stay symbolic.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from fxquant.capture.facts import FactKind
+from fxquant.capture.proxy import Depends, ValueProxy
+from fxquant.capture.structures import holds_proxy
+from fxquant.ir.checks import count_steps
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+# Names that classes of the same name are tested for: ``isinstance(x, int)``.
+_CLASSES = ("int", "float", "complex")
+_FUNCTIONS = ("len", "round", "max", "min", "abs", "divmod", "pow")
+
+
+def builtins_for(tracer: ValueTracer) -> dict[str, Any]:
+    """What stands for each builtin, by its name."""
+    made: dict[str, Any] = {name: _recorded(tracer, getattr(builtins, name)) for name in (*_CLASSES, *_FUNCTIONS)}
+    made["isinstance"] = functools.partial(_isinstance, tracer)
+    made["type"] = _type_for(tracer)
+    made["range"] = _range_for(tracer)
+    return made
+
+
+def _recorded(tracer: ValueTracer, original: Callable[..., Any]) -> Callable[..., Any]:
+    number = original in (int, float, complex)
+
+    @functools.wraps(original, updated=())
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if tracer.executing or kwargs or not args or not holds_proxy(args):
+            return original(*args, **kwargs)
+        first = args[0]
+        if original is len and not _has_recorded_length(tracer, first):
+            return original(*args)
+        if number and isinstance(first, ValueProxy) and isinstance(first.value, Tensor):
+            tracer.record(FactKind.TENSOR_NUMBER, original.__name__, "recorded as an operation")
+        if not all(_is_number(item) for item in (first if isinstance(first, (list, tuple)) else args)):
+            return original(*args)
+        return tracer.create_proxy("call_function", original, args, {})
+
+    call.stands_for = original  # type: ignore[attr-defined]
+    return call
+
+
+def _range_for(tracer: ValueTracer) -> Any:
+    """``range``: of a loop that is unrolled, only how often it runs is built in; where it starts stays symbolic."""
+
+    def call(*args: Any) -> Any:
+        proxies = [item for item in args if isinstance(item, ValueProxy)]
+        if tracer.executing or not proxies or any(proxy.depends is not Depends.SIZES for proxy in proxies):
+            return range(*args)
+        if tracer.answers.loop_runs_as_python():
+            return range(*args)
+        steps = tracer.create_proxy("call_function", count_steps, args, {})
+        start, step = (0 if len(args) == 1 else args[0]), (args[2] if len(args) > 2 else 1)
+        return [start + index * step if index else start for index in range(tracer.answers.count(steps))]
+
+    call.stands_for = range  # type: ignore[attr-defined]
+    return call
+
+
+def _has_recorded_length(tracer: ValueTracer, item: Any) -> bool:
+    return isinstance(item, ValueProxy) and (isinstance(item.value, Tensor) or tracer.is_whole(item))
+
+
+def _is_number(item: Any) -> bool:
+    """Whether the builtin treats ``item`` as one number, or one list of numbers in a proxy."""
+    return isinstance(item, (ValueProxy, int, float, complex))
+
+
+def _isinstance(tracer: ValueTracer, thing: Any, kind: Any) -> bool:
+    """``isinstance`` as user code sees it: a proxy is a proxy, and whatever its value is."""
+    kind = _real(kind)
+    if builtins.isinstance(thing, kind):
+        return True
+    if not builtins.isinstance(thing, ValueProxy):
+        return False
+    answer = builtins.isinstance(thing.value, kind)
+    tracer.record(FactKind.TYPE_TEST, answer)
+    return answer
+
+
+def _real(kind: Any) -> Any:
+    """The class that a builtin's stand-in stands for."""
+    if type(kind) is tuple:
+        return tuple(_real(item) for item in kind)
+    return getattr(kind, "stands_for", kind)
+
+
+def _type_for(tracer: ValueTracer) -> Any:
+    class Metaclass(type):
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            if len(args) != 1:
+                return type(*args, **kwargs)
+            if type(args[0]) is ValueProxy:
+                tracer.record(FactKind.TYPE_TEST, type(args[0].value).__name__)
+                return type(args[0].value)
+            return type(args[0])
+
+        def __instancecheck__(cls, thing: Any) -> bool:
+            return isinstance(thing, type)
+
+        def __subclasscheck__(cls, kind: Any) -> bool:
+            return issubclass(kind, type)
+
+        def __eq__(cls, other: object) -> bool:
+            return other is type or other is cls
+
+        def __hash__(cls) -> int:
+            return hash(type)
+
+    class Type(type, metaclass=Metaclass):
+        """``type`` of a proxy is that of its value."""
+
+    Type.stands_for = type  # type: ignore[attr-defined]
+    return Type

@@ -1,0 +1,174 @@
+"""Calling a part of the user's model as a whole while the rest of it is traced."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable
+from types import FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from fxquant.capture.cut_function import Cut
+from fxquant.capture.facts import FactKind
+from fxquant.capture.proxy import Depends, ValueProxy
+from fxquant.capture.size_regions import reads_activations
+from fxquant.capture.structures import has_parts, holds_proxy, holds_tensor, rebuild
+from fxquant.ir.checks import require_none
+from fxquant.ir.float_part import Child, FloatPart, ForwardCall, Hole, PartCode
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+
+def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: bool) -> Callable[[dict[str, Any]], Any]:
+    """What a function calls in the place of the statements cut out of it, with its local names.
+
+    Args:
+        tracer: records the call.
+        cut: the statements.
+        space: globals of the function.
+        sizes_only: whether it is kept whole for the sake of sizes.
+    """
+    function = cut.compile(space)
+    code = PartCode(cut.source(), str(space.get("__name__")), cut.code.co_filename, cut.first_line, function)
+
+    def call(names: dict[str, Any]) -> Any:
+        values = {name: names.get(name) for name in cut.inputs}
+        if tracer.executing:
+            return code(**values)
+        made = _Arguments(tracer, cut.used.attributes)
+        arguments = {name: made.lower(name, value) for name, value in values.items()}
+        lines = cut.first_line, cut.last_line
+        part = FloatPart(
+            code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path
+        )
+        part.sizes_only = sizes_only and not _acts(cut)
+        name = f"{cut.code.co_name}_line_{cut.first_line}"
+        proxy = call_part(tracer, part, name, made.inputs, not sizes_only)
+        if sizes_only:
+            _judge_sizes(tracer, cut, proxy, reads_activations(cut, values))
+        if cut.returns:
+            return _take(tracer, proxy, None, sizes_only)
+        results = [_take(tracer, proxy, index, sizes_only) for index in range(len(cut.outputs))]
+        for index, name in enumerate(cut.outputs):
+            kept = name not in cut.used.stored and not isinstance(values[name], (list, dict, set))
+            results[index] = values[name] if kept else results[index]
+        for result in results if sizes_only and not cut.loops else ():
+            if isinstance(result, ValueProxy) and not holds_tensor(result.value):
+                result.depends = min(result.depends, Depends.SIZES)
+        return tuple(results)
+
+    return call
+
+
+def _acts(cut: Cut) -> bool:
+    """Whether statements may do more than compute what they give."""
+    nodes = [node for statement in cut.statements for node in ast.walk(statement)]
+    stores = any(
+        isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)) for node in nodes if not isinstance(node, ast.Name)
+    )
+    return stores or any(isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) for node in nodes)
+
+
+def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, by_values: bool) -> None:
+    """What is computed from sizes depends on sizes. A truth value, or None, moves the branch to what reads it."""
+    if by_values:
+        return
+    results = [proxy.value] if cut.returns else list(proxy.value)
+    if any(item is None or isinstance(item, (bool, str)) for item in results):
+        tracer.rejected.append(cut)
+    if not cut.loops:
+        proxy.depends = min(proxy.depends, Depends.SIZES)
+
+
+def call_whole(tracer: ValueTracer, args: Any, kwargs: Any) -> Any:
+    """Call the whole model as one part."""
+    made = _Arguments(tracer, {"module": {None}})
+    given = {"module": tracer.root, "args": tuple(args), "kwargs": kwargs}
+    arguments = {name: made.lower(name, value) for name, value in given.items()}
+    kind = type(tracer.root)
+    part = FloatPart(ForwardCall(), arguments, made.children, f"forward of {kind.__qualname__}")
+    return call_part(tracer, part, "whole_model", made.inputs, True)
+
+
+def call_part(tracer: ValueTracer, part: FloatPart, name: str, inputs: list[Any], by_values: bool) -> Any:
+    """Record the call of a part."""
+    name = tracer.add_module(name, part)
+    proxy = tracer.create_proxy("call_module", name, tuple(inputs), {})
+    proxy.from_part = True
+    if by_values or not inputs:
+        proxy.depends = Depends.VALUES
+    return proxy
+
+
+class _Arguments:
+    """Turns local names into inputs of a part, modules it needs, and constants."""
+
+    def __init__(self, tracer: ValueTracer, attributes: dict[str, set[str | None]]) -> None:
+        self.tracer = tracer
+        self.attributes = attributes
+        self.inputs: list[Any] = []
+        self.children: dict[str, nn.Module] = {}
+        self._names: dict[int, str] = {}
+
+    def lower(self, name: str, value: Any) -> Any:
+        """What stands for the value of a local name."""
+
+        def change(leaf: Any) -> Any:
+            if isinstance(leaf, (ValueProxy, Tensor)):
+                return self._input(leaf)
+            if isinstance(leaf, nn.Module):
+                return self._module(leaf, self.attributes.get(name, set()) if leaf is value else {None})
+            if isinstance(leaf, FunctionType):
+                _require_no_proxies(leaf)
+            return leaf
+
+        if has_parts(value) and holds_tensor(value):  # an object: passed on as a value of the graph
+            return self._input(value)
+        return rebuild(value, change)
+
+    def _input(self, value: Any) -> Hole:
+        for index, known in enumerate(self.inputs):
+            if known is value:
+                return Hole(index)
+        self.inputs.append(value)
+        return Hole(len(self.inputs) - 1)
+
+    def _module(self, module: nn.Module, attributes: set[str | None]) -> Child:
+        if id(module) not in self._names:
+            name = f"module_{len(self._names)}"
+            self._names[id(module)] = name
+            self.children[name] = self.tracer.views.of(module, attributes)
+        return Child(self._names[id(module)])
+
+
+def _require_no_proxies(function: FunctionType) -> None:
+    for cell in function.__closure__ or ():
+        try:
+            kept = cell.cell_contents
+        except ValueError:  # not set yet
+            continue
+        if holds_proxy(kept):
+            raise TypeError(f"{function.__qualname__} keeps values of the trace")
+        if isinstance(kept, FunctionType):
+            _require_no_proxies(kept)
+
+
+def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, sizes_only: bool) -> Any:
+    """What a part gives, as the code after it can use it; code that values choose is no value of a graph."""
+    value = proxy.value if index is None else proxy.value[index]
+    if value is None:
+        tracer.create_proxy("call_function", require_none, (proxy, index), {})
+        return None
+    if isinstance(value, (nn.Module, FunctionType, MethodType, type, ModuleType)):
+        if not sizes_only and proxy.depends is Depends.VALUES and not isinstance(value, ModuleType):
+            tracer.report(FactKind.OPAQUE_CALL, f"which {type(value).__name__} it gives depends on values")
+        return value
+    found: Any = proxy if index is None else tracer.create_proxy("call_function", operator.getitem, (proxy, index), {})
+    if type(value) is tuple:
+        return tuple(_take(tracer, found, place, sizes_only) for place in range(len(value)))
+    if type(value) is dict:
+        return {key: found[key] for key in value}
+    return found

@@ -1,0 +1,53 @@
+"""The copy of the user's model that is traced."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.errors import CaptureError
+
+
+def plain_tensors(model: nn.Module) -> frozenset[str]:
+    """Paths of tensors that modules keep as plain attributes, neither parameters nor buffers."""
+    return frozenset(
+        f"{path}.{name}".lstrip(".")
+        for path, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+    )
+
+
+def prepare_copy(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` whose plain tensors are buffers, so that reading them is seen."""
+    root = copy_module(model)
+    for path in plain_tensors(model):
+        owner, _, name = path.rpartition(".")
+        module = root.get_submodule(owner)
+        value = vars(module).pop(name)
+        module.register_buffer(name, value, persistent=False)
+    return root
+
+
+def copy_module(model: nn.Module) -> nn.Module:
+    """Deep-copy ``model``; tensors computed by autograd (old-style weight norm) are copied by value.
+
+    Raises:
+        CaptureError: the model cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise CaptureError(
+            f"{type(model).__name__} cannot be copied: {error}",
+            remedy="fxquant works on a copy of your model; remove attributes that cannot be deep-copied",
+        ) from error

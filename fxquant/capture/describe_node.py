@@ -1,0 +1,57 @@
+"""What is attached to each node of a trace: its value's description, and where in the user's code it comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, fx
+
+from fxquant.capture.source import user_line
+from fxquant.ir.meta import (
+    NodeInfo,
+    Origin,
+    describe_value,
+    largest_magnitude,
+    qualified_name,
+    qualified_type,
+    set_info,
+)
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+
+def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple[str, ...] = ()) -> None:
+    """Attach what is known of a node.
+
+    Args:
+        tracer: of the trace; its scope is the module that is running.
+        node: just made.
+        value: on the example.
+        mutates: names of the nodes whose values it changes.
+    """
+    file, line, code = user_line()
+    spelling = node.target if node.op == "call_module" else qualified_name(node.target)
+    origin = Origin(
+        spelling=str(spelling),
+        module_path=tracer.scope.module_path,
+        module_type=qualified_type(tracer.scope.module_type),
+        file=file,
+        line=line,
+        code=code,
+    )
+    storage = value.untyped_storage().data_ptr() if isinstance(value, Tensor) and not value.is_meta else 0
+    found = NodeInfo(
+        value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates, storage=storage,
+        largest=largest_magnitude(value),
+    )  # fmt: skip
+    set_info(node, found)
+
+
+def name_after_module(tracer: ValueTracer, kind: str) -> str | None:
+    """Operations of a simple torch.nn module are named after the module: ``layer1_0_conv1``."""
+    path, module_type = tracer.scope.module_path, tracer.scope.module_type
+    if kind not in ("call_function", "call_method") or not path or not module_type.__module__.startswith("torch.nn."):
+        return None
+    module = tracer.root.get_submodule(path)
+    return path.replace(".", "_") if next(module.children(), None) is None else None

@@ -1,0 +1,94 @@
+"""What forward changed outside of its model's tensors, attributes and containers, and what becomes of it in a graph.
+
+What is drawn from, a generator or an iterator, is drawn from anew at every call: the statement that draws runs as
+Python. Of anything else, the module that changes it is kept whole, where a later call computes something else because
+of it.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from collections.abc import Callable, Collection
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from fxquant.capture.branches import function_of
+from fxquant.capture.copy_module import copy_module
+from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.find_lines import ChangingLine, changing_lines
+from fxquant.capture.find_state import depends_on_history, run_eagerly, spots_around
+from fxquant.capture.outer_state import Held, OuterState, is_drawn_from, is_random
+from fxquant.capture.trouble import Spot, Trouble
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+IsKept = Callable[[CodeType, int, str], bool]
+
+
+def find_outer_state(
+    model: nn.Module, changed: Collection[Held], tracer: ValueTracer, example_inputs: Any, is_kept: IsKept
+) -> list[Trouble]:
+    """What no graph keeps; the rest is written down as facts.
+
+    Args:
+        model: the user's.
+        changed: what the trace changed, put back already.
+        tracer: of the trace.
+        example_inputs: of the capture.
+        is_kept: whether a line is in a part that is kept whole.
+    """
+    keys = {item.key for item in changed}
+    copy = copy_module(model)
+    outer = OuterState(copy)
+    watched = [item for item in outer.held if item.key in keys]
+    try:
+        lines = changing_lines(copy, watched, lambda: run_eagerly(copy, example_inputs))
+        lines = [line for line in lines if not is_kept(line.code, line.line, line.module_path)]
+        if not lines:
+            return []
+        outer.restore()
+        depends = depends_on_history(copy_module(model), copy_module(model), example_inputs, outer.restore)
+    finally:
+        outer.restore()
+    troubles = []
+    for line in lines:
+        fact, drawn = _fact(line), is_drawn_from(line.held.get())
+        if drawn or depends or _read_elsewhere(line):
+            troubles.append(Trouble(fact, _spots(line, drawn)))
+        else:
+            handled = "nothing that the model computes depends on it: the graph leaves it as it is"
+            tracer.recorder.facts[Fact(**{**vars(fact), "handled": handled})] = None
+    return troubles
+
+
+def _fact(line: ChangingLine) -> Fact:
+    value, file = line.held.get(), line.code.co_filename
+    if is_random(value):
+        kind = FactKind.PYTHON_RANDOM
+    else:
+        kind = FactKind.CONTAINER_UPDATE if line.held.attribute else FactKind.GLOBAL_UPDATE
+    code = linecache.getline(file, line.line).strip()
+    return Fact(kind, file, line.line, code, line.module_path, "", line.held.name)
+
+
+def _spots(line: ChangingLine, drawn: bool) -> tuple[Spot, ...]:
+    spot = line.spot() if drawn else None
+    around = spots_around(line.module_path)
+    return around if spot is None else (spot, *around)
+
+
+def _read_elsewhere(line: ChangingLine) -> bool:
+    """Whether the function reads the variable in another statement than the one that changes it."""
+    function, statement = function_of(line.code), line.statement()
+    name = line.held.name.rpartition(".")[2]
+    if function is None or statement is None:
+        return False
+    inside = {id(node) for node in ast.walk(statement)}
+    return any(
+        isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load) and id(node) not in inside
+        for node in ast.walk(function)
+    )

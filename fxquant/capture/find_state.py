@@ -1,0 +1,289 @@
+"""State that a model keeps between calls: what forward changes on its modules, and what becomes of it in a graph.
+
+A buffer that forward updates is updated by the graph. An attribute is not: where a later call computes something else
+because of it, its module is kept whole. A cache, or what nothing reads, changes no result.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxquant.capture.branches import tree_of
+from fxquant.capture.copy_module import copy_module
+from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.inputs import copy_tensors, split_inputs
+from fxquant.capture.keep_state import Change, randomness_kept
+from fxquant.capture.source import is_user_file
+from fxquant.capture.structures import leaves
+from fxquant.capture.trouble import ModuleSpot, Trouble
+from fxquant.ir.meta import info
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+# With ``max_norm`` they shorten the rows that they look up, in eager and in a graph alike.
+_RENORMALIZING = ("embedding", "embedding_bag", "embedding_renorm_")
+_NOTED = (FactKind.ATTRIBUTE_UPDATE, FactKind.CONTAINER_UPDATE)
+
+
+def find_state(
+    model: nn.Module,
+    root: nn.Module,
+    changes: list[Change],
+    tracer: ValueTracer,
+    example_inputs: Any,
+    leaf_paths: Collection[str],
+) -> list[Trouble]:
+    """What forward changed that no graph keeps; the rest is written down as facts.
+
+    Args:
+        model: the user's.
+        root: the copy that was traced.
+        changes: what the trace changed on it.
+        tracer: of the trace.
+        example_inputs: of the capture.
+        leaf_paths: modules that are kept whole: their state lives on in them.
+    """
+    outside = [change for change in changes if not _inside(change.module_path, leaf_paths)]
+    troubles = [*_changed_parameters(root, outside, tracer), *_asked_of_written(tracer)]
+    attributes = [change for change in outside if not change.tensor and not _is_made(root, change)]
+    if not attributes:
+        return troubles
+    sources = [tree for module in root.modules() for tree in _class_trees(type(module))]
+    depends = depends_on_history(copy_module(model), copy_module(model), example_inputs)
+    for change in attributes:
+        if change.name == "training":  # the mode of a module is no attribute of a graph: what sets it is kept whole
+            owner = change.module_path.rpartition(".")[0]
+            troubles.append(Trouble(_take_fact(tracer, root, change), spots_around(owner)))
+            continue
+        uses = _Uses.of(sources, change.name, _lines_of(tracer, change))
+        fact = _take_fact(tracer, root, change)
+        if uses.read and (depends or uses.counted):
+            troubles.append(Trouble(fact, spots_around(change.module_path)))
+        else:
+            handled = "a cache: the graph computes it anew" if uses.read else "nothing in the model reads it"
+            tracer.recorder.facts[_handled(fact, handled)] = None
+    return troubles
+
+
+def _inside(path: str, leaf_paths: Collection[str]) -> bool:
+    return any(path == leaf or path.startswith(f"{leaf}.") for leaf in leaf_paths)
+
+
+def spots_around(path: str) -> tuple[ModuleSpot, ...]:
+    """The module and those around it."""
+    spots = [ModuleSpot(path)]
+    while path:
+        path = path.rpartition(".")[0]
+        spots.append(ModuleSpot(path))
+    return tuple(spots)
+
+
+def _is_made(root: nn.Module, change: Change) -> bool:
+    """Whether the change is a module or a constant that the trace itself put on the root."""
+    return (not change.module_path and change.name.startswith(("_unregistered_", "_tensor_constant"))) or (
+        not change.module_path and isinstance(getattr(root, change.name, None), nn.Module)
+    )
+
+
+# -- parameters and buffers ---------------------------------------------------------------------------
+
+
+def _changed_parameters(root: nn.Module, changes: list[Change], tracer: ValueTracer) -> list[Trouble]:
+    """Writes to parameters; a graph takes these for constants. Writes to buffers are written down."""
+    written = _written_attributes(tracer)
+    troubles = []
+    for change in changes:
+        path = f"{change.module_path}.{change.name}".lstrip(".")
+        if not change.tensor or path not in written:
+            continue
+        module = root.get_submodule(change.module_path)
+        origin = written[path]
+        place = (origin.file, origin.line, origin.code)
+        if change.name in module._parameters and not origin.spelling.endswith(_RENORMALIZING):
+            fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", f"parameter {change.name}")
+            troubles.append(Trouble(fact, spots_around(change.module_path)))
+        else:
+            handled = "the graph updates the buffer"
+            fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", change.name, handled)
+            tracer.recorder.facts[fact] = None
+    return troubles
+
+
+def _asked_of_written(tracer: ValueTracer) -> list[Trouble]:
+    """Answers that were built in although the graph itself writes into the buffer that gave them."""
+    written, troubles = _written_attributes(tracer), []
+    for fact, node, spots in tracer.answers.of_state if written else ():
+        waiting, seen = [node], set[fx.Node]()
+        while waiting:
+            seen.add(waiting[-1])
+            waiting += [item for item in waiting.pop().all_input_nodes if item not in seen]
+        if any(item.op == "get_attr" and str(item.target) in written for item in seen):
+            tracer.recorder.facts.pop(fact, None)
+            troubles.append(Trouble(fact, spots))
+    return troubles
+
+
+def _written_attributes(tracer: ValueTracer) -> dict[str, Any]:
+    """Origin of the node that writes into each parameter and buffer that the graph writes into, by path."""
+    by_name = {node.name: node for node in tracer.graph.nodes}
+    found = {}
+    for node in tracer.graph.nodes:
+        for name in info(node).mutates:
+            target = by_name.get(name)
+            if target is not None and target.op == "get_attr":
+                found[str(target.target)] = info(node).origin
+    return found
+
+
+# -- attributes ---------------------------------------------------------------------------------------
+
+
+def _lines_of(tracer: ValueTracer, change: Change) -> set[tuple[str, int]]:
+    """Lines on which the attribute was seen to be set."""
+    return {
+        (fact.file, fact.line)
+        for fact in tracer.recorder.facts
+        if fact.kind in _NOTED and fact.module_path == change.module_path and fact.value == change.name and fact.line
+    }
+
+
+def _take_fact(tracer: ValueTracer, root: nn.Module, change: Change) -> Fact:
+    """The fact of a change: the one written down when it happened, else one at the first line that mentions it."""
+    for fact in list(tracer.recorder.facts):
+        if fact.kind in _NOTED and fact.module_path == change.module_path and fact.value == change.name:
+            del tracer.recorder.facts[fact]
+            return fact
+    file, line = _first_mention(type(root.get_submodule(change.module_path)), change.name)
+    code = linecache.getline(file, line).strip() if line else ""
+    return Fact(FactKind.CONTAINER_UPDATE, file, line, code, change.module_path, f"self.{change.name}", change.name)
+
+
+def _handled(fact: Fact, handled: str) -> Fact:
+    return Fact(fact.kind, fact.file, fact.line, fact.code, fact.module_path, fact.expression, fact.value, handled)
+
+
+def _class_trees(kind: type) -> Iterator[tuple[str, ast.ClassDef]]:
+    """(file, definition) of a class and those it is derived from, as far as they are the user's."""
+    for base in kind.__mro__:
+        try:
+            file = inspect.getsourcefile(base) or ""
+        except TypeError:
+            continue
+        tree = tree_of(file) if file and is_user_file(file) else None
+        for node in ast.walk(tree) if tree is not None else ():
+            if isinstance(node, ast.ClassDef) and node.name == base.__name__:
+                yield file, node
+
+
+def _first_mention(kind: type, name: str) -> tuple[str, int]:
+    """The first line outside ``__init__`` that changes, or else mentions, an attribute."""
+    mentions = [
+        (not isinstance(parent, (ast.Call, ast.Assign, ast.AugAssign, ast.Subscript)), file, node.lineno)
+        for file, tree in _class_trees(kind)
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef) and function.name != "__init__"
+        for parent in ast.walk(function)
+        for node in ast.iter_child_nodes(parent)
+        if isinstance(node, ast.Attribute) and node.attr == name
+    ]
+    return min(mentions)[1:] if mentions else ("", 0)
+
+
+class _Uses:
+    """How the source of a model uses an attribute name.
+
+    Attributes:
+        read: whether something outside ``__init__`` reads it.
+        counted: whether it is added to, or otherwise updated from what it was.
+    """
+
+    def __init__(self, read: bool, counted: bool) -> None:
+        self.read, self.counted = read, counted
+
+    @staticmethod
+    def of(sources: list[tuple[str, ast.ClassDef]], name: str, lines: Collection[tuple[str, int]]) -> _Uses:
+        """Look at the source.
+
+        Args:
+            sources: classes of the model.
+            name: of the attribute.
+            lines: (file, line) where it was set; () when that is not known, and every line counts.
+        """
+        read = counted = False
+        for file, tree in sources:
+            for function in tree.body:
+                if isinstance(function, ast.FunctionDef) and function.name != "__init__":
+                    for node in ast.walk(function):
+                        read |= _is(node, name) and isinstance(getattr(node, "ctx", None), ast.Load)
+                        if isinstance(node, (ast.AugAssign, ast.Assign)) and _at(node, file, lines):
+                            counted |= _updates(node, name)
+        return _Uses(read, counted)
+
+
+def _at(node: ast.stmt, file: str, lines: Collection[tuple[str, int]]) -> bool:
+    last = node.end_lineno or node.lineno
+    return not lines or any(name == file and node.lineno <= line <= last for name, line in lines)
+
+
+def _updates(node: ast.AugAssign | ast.Assign, name: str) -> bool:
+    """Whether a statement sets an attribute to something made of what it was."""
+    if isinstance(node, ast.AugAssign):
+        return _is(node.target, name)
+    return any(_is(target, name) for target in node.targets) and any(_is(part, name) for part in ast.walk(node.value))
+
+
+def _is(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Attribute) and node.attr == name
+
+
+def depends_on_history(
+    used: nn.Module, fresh: nn.Module, example_inputs: Any, restore: Callable[[], None] = lambda: None
+) -> bool:
+    """Whether a model that was called before, on this and on other values, computes something else.
+
+    Args:
+        used, fresh: two copies.
+        example_inputs: of the capture.
+        restore: puts back what a call changes outside of the copies.
+    """
+    expected = run_eagerly(fresh, example_inputs)
+    restore()
+    run_eagerly(used, example_inputs)
+    try:
+        run_eagerly(used, _other_values(example_inputs))
+    except Exception:  # the model may refuse other values
+        run_eagerly(used, example_inputs)
+    return not _same(run_eagerly(used, example_inputs), expected)
+
+
+def run_eagerly(model: nn.Module, example_inputs: Any) -> Any:
+    """What a copy of the user's model returns; the random state stays as it is."""
+    args, kwargs = split_inputs(example_inputs)
+    with torch.no_grad(), randomness_kept():
+        torch.default_generator.manual_seed(0)
+        return model(*copy_tensors(args), **copy_tensors(kwargs))
+
+
+def _other_values(example_inputs: Any) -> Any:
+    def change(tensor: Tensor) -> Tensor:
+        return tensor.flip(0) * 0.5 + 0.1 if tensor.is_floating_point() and tensor.dim() else tensor
+
+    args, kwargs = split_inputs(example_inputs)
+    return {**copy_tensors(kwargs, change)} if kwargs else tuple(copy_tensors(args, change))
+
+
+def _same(first: Any, second: Any) -> bool:
+    pairs = zip(leaves(first), leaves(second), strict=False)
+    return all(
+        a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+        for a, b in pairs
+        if isinstance(a, Tensor) and isinstance(b, Tensor)
+    )

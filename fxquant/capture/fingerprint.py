@@ -1,0 +1,115 @@
+"""Telling whether the content of something changed: a value that is cheap to take and that changes with the content."""
+
+from __future__ import annotations
+
+import collections
+import random
+import warnings
+from types import FunctionType, GeneratorType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxquant.capture.variables import MISSING
+
+_DEPTH = 4
+_LARGEST_CONTAINER = 2000
+_MOST_PARTS = 20_000
+_LARGEST_TENSOR = 2**18  # larger ones are sampled; writes are told by their version anyway
+_OF_MODULES = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"))
+
+
+def fingerprint(value: Any, identity: bool = True) -> Any:
+    """Something that is equal for equal contents and differs for others, as far as it can be told cheaply.
+
+    Args:
+        value: anything.
+        identity: tell equal objects apart, and tensors that were written without a change of their values.
+    """
+    return _Reader(identity).read(value, _DEPTH)
+
+
+class _Reader:
+    """Reads contents down to a depth, and no more than so many parts in all."""
+
+    def __init__(self, identity: bool) -> None:
+        self.identity = identity
+        self.left = _MOST_PARTS
+
+    def read(self, value: Any, depth: int) -> Any:
+        """The fingerprint of a value."""
+        self.left -= 1
+        if isinstance(value, (bool, int, float, complex, str, bytes, type(None))):
+            return type(value).__name__, value if value == value else "nan"
+        if isinstance(value, Tensor):
+            return _fingerprint_of_tensor(value, self.identity)
+        copied = isinstance(value, (list, tuple, set, frozenset)) or type(value).__module__ == "numpy"
+        name = id(value) if self.identity and not copied else type(value).__qualname__
+        parts = _parts(value) if depth > 0 and self.left > 0 else None
+        if parts is None:
+            return name
+        return name, len(parts), [self.read(part, depth - 1) for part in parts[-_LARGEST_CONTAINER:]]
+
+
+def _parts(value: Any) -> list[Any] | None:
+    """What a container or an object is made of, None when it is not to be looked into."""
+    if isinstance(value, (type, ModuleType, torch.dtype, torch.device, fx.Proxy, fx.Node)):
+        return None
+    if isinstance(value, torch.Generator):
+        return [value.get_state()]
+    if isinstance(value, random.Random):
+        return [hash(value.getstate())]
+    if type(value).__module__.startswith("numpy.random"):
+        return [str(value.get_state(legacy=False) if hasattr(value, "get_state") else value.bit_generator.state)]
+    if isinstance(value, dict):
+        return [part for item in value.items() for part in item]
+    if isinstance(value, (list, tuple, set, frozenset, collections.deque)):
+        return list(value)
+    if type(value).__module__ == "numpy":
+        return [value.tobytes() if hasattr(value, "tobytes") else repr(value)]
+    if isinstance(value, FunctionType):
+        return [_content(cell) for cell in value.__closure__ or ()]
+    if hasattr(value, "__next__"):
+        return _position(value)
+    attributes = getattr(value, "__dict__", None)
+    if isinstance(value, nn.Module):  # one that is kept in a plain container
+        own = {} if type(value).__module__.startswith("torch.") else value.__dict__
+        attributes = {key: item for key, item in own.items() if key not in _OF_MODULES}
+    if attributes is None:
+        return None
+    return [part for item in attributes.items() for part in item]
+
+
+def _position(iterator: Any) -> list[Any] | None:
+    """What an iterator gives next, as far as it tells."""
+    if isinstance(iterator, GeneratorType):
+        return [iterator.gi_frame.f_lasti if iterator.gi_frame is not None else -1]
+    try:
+        with warnings.catch_warnings(action="ignore"):  # iterators are not pickled in later versions of Python
+            reduced = iterator.__reduce__()
+    except TypeError:
+        return None
+    return list(reduced[1:]) if isinstance(reduced, tuple) else [repr(iterator)]
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
+
+
+def _fingerprint_of_tensor(tensor: Tensor, identity: bool) -> Any:
+    seen: tuple[Any, ...] = (tuple(tensor.shape), tensor.dtype)
+    if identity:
+        seen += (0 if tensor.is_inference() else tensor._version, id(tensor))
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.numel() == 0 or tensor.is_complex():
+        return seen
+    with torch.no_grad():
+        step = 1 + tensor.numel() // _LARGEST_TENSOR
+        numbers = (
+            tensor.detach().flatten()[::step].double() if step == 1 or tensor.is_contiguous() else tensor[:1].double()
+        )
+        total, size = numbers.sum().item(), numbers.abs().sum().item()
+    return (*seen, total if total == total else "nan", size if size == size else "nan")

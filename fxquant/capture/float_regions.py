@@ -1,0 +1,146 @@
+"""Which parts of a model are kept whole, and putting that in force for a trace.
+
+Each trouble names what could be kept whole around it, the smallest first. What did not help in one trace is replaced by
+the next larger in the following one.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import gc
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING
+
+from fxquant.capture.branches import tree_of
+from fxquant.capture.call_part import stand_in
+from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
+from fxquant.capture.facts import FactKind
+from fxquant.capture.trouble import ModuleSpot, Spot, StatementSpot, Trouble
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+Undo = Callable[[], None]
+_SIZES = frozenset((FactKind.SIZE, FactKind.SIZE_BRANCH, FactKind.SIZE_LOOP))
+
+
+@dataclass
+class FloatRegions:
+    """What is kept whole.
+
+    Attributes:
+        modules: paths of modules.
+        cuts: statements, with what kinds of trouble they are kept whole for, by the code of their function.
+        whole: whether it is the whole model.
+        refused: (code, position) of statements that ask for sizes and could not be kept whole.
+        rejected: (code, first line, last line) of those on whose results branches depend.
+    """
+
+    modules: set[str] = field(default_factory=set)
+    cuts: dict[CodeType, dict[Cut, set[FactKind]]] = field(default_factory=dict)
+    whole: bool = False
+    refused: set[tuple[CodeType, Where]] = field(default_factory=set)
+    rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
+    _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
+
+    def keep(self, trouble: Trouble) -> str:
+        """Keep the smallest part around a trouble whole that was not tried yet; returns what it is, "" for none."""
+        if trouble.optional:
+            statement = next((spot for spot in trouble.spots if isinstance(spot, StatementSpot)), None)
+            title = "" if statement is None else self._keep(statement, trouble.fact.kind, self.rejected)
+            if not title and statement is not None:
+                self.refused.add((statement.code, statement.where))
+            return title
+        for spot in trouble.spots:
+            title = self._keep(spot, trouble.fact.kind)
+            if title:
+                return title
+        return ""
+
+    def has_line(self, code: CodeType, line: int, module_path: str) -> bool:
+        """Whether a line of a function, run by a module's forward, is in a part that is kept whole."""
+        inside = any(module_path == path or module_path.startswith(f"{path}.") for path in self.modules)
+        cuts = self.cuts.get(code, {})
+        return self.whole or inside or any(cut.first_line <= line <= cut.last_line for cut in cuts)
+
+    def reject(self, cut: Cut) -> None:
+        """Do not keep statements whole for the sake of sizes: branches depend on what they give."""
+        self.cuts.get(cut.code, {}).pop(cut, None)
+        self.rejected.add((cut.code, cut.first_line, cut.last_line))
+
+    def _keep(self, spot: Spot, kind: FactKind, rejected: Collection[tuple[CodeType, int, int]] = ()) -> str:
+        if isinstance(spot, ModuleSpot):
+            known = spot.path in self.modules or (not spot.path and self.whole)
+            if not known and spot.path:
+                self.modules.add(spot.path)
+            self.whole |= not spot.path
+            return "" if known else f"module {spot.path!r}" if spot.path else "the whole model"
+        cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
+        if cut is None or not self._functions_with(spot.code) or not _fits(cut):
+            return ""
+        if (cut.code, cut.first_line, cut.last_line) in rejected or _shares_state(cut):
+            return ""
+        return self._add(cut, kind)
+
+    def _add(self, cut: Cut, kind: FactKind) -> str:
+        known = self.cuts.setdefault(cut.code, {})
+        if any(other.holds(cut) and other.returns >= cut.returns for other in known):
+            return ""
+        inside = [other for other in known if cut.holds(other)]
+        kinds = {kind}.union(*(known.pop(other) for other in inside))
+        known[cut] = kinds
+        return str(cut)
+
+    def _functions_with(self, code: CodeType) -> list[FunctionType]:
+        """The functions that have this code, as far as they exist before the model is called."""
+        if code not in self._functions:
+            found = [item for item in gc.get_referrers(code) if type(item) is FunctionType and item.__code__ is code]
+            self._functions[code] = found
+        return self._functions[code]
+
+    def install(self, tracer: ValueTracer) -> Iterator[Undo]:
+        """Make the functions call their parts as wholes; yields what undoes it."""
+        for code, cuts in self.cuts.items():
+            names = [f"_fxquant_part_{id(tracer)}_{id(cut)}" for cut in cuts]
+            new = rewrite(code, list(cuts), names)
+            tracer.recorder.written[new] = code
+            for function in self._functions_with(code):
+                space = function.__globals__
+                for name, (cut, kinds) in zip(names, cuts.items(), strict=True):
+                    space[name] = stand_in(tracer, cut, space, kinds <= _SIZES)
+                    yield functools.partial(space.pop, name, None)
+                function.__code__ = new
+                yield functools.partial(setattr, function, "__code__", code)
+
+
+def _shares_state(cut: Cut) -> bool:
+    """Whether a part sets attributes that are used outside it too, ``__init__`` excepted.
+
+    A part has the attributes of its modules for itself: what it sets, nobody else would see. Another class's ``self``
+    is another object, unless the class is derived from this one.
+    """
+    names, tree = cut.attributes_set, tree_of(cut.code.co_filename)
+    if not names or tree is None:
+        return bool(names)
+    owner = cut.code.co_qualname.rpartition(".")[0].rpartition(".")[2]
+    for kind in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
+        related = owner in (kind.name, *(getattr(base, "id", "") for base in kind.bases))
+        for function in [item for item in kind.body if isinstance(item, ast.FunctionDef) and item.name != "__init__"]:
+            for node in [item for item in ast.walk(function) if isinstance(item, ast.Attribute)]:
+                own = isinstance(node.value, ast.Name) and node.value.id == "self" and not related
+                inside = cut.first_line <= node.lineno <= cut.last_line
+                if node.attr in names and not own and not inside:
+                    return True
+    return False
+
+
+def _fits(cut: Cut) -> bool:
+    try:
+        rewrite(cut.code, [cut], ["part"])
+        cut.source()
+    except (ValueError, SyntaxError, LookupError):
+        return False
+    return True

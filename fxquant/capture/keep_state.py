@@ -1,0 +1,140 @@
+"""The state of a model around a trace: what forward changes is found, and put back."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.capture.structures import has_parts
+
+_CONTAINERS = (list, dict, set)
+_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """An attribute that forward changed.
+
+    Attributes:
+        module_path: of the module that has it, name: of the attribute.
+        tensor: whether it is a parameter or buffer, whose values changed.
+    """
+
+    module_path: str
+    name: str
+    tensor: bool = False
+
+
+class ModelState:
+    """What a model holds now.
+
+    Args:
+        root: the model; tensors are not copied, their versions are noted.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        plain = ((path, item) for path, item in root.named_modules() if not isinstance(item, torch.jit.ScriptModule))
+        self._modules = {path: (module, dict(vars(module))) for path, module in plain}
+        self._contents: dict[int, tuple[Any, Any]] = {}
+        for _, (_, parts) in self._modules.items():
+            self._note(parts, _DEPTH)
+        self._tensors = [(path, tensor, tensor._version) for path, tensor in _named_tensors(root)]
+
+    def _note(self, structure: Any, depth: int) -> None:
+        """Remember the contents of containers and objects."""
+        if depth == 0 or isinstance(structure, (Tensor, nn.Module)) or id(structure) in self._contents:
+            return
+        if isinstance(structure, _CONTAINERS):
+            self._contents[id(structure)] = structure, structure.copy()
+            items = structure.values() if isinstance(structure, dict) else structure
+        elif has_parts(structure):
+            self._contents[id(structure)] = vars(structure), dict(vars(structure))
+            items = vars(structure).values()
+        else:
+            return
+        for item in list(items):
+            self._note(item, depth - 1)
+
+    def changes(self) -> list[Change]:
+        """What is not as it was."""
+        found: list[Change] = []
+        for path, (module, parts) in self._modules.items():
+            now = vars(module)
+            for name in {**parts, **now}:
+                if name in ("_modules", "_parameters", "_buffers"):
+                    found += [Change(path, key) for key in self._changed_entries(parts[name])]
+                elif now.get(name, self) is not parts.get(name, self) or self._differs(now[name], _DEPTH):
+                    found.append(Change(path, name))
+        for path, tensor, version in self._tensors:
+            if tensor._version != version:
+                owner, _, name = path.rpartition(".")
+                found.append(Change(owner, name, True))
+        return found
+
+    def _changed_entries(self, entries: dict[str, Any]) -> list[str]:
+        before = self._contents[id(entries)][1]
+        return [key for key in {**before, **entries} if entries.get(key, self) is not before.get(key, self)]
+
+    def _differs(self, structure: Any, depth: int) -> bool:
+        key = id(structure)
+        if depth == 0 or isinstance(structure, (Tensor, nn.Module)) or key not in self._contents:
+            return False
+        live, before = self._contents[key]
+        if len(live) != len(before):
+            return True
+        if isinstance(live, set):
+            return bool(live != before)
+        pairs = zip(live.values(), before.values()) if isinstance(live, dict) else zip(live, before)  # noqa: B905
+        if any(a is not b for a, b in pairs) or (isinstance(live, dict) and list(live) != list(before)):
+            return True
+        return any(self._differs(item, depth - 1) for item in (live.values() if isinstance(live, dict) else live))
+
+    def restore(self, model: nn.Module) -> None:
+        """Put everything back; values of tensors come from ``model``, the original of the copy that was traced."""
+        for module, parts in self._modules.values():
+            vars(module).clear()
+            vars(module).update(parts)
+        for live, before in self._contents.values():
+            if isinstance(live, list):
+                live[:] = before
+            else:
+                live.clear()
+                live.update(before)
+        originals = dict(_named_tensors(model))
+        with torch.no_grad():
+            for path, tensor, version in self._tensors:
+                changed = tensor._version != version or not isinstance(tensor, nn.Parameter)
+                if changed and path in originals:  # statistics of batch norms change without a new version
+                    tensor.copy_(originals[path])
+
+
+def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    plain = [
+        (f"{path}.{name}".lstrip("."), value)
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
+    return [*named, *plain]
+
+
+@contextmanager
+def randomness_kept() -> Iterator[None]:
+    """Leave the random state of torch, Python and NumPy as it is."""
+    numpy_random: Any = sys.modules.get("numpy.random")
+    python, numpy_state = random.getstate(), numpy_random.get_state() if numpy_random else None
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            if numpy_random:
+                numpy_random.set_state(numpy_state)

@@ -1,0 +1,135 @@
+"""What the user's code passes to an operation, or returns, as arguments that a graph's nodes can have.
+
+Tensors of the model become ``get_attr`` nodes, one per tensor; objects and mappings are made again by nodes of their
+own; what else there is, such as a configuration, is kept as a constant of the graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.structures import has_parts, holds_tensor, leaves, unwrap
+from fxquant.ir.rebuild import Rebuild, Refill
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+_PLAIN = (int, float, bool, str, type(None), complex, bytes, torch.dtype, torch.device, torch.layout,
+          torch.memory_format, type(...))  # fmt: skip
+
+
+class ArgumentLowering:
+    """Lowers arguments for one trace.
+
+    Args:
+        tracer: whose graph gets the nodes.
+    """
+
+    def __init__(self, tracer: ValueTracer) -> None:
+        self.tracer = tracer
+        self._paths: dict[int, str] = {}
+        self._proxies: dict[str, ValueProxy] = {}
+        self._constants: dict[int, tuple[Any, ValueProxy]] = {}
+        self._contained: set[int] | None = None
+
+    # -- attributes of the model --------------------------------------------------------------------
+
+    def name_attributes(self, module: nn.Module | None = None, prefix: str = "") -> None:
+        """Learn the paths of the parameters and buffers of the model, or of a module added to it."""
+        module = module or self.tracer.root
+        named = [*module.named_parameters(prefix), *module.named_buffers(prefix)]
+        for path, tensor in named:
+            self._paths.setdefault(id(tensor), path)
+
+    def path_of(self, tensor: Tensor) -> str | None:
+        """Path of a parameter or buffer of the model; None for other tensors."""
+        return self._paths.get(id(tensor))
+
+    def attribute(self, path: str) -> ValueProxy:
+        """The proxy of a parameter, buffer or constant."""
+        if path not in self._proxies:
+            self._proxies[path] = self.tracer.create_proxy("get_attr", path, (), {})
+        return self._proxies[path]
+
+    def constant(self, value: Any) -> ValueProxy:
+        """The proxy of a value that is no attribute of the model yet."""
+        if id(value) not in self._constants:
+            title = "_tensor_constant" if isinstance(value, Tensor) else f"_{type(value).__name__}_constant"
+            name = self.tracer.get_fresh_qualname(title)
+            kept = value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
+            setattr(self.tracer.root, name, kept)
+            self.tracer.constants[name] = kept
+            self._constants[id(value)] = value, self.attribute(name)
+        return self._constants[id(value)][1]
+
+    def contained_modules(self) -> set[int]:
+        """Ids of modules that the model keeps in plain lists, tuples and dictionaries."""
+        if self._contained is None:
+            self._contained = {
+                id(inner)
+                for module in self.tracer.root.modules()
+                for leaf in leaves({key: item for key, item in vars(module).items() if not key.startswith("_")})
+                if isinstance(leaf, nn.Module)
+                for inner in leaf.modules()
+            }
+        return self._contained
+
+    # -- arguments ----------------------------------------------------------------------------------
+
+    def lower(self, a: Any) -> Any:
+        """The argument for a node."""
+        kind = type(a)
+        if kind in _PLAIN:
+            return a
+        if kind in (tuple, list, torch.Size):
+            return (list if kind is list else tuple)(self._item(item) for item in a)
+        if isinstance(a, fx.Proxy):
+            return a.node
+        if isinstance(a, Tensor):
+            path = self.path_of(a)
+            return (self.constant(a) if path is None else self.attribute(path)).node
+        if kind is slice:
+            return slice(self._item(a.start), self._item(a.stop), self._item(a.step))
+        if kind is dict and all(isinstance(key, (str, int, tuple)) for key in a):
+            return {key: self._item(item) for key, item in a.items()}
+        if kind is range or isinstance(a, (torch._ops.OpOverload, torch._ops.HigherOrderOperator)):
+            return a
+        if isinstance(a, enum.Enum) and not isinstance(a, (int, str)):
+            return self.constant(a).node
+        if isinstance(a, nn.Module):
+            raise TypeError(f"a {kind.__name__} is passed to a function that is kept whole")
+        return self._make(a)
+
+    def _item(self, a: Any) -> Any:
+        return self.tracer.create_arg(a)
+
+    def _make(self, a: Any) -> Any:
+        """Named tuples, mappings of a class of their own, and objects."""
+        kind = type(a)
+        if isinstance(a, (list, tuple)):
+            if hasattr(a, "_fields"):
+                return self._node(kind, tuple(self._item(item) for item in a), {}, a)
+            return self._node(kind, ([self._item(item) for item in a],), {}, a)
+        if not holds_tensor(a):
+            return self.constant(a).node
+        if dataclasses.is_dataclass(a) and (isinstance(a, dict) or not hasattr(a, "__dict__")):
+            fields = [field for field in dataclasses.fields(a) if field.init]
+            named = {field.name: self._item(getattr(a, field.name)) for field in fields}
+            return self._node(kind, (), named, a)
+        if isinstance(a, dict):
+            return self._node(Refill(kind), ({key: self._item(item) for key, item in a.items()},), {}, a)
+        if has_parts(a) and not isinstance(a, FunctionType):
+            return self._node(Rebuild(kind), ({key: self._item(item) for key, item in vars(a).items()},), {}, a)
+        raise NotImplementedError(f"a {kind.__name__} that holds tensors")
+
+    def _node(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> fx.Node:
+        node = self.tracer.create_node("call_function", target, args, kwargs)
+        self.tracer.describe(node, unwrap(value))
+        return node

@@ -1,0 +1,132 @@
+"""The global names of the user's modules, and what stands for some of them while a model is traced.
+
+Python looks ``int`` and ``isinstance`` up in a function's module before it looks among the builtins, and names imported
+with ``from torch import zeros`` nowhere else. So that is where the stand-ins go, and where they are taken away again.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import linecache
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import CellType, CodeType, FunctionType
+from typing import Any
+
+from torch import nn
+
+from fxquant.capture.source import is_user_file
+
+Undo = Callable[[], None]
+# Libraries that do not compute with tensors of torch.
+_APART = frozenset(("sympy", "mpmath", "scipy", "PIL", "matplotlib", "pandas", "sklearn", "IPython", "pytest",
+                    "_pytest", "hypothesis", "jinja2", "yaml", "rich", "tqdm", "tabulate", "mypy", "pip",
+                    "setuptools"))  # fmt: skip
+# Builtins that are classes: as the value of ``dtype=int`` no stand-in will do.
+_CLASSES = ("int", "float", "complex", "range")
+_cached_functions = type(functools.lru_cache(lambda: None))
+_EMPTY = CellType()
+_values_known: dict[str, tuple[int, frozenset[str]]] = {}
+
+
+def user_namespaces(model: nn.Module) -> list[dict[str, Any]]:
+    """Globals of the modules that may run when ``model`` is called, torch's and Python's own excepted."""
+    found: dict[int, dict[str, Any]] = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        inside = name == "__main__" if file is None else is_user_file(file)
+        if inside and name.partition(".")[0] not in _APART:
+            found[id(vars(module))] = vars(module)
+    for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
+        forward = vars(kind).get("forward")
+        space = getattr(forward, "__globals__", None)
+        if space is not None and is_user_file(getattr(forward, "__code__").co_filename):  # noqa: B009
+            found[id(space)] = space
+    return list(found.values())
+
+
+def replace_names(spaces: list[dict[str, Any]], builtin: Mapping[str, Any], others: Mapping[int, Any]) -> list[Undo]:
+    """Put stand-ins into namespaces; returns what takes them away.
+
+    Args:
+        spaces: globals of modules.
+        builtin: stand-ins of builtins, by name.
+        others: stand-ins of other objects, by the object's id.
+    """
+    undo: list[Undo] = []
+    for space in spaces:
+        kept = _used_as_values(space)
+        for name, stand_in in builtin.items():
+            if name not in space and name not in kept:
+                space[name] = stand_in
+                undo.append(functools.partial(space.pop, name, None))
+        for name, value in list(space.items()):
+            stand_in = others.get(id(value))
+            if stand_in is not None and not name.startswith("__"):
+                space[name] = stand_in
+                undo.append(functools.partial(space.__setitem__, name, value))
+    return undo
+
+
+def cached_functions(spaces: list[dict[str, Any]], model: nn.Module) -> Iterator[tuple[Any, str, Any]]:
+    """(where, name, function) of each function with ``functools.lru_cache`` in namespaces and in classes of a model."""
+    for space in spaces:
+        for name, value in list(space.items()):
+            if type(value) is _cached_functions:
+                yield space, name, value
+            elif type(value) is FunctionType:
+                yield from _cached_inside(value)
+    for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
+        for name, value in list(vars(kind).items()):
+            if type(value) is _cached_functions:
+                yield kind, name, value
+            yield from _cached_inside(getattr(value, "__func__", value))
+
+
+def _cached_inside(function: Any) -> Iterator[tuple[Any, str, Any]]:
+    """Cached functions that a decorator put into the closure of another."""
+    for cell in getattr(function, "__closure__", None) or ():
+        if cell != _EMPTY and type(cell.cell_contents) is _cached_functions:
+            yield cell, "cell_contents", cell.cell_contents
+
+
+def _used_as_values(space: dict[str, Any]) -> frozenset[str]:
+    """Builtin classes that some function of a namespace uses as a value: ``x.to(int)``."""
+    title = str(space.get("__name__"))
+    size, found = _values_known.get(title, (-1, frozenset()))
+    if size != len(space):
+        names = {name for code in _codes(space) for name in _CLASSES if name in code.co_names and _as_value(code, name)}
+        found = frozenset(names)
+        _values_known[title] = len(space), found
+    return found
+
+
+def _codes(space: dict[str, Any]) -> Iterator[CodeType]:
+    title = space.get("__name__")
+    for value in list(space.values()):
+        if isinstance(value, type) and value.__module__ == title:
+            for inner in list(vars(value).values()):
+                function = inner.__func__ if isinstance(inner, (staticmethod, classmethod)) else inner
+                if isinstance(function, FunctionType):
+                    yield from _nested(function.__code__)
+        elif isinstance(value, FunctionType) and value.__globals__ is space:
+            yield from _nested(value.__code__)
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _nested(constant)
+
+
+def _as_value(code: CodeType, name: str) -> bool:
+    for instruction in dis.get_instructions(code):
+        loads = instruction.opname == "LOAD_GLOBAL" and instruction.argval == name
+        if loads and not (instruction.arg or 0) & 1:  # the low bit: it is called at once
+            line = instruction.positions.lineno if instruction.positions else None
+            text = linecache.getline(code.co_filename, line or 0)
+            if "isinstance(" not in text and "map(" not in text:
+                return True
+    return False

@@ -1,0 +1,176 @@
+"""What forward may change that no tensor, attribute or container of the model holds, and how to put it back.
+
+Globals of the user's files, attributes of classes, mutable defaults; and, on modules, random generators, iterators,
+queues and functions that keep variables.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.capture.fingerprint import fingerprint
+from fxquant.capture.variables import MISSING, Variable, variables_of
+
+_LARGEST_TENSOR = 2**20  # larger globals are constants: they are not copied
+Undo = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Held:
+    """One thing that may change.
+
+    Attributes:
+        module_path: of the module that holds it, "" for globals.
+        name: of the attribute or variable, for people.
+        attribute: whether a module holds it.
+        get, put: read it, and set it to another object.
+    """
+
+    module_path: str
+    name: str
+    attribute: bool
+    get: Callable[[], Any]
+    put: Callable[[Any], None]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What is the same for this thing of a model and of its copy."""
+        return self.module_path, self.name
+
+
+class OuterState:
+    """What is held now.
+
+    Args:
+        model: whose modules and files are read.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.held = [*map(_of_variable, variables_of(model)), *_of_modules(model)]
+        self._before = [fingerprint(item.get()) for item in self.held]
+        self._undo = [_undo(item) for item in self.held]
+
+    def changed(self) -> list[Held]:
+        """What is not as it was."""
+        pairs = zip(self.held, self._before, strict=True)
+        return [item for item, before in pairs if fingerprint(item.get()) != before]
+
+    def restore(self) -> None:
+        """Put back what is not as it was."""
+        for item, before, undo in zip(self.held, self._before, self._undo, strict=True):
+            if fingerprint(item.get()) != before:
+                for step in undo:
+                    step()
+
+
+def is_drawn_from(value: Any) -> bool:
+    """Whether a value changes when it is asked for the next number or element, and not otherwise."""
+    generator = isinstance(value, (random.Random, torch.Generator)) or type(value).__module__.startswith("numpy.random")
+    return generator or hasattr(value, "__next__")
+
+
+def is_random(value: Any) -> bool:
+    """Whether a value is a generator of random numbers."""
+    return is_drawn_from(value) and not hasattr(value, "__next__")
+
+
+def _of_variable(variable: Variable) -> Held:
+    def put(value: Any) -> None:
+        setattr(variable.owner, variable.name, value)
+
+    return Held("", variable.shown, False, variable.get, put)
+
+
+def _of_modules(model: nn.Module) -> Iterator[Held]:
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        for name, value in vars(module).items():
+            if isinstance(value, collections.deque) or is_drawn_from(value) or _keeps_variables(value):
+                yield _of_attribute(path, module, name)
+
+
+def _of_attribute(path: str, module: nn.Module, name: str) -> Held:
+    space = vars(module)
+    return Held(path, name, True, lambda: space.get(name, MISSING), lambda value: space.__setitem__(name, value))
+
+
+def _keeps_variables(value: Any) -> bool:
+    return isinstance(value, FunctionType) and bool(value.__closure__)
+
+
+def _undo(item: Held) -> list[Undo]:
+    """Steps that give a variable its present object, and the object its present content."""
+    value = item.get()
+    if item.name.startswith("default of "):
+        return [step for default in value for step in _undo_content(default)]
+    if hasattr(value, "__next__"):
+        saved = _copied(value)
+        return [lambda: item.put(_copied(saved))]
+
+    def put_back() -> None:
+        if item.get() is not value:
+            item.put(value)
+
+    return [put_back, *_undo_content(value)]
+
+
+def _undo_content(value: Any) -> Iterator[Undo]:
+    if isinstance(value, (list, dict, set, collections.deque)):
+        yield _undo_container(value, copy.copy(value))
+    elif isinstance(value, Tensor):
+        if value.numel() <= _LARGEST_TENSOR:
+            yield _undo_tensor(value, value.detach().clone())
+    elif isinstance(value, random.Random):
+        state = value.getstate()
+        yield lambda: value.setstate(state)
+    elif isinstance(value, torch.Generator):
+        torch_state = value.get_state()
+        yield partial(_set_generator, value, torch_state)
+    elif type(value).__module__.startswith("numpy.random"):
+        bits = getattr(value, "bit_generator", value)
+        numpy_state = copy.deepcopy(bits.get_state() if hasattr(bits, "get_state") else bits.state)
+        yield lambda: bits.set_state(numpy_state) if hasattr(bits, "set_state") else setattr(bits, "state", numpy_state)
+    elif isinstance(value, FunctionType):
+        for cell in value.__closure__ or ():
+            if cell != type(cell)():
+                yield partial(setattr, cell, "cell_contents", cell.cell_contents)
+    elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, (type, nn.Module)):
+        yield _undo_container(vars(value), dict(vars(value)))
+
+
+def _set_generator(generator: torch.Generator, state: Tensor) -> None:
+    generator.set_state(state)
+
+
+def _undo_container(value: Any, saved: Any) -> Undo:
+    def restore() -> None:
+        value.clear()
+        value.extend(saved) if hasattr(value, "extend") else value.update(saved)
+
+    return restore
+
+
+def _undo_tensor(value: Tensor, saved: Tensor) -> Undo:
+    def restore() -> None:
+        with torch.no_grad():
+            value.copy_(saved)
+
+    return restore
+
+
+def _copied(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except TypeError:  # a generator: what it gave is gone
+        return value

@@ -1,0 +1,107 @@
+"""Stand-ins for what Python draws and for clocks: a graph would keep what they gave during capture for ever."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import random
+import secrets
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from fxquant.capture.facts import FactKind
+from fxquant.capture.source import is_user_file
+from fxquant.ir.named_call import NamedCall
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+# Return a number, which a node can stand for; what else there is in these modules runs as Python.
+_DRAWS = ("random", "uniform", "randint", "randrange", "gauss", "normalvariate", "triangular", "betavariate",
+          "expovariate", "getrandbits", "lognormvariate", "vonmisesvariate", "gammavariate")  # fmt: skip
+_NUMPY_DRAWS = ("rand", "randn", "random", "randint", "uniform", "normal", "random_sample", "standard_normal", "choice",
+                "permutation", "binomial", "beta", "exponential", "poisson")  # fmt: skip
+_CLOCKS = ("time", "perf_counter", "monotonic", "process_time", "time_ns", "perf_counter_ns")
+_OTHER_CLOCKS = (time.localtime, time.gmtime, time.ctime, time.strftime, time.asctime)
+_OTHER_DRAWS = (os.urandom, uuid.uuid1, uuid.uuid4, secrets.choice, secrets.randbelow, secrets.randbits,
+                secrets.token_bytes, secrets.token_hex, secrets.token_urlsafe)  # fmt: skip
+RANDOM_AND_TIME = ("random", "time", "numpy.random", "os", "uuid", "secrets", "datetime")
+_NOW = ("now", "utcnow", "today")
+
+
+def random_stand_ins(tracer: ValueTracer) -> dict[Any, Any]:
+    """Stand-ins of functions that draw numbers outside torch, or ask for the time; by the function."""
+    found: dict[Any, Any] = {}
+    for function in (*_methods_behind(random), *_methods_behind(sys.modules.get("numpy.random")), *_OTHER_DRAWS):
+        found[function] = _reported(tracer, function, FactKind.PYTHON_RANDOM)
+    for function in _OTHER_CLOCKS:
+        found[function] = _reported(tracer, function, FactKind.TIME)
+    for kind in (datetime.datetime, datetime.date):
+        found[kind] = _calendar(tracer, kind)
+    numpy_random = sys.modules.get("numpy.random")
+    draws = [(random, name) for name in _DRAWS]
+    draws += [(numpy_random, name) for name in _NUMPY_DRAWS if numpy_random is not None]
+    for module, name in draws:
+        anew = "recorded: draws anew at every call"
+        found[getattr(module, name)] = _called_anew(tracer, module, name, FactKind.PYTHON_RANDOM, anew)
+    for name in _CLOCKS:
+        anew = "recorded: asks anew at every call"
+        found[getattr(time, name)] = _called_anew(tracer, time, name, FactKind.TIME, anew)
+    return found
+
+
+def _methods_behind(module: Any) -> Iterator[Any]:
+    """Functions of a module that are methods of its own generator."""
+    for name, value in list(vars(module).items()) if module is not None else ():
+        owner = getattr(value, "__self__", None)
+        drawn = isinstance(owner, random.Random) or type(owner).__module__.startswith("numpy.random")
+        if drawn and callable(value) and not name.startswith("_") and name not in ("getstate", "get_state"):
+            yield value
+
+
+def _called_anew(tracer: ValueTracer, module: Any, name: str, kind: FactKind, handled: str) -> Any:
+    original = getattr(module, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if tracer.executing or not is_user_file(sys._getframe(1).f_code.co_filename):
+            return original(*args, **kwargs)
+        tracer.record(kind, name, handled)
+        return tracer.create_proxy("call_function", NamedCall(module.__name__, name), args, kwargs)
+
+    return call
+
+
+def _reported(tracer: ValueTracer, original: Callable[..., Any], kind: FactKind) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not tracer.executing and is_user_file(sys._getframe(1).f_code.co_filename):
+            tracer.report(kind, original.__name__)
+        return original(*args, **kwargs)
+
+    return call
+
+
+def _calendar(tracer: ValueTracer, kind: Any) -> Any:
+    """``datetime.datetime`` or ``datetime.date`` that says who asks it for the time."""
+
+    class Metaclass(type):
+        def __instancecheck__(cls, thing: Any) -> bool:
+            return isinstance(thing, kind)
+
+        def __subclasscheck__(cls, other: Any) -> bool:
+            return issubclass(other, kind)
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            return kind(*args, **kwargs)
+
+        def __getattr__(cls, name: str) -> Any:
+            return getattr(kind, name)
+
+    methods = {
+        name: staticmethod(_reported(tracer, getattr(kind, name), FactKind.TIME))
+        for name in _NOW
+        if hasattr(kind, name)
+    }
+    return Metaclass(kind.__name__, (), methods)

@@ -1,0 +1,131 @@
+"""Running a captured graph at other sizes, without computing, to see which built-in answers about sizes change.
+
+``if x.shape[1] % 8: x = F.pad(x, ...)`` is built in as the example has it. Where the answer changes with the sizes of
+the inputs, the statement runs as Python instead, and the graph is right for every size. Where it never does, it stays
+built in, and what it computes stays int8.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxquant.capture.inputs import BoundInputs, copy_tensors
+from fxquant.capture.keep_state import randomness_kept
+from fxquant.capture.structures import rebuild
+from fxquant.capture.trouble import Trouble
+from fxquant.ir.checks import CHECKS, require_same
+
+# (more inputs in a batch, more pixels in height or tokens, more in width). The first two show what asks for multiples
+# and what for thresholds; the others are for what these two sizes do not reach.
+_PROBES = ((1, 1, 1), (0, 32, 16), (0, 4, 4), (1, 0, 0))
+_META = torch.device("meta")
+_KEEP_SHAPE = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+
+
+def probe_sizes(
+    root: nn.Module, graph: fx.Graph, inputs: BoundInputs, questions: Mapping[fx.Node, Trouble]
+) -> list[Trouble]:
+    """What is answered differently for inputs of other sizes.
+
+    Args:
+        root: the copy that was traced. graph: its graph.
+        inputs: the example.
+        questions: by the node that checks the answer.
+    """
+    if not questions:
+        return []
+    found: dict[fx.Node, None] = {}
+    unanswered = set(questions)
+    for count, probe in enumerate(_PROBES):
+        statements = {questions[node].spots[0] for node in found}
+        left = [node for node in questions if questions[node].spots[0] not in statements]
+        left = left if count < 2 else [node for node in left if node in unanswered]
+        with warnings.catch_warnings(), randomness_kept(), torch.no_grad(), _META:
+            warnings.simplefilter("ignore")
+            resized = functools.partial(_resized, more=probe)
+            values = [copy_tensors(value, resized) for *_, value in inputs.entries]
+            different = _different(root, graph, values, left)
+        unanswered -= different.keys()
+        found.update(dict.fromkeys(node for node, answer in different.items() if answer))
+    return [questions[node] for node in found]
+
+
+def _different(
+    root: nn.Module, graph: fx.Graph, values: list[Any], questions: Collection[fx.Node]
+) -> dict[fx.Node, bool]:
+    """Run on tensors without data; which checks fail, by their nodes, of those that could be computed.
+
+    What does not fit the sizes, or needs data, has no value, nor has what is computed from it.
+    """
+    wanted = _needed_for(questions)
+    env: dict[fx.Node, Any] = {}
+    given = iter(values)
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            env[node] = next(given)
+        elif node in wanted and all(source in env for source in node.all_input_nodes):
+            with suppress(Exception):
+                env[node] = _without_data(_compute(root, node, env))
+    return {node: env[node] for node in questions if node in env}
+
+
+def _needed_for(questions: Iterable[fx.Node]) -> set[fx.Node]:
+    wanted: set[fx.Node] = set()
+    pending = list(questions)
+    while pending:
+        node = pending.pop()
+        if node not in wanted:
+            wanted.add(node)
+            pending += node.all_input_nodes
+    return wanted
+
+
+def _compute(root: nn.Module, node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
+    """The value of a node; of a check, whether it fails."""
+    target: Any = node.target
+    if node.op == "get_attr":
+        return operator.attrgetter(target)(root)
+    args, kwargs = _without_data(fx.node.map_arg((node.args, node.kwargs), env.__getitem__))
+    if target is require_same:
+        return bool(args[0] is not args[1] and args[0] != args[1])
+    if target in CHECKS:
+        return None
+    if node.op == "call_method":
+        return getattr(args[0], target)(*args[1:], **kwargs)
+    if node.op == "call_function":
+        return target(*args, **kwargs)
+    module = root.get_submodule(target)
+    if isinstance(module, _KEEP_SHAPE):
+        return args[0]
+    tensors = {name: _meta(tensor) for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
+    return torch.func.functional_call(module, tensors, args, kwargs)
+
+
+def _without_data(structure: Any) -> Any:
+    return rebuild(structure, _meta)
+
+
+def _meta(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return leaf if leaf.device == _META else torch.empty_like(leaf, device=_META)
+    return _META if isinstance(leaf, torch.device) else leaf
+
+
+def _resized(tensor: Tensor, more: tuple[int, int, int]) -> Tensor:
+    """An empty tensor with more rows, and more columns where dimensions are those of images, video, or tokens."""
+    shape = list(tensor.shape)
+    sized = range(2, len(shape)) if len(shape) > 3 else range(1, min(len(shape), 2))
+    for place in range(len(shape)):
+        if place == 0:
+            shape[place] += more[0]
+        elif place in sized:
+            shape[place] += more[2] if place == len(shape) - 1 and len(shape) > 3 else more[1]
+    return torch.empty(shape, dtype=tensor.dtype, device=_META)

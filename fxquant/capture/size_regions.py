@@ -1,0 +1,109 @@
+"""Statements that ask for sizes, and may run as Python, so that the graph is right for every size.
+
+Before: ``if height * width == self.count: return self.positions`` is built in as the example has it, and checked.
+
+After: the statement and what follows runs as Python: no int8 is lost, since it computes from sizes and parameters
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from fxquant.capture.cut_function import Cut, Where, find_cut
+from fxquant.capture.proxy import Depends, ValueProxy
+from fxquant.capture.source import position
+from fxquant.capture.structures import leaves
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+_SHAPE_ONLY = frozenset(
+    ("shape", "size", "device", "dtype", "ndim", "dim", "numel", "is_cuda", "new_zeros", "new_ones")
+)
+
+
+def may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bool:
+    """Whether the statement that ``frame`` is at may be kept whole.
+
+    Args:
+        tracer: the trace.
+        frame: of the user's code.
+        loops: whether it is a loop over a size. Such a loop may read activations: unrolled, it would be right for one
+            length only.
+    """
+    was, tracer.executing = tracer.executing, True  # looking at the model's tensors is no part of the trace
+    try:
+        return _may_run_as_python(tracer, frame, loops)
+    finally:
+        tracer.executing = was
+
+
+def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bool:
+    where = position(frame.f_code, frame.f_lasti)
+    code = tracer.recorder.written.get(frame.f_code, frame.f_code)
+    if where is None or tracer.sizes_built_in or (code, where) in tracer.refused:
+        return False
+    cut = _cut_at(code, where)
+    if cut is None or (code, cut.first_line, cut.last_line) in tracer.rejected_before:
+        return False
+    names = frame.f_locals
+    values = {name: names[name] for name in cut.inputs if name in names}
+    if any(_has_weights(value, name, cut) for name, value in values.items()):
+        return False
+    return loops or not reads_activations(cut, values)
+
+
+@lru_cache(maxsize=1024)
+def _cut_at(code: CodeType, where: Where) -> Cut | None:
+    return find_cut(code, where)
+
+
+def _has_weights(value: Any, name: str, cut: Cut) -> bool:
+    """Whether a statement that uses the value of a local name may run modules with weights."""
+    if not isinstance(value, nn.Module):
+        return any(_weighted(leaf) for leaf in leaves(value) if isinstance(leaf, nn.Module))
+    if None in cut.used.attributes.get(name, set()):
+        return _weighted(value)
+    return any(_reaches_weights(value, chain) for chain in cut.used.chains.get(name, set()))
+
+
+def _reaches_weights(module: nn.Module, chain: tuple[str, ...]) -> bool:
+    """Whether attributes of a module, taken one of the other, are or use a module with weights, or its weight."""
+    inside = module
+    for name in chain:
+        child = inside._modules.get(name)
+        if child is None:
+            if callable(getattr(type(inside), name, None)):
+                return any(_weighted(item) for item in (inside.children() if inside is module else (inside,)))
+            weight = inside._parameters.get(name)
+            return inside is not module and weight is not None and weight.dim() > 1
+        inside = child
+    return _weighted(inside)
+
+
+def _weighted(module: nn.Module) -> bool:
+    return any(parameter.dim() > 1 for parameter in module.parameters())
+
+
+def reads_activations(cut: Cut, values: Mapping[str, Any]) -> bool:
+    """Whether a statement reads numbers that depend on the values of inputs.
+
+    Args:
+        cut: the statement.
+        values: of local names.
+    """
+    return any(_reads_activation(value, cut, name) for name, value in values.items())
+
+
+def _reads_activation(value: Any, cut: Cut, name: str) -> bool:
+    """Whether a statement reads numbers that depend on the values of inputs."""
+    if isinstance(value, ValueProxy) and isinstance(value.value, Tensor):
+        attributes = cut.used.attributes.get(name, set())
+        return value.depends is Depends.VALUES and not attributes <= _SHAPE_ONLY
+    return any(isinstance(leaf, ValueProxy) and leaf.depends is Depends.VALUES for leaf in leaves(value))

@@ -1,0 +1,135 @@
+"""Containers and objects that hold proxies or tensors: looking into them, and making them again with other contents."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator
+from enum import Enum
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.proxy import Attribute
+
+from fxquant.capture.proxy import ValueProxy
+
+_PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.layout, type(...))
+_WHOLE = (
+    nn.Module, Tensor, type, FunctionType, MethodType, ModuleType, fx.Proxy, fx.Node, fx.Graph, Enum, torch.Size,
+    torch.Generator, range,
+)  # fmt: skip
+_DEPTH = 6
+
+
+def has_parts(thing: Any) -> bool:
+    """Whether ``thing`` is an object of a class of Python's, with attributes of its own that may hold tensors."""
+    return not isinstance(thing, (*_PLAIN, *_WHOLE)) and isinstance(getattr(thing, "__dict__", None), dict)
+
+
+def leaves(structure: Any, depth: int = _DEPTH) -> Iterator[Any]:
+    """What nested containers and objects hold, containers and objects that hold nothing included."""
+    if isinstance(structure, _PLAIN) or depth == 0:
+        yield structure
+    elif isinstance(structure, Attribute):
+        yield structure.root
+    elif isinstance(structure, _WHOLE):
+        yield structure
+    elif isinstance(structure, (tuple, list, set, frozenset)):
+        for item in structure:
+            yield from leaves(item, depth - 1)
+    elif isinstance(structure, slice):
+        yield from (structure.start, structure.stop, structure.step)
+    elif isinstance(structure, dict):
+        for item in structure.values():
+            yield from leaves(item, depth - 1)
+    elif has_parts(structure):
+        for item in vars(structure).values():
+            yield from leaves(item, depth - 1)
+    else:
+        yield structure
+
+
+def proxies_of(structure: Any) -> Iterator[ValueProxy]:
+    """Proxies in nested containers and objects."""
+    return (leaf for leaf in leaves(structure) if isinstance(leaf, ValueProxy))
+
+
+def holds_proxy(structure: Any) -> bool:
+    """Whether there is a proxy anywhere in ``structure``."""
+    return next(proxies_of(structure), None) is not None
+
+
+def holds_tensor(structure: Any) -> bool:
+    """Whether there is a proxy or a tensor anywhere in ``structure``."""
+    return any(isinstance(leaf, (ValueProxy, Tensor)) for leaf in leaves(structure))
+
+
+def unwrap(structure: Any) -> Any:
+    """Replace every proxy in nested containers and objects by its value.
+
+    What holds no proxy is returned as it is, so identity is kept where it can be.
+    """
+    return rebuild(structure, _value_of)
+
+
+def _value_of(leaf: Any) -> Any:
+    if isinstance(leaf, ValueProxy):
+        return leaf.value
+    return getattr(unwrap(leaf.root), leaf.attr) if isinstance(leaf, Attribute) else leaf
+
+
+def rebuild(structure: Any, change: Callable[[Any], Any], depth: int = _DEPTH) -> Any:
+    """The same containers and objects with every leaf changed; those in which nothing changes are the same ones.
+
+    Args:
+        structure: not changed.
+        change: called with each leaf; returns it, or what takes its place.
+    """
+    if isinstance(structure, _PLAIN) or depth == 0:
+        return structure
+    if isinstance(structure, (Attribute, *_WHOLE)):
+        return change(structure)
+    if isinstance(structure, (tuple, list, set, frozenset)):
+        items = [rebuild(item, change, depth - 1) for item in structure]
+        return structure if _same(items, structure) else make_sequence(type(structure), items)
+    if isinstance(structure, slice):
+        parts = [change(part) for part in (structure.start, structure.stop, structure.step)]
+        return slice(*parts)
+    if isinstance(structure, dict):
+        entries = {key: rebuild(item, change, depth - 1) for key, item in structure.items()}
+        return structure if _same(entries.values(), structure.values()) else refill(structure, entries)
+    if has_parts(structure):
+        parts_before = vars(structure)
+        parts_after = {key: rebuild(item, change, depth - 1) for key, item in parts_before.items()}
+        return structure if _same(parts_after.values(), parts_before.values()) else remake(structure, parts_after)
+    return change(structure)
+
+
+def make_sequence(kind: type, items: list[Any]) -> Any:
+    """A list, tuple, set or named tuple of ``items``."""
+    return kind(*items) if hasattr(kind, "_fields") else kind(items)
+
+
+def refill(mapping: dict[Any, Any], entries: dict[Any, Any]) -> Any:
+    """A copy of ``mapping``, of its class, with other entries."""
+    if type(mapping) is dict:
+        return entries
+    made = copy.copy(mapping)
+    for key, item in entries.items():
+        made[key] = item
+    return made
+
+
+def remake(thing: Any, parts: dict[str, Any]) -> Any:
+    """A copy of an object, of its class, with other attributes."""
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type) and not hasattr(thing, "__dict__"):
+        return dataclasses.replace(thing, **parts)
+    made = copy.copy(thing)
+    vars(made).update(parts)
+    return made
+
+
+def _same(new: Any, old: Any) -> bool:
+    return all(a is b for a, b in zip(new, old, strict=True))

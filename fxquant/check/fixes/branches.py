@@ -1,0 +1,232 @@
+"""Fixes for Python decisions on tensor values: compute both and select."""
+
+from __future__ import annotations
+
+import ast
+
+from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
+
+_BOOLEAN_CALLS = frozenset(("any", "all", "isnan", "isinf", "isfinite", "logical_and", "logical_or", "logical_not"))
+_WHOLE_TENSORS = (ast.Compare, ast.Name, ast.Attribute)
+_EXTREMES = {"max": ("maximum", "min"), "min": ("minimum", "max")}
+
+
+def fix_branch(subject: Subject) -> Fix:
+    """The fix for a decision on the value of a tensor."""
+    node, statement = subject.node, subject.statement
+    for above in (node, *(subject.file.parents(node) if node is not None else ())):
+        if isinstance(above, ast.IfExp) and _is_in(node, above.test):
+            picked = f"{subject.source_of(above.body)}, {subject.source_of(above.orelse)}"
+            return subject.replacing(above, f"torch.where({condition(above.test, subject)}, {picked})")
+    if isinstance(node, ast.Call):
+        found = _fix_call(node, subject)
+        if found is not None:
+            return found
+    if isinstance(statement, ast.Assert):
+        message = subject.source_of(statement.msg) if statement.msg is not None else repr("assertion failed")
+        return subject.rewriting(statement, [f"torch._assert({condition(statement.test, subject)}, {message})"])
+    if isinstance(statement, ast.If) and _is_in(node, statement.test):
+        return _fix_if(statement, subject)
+    if isinstance(statement, ast.While):
+        return Fix(
+            "a loop whose length depends on values cannot be a graph: run a fixed number of steps and keep the old "
+            f"value where it is done, `x = torch.where({condition(statement.test, subject)}, step(x), x)`; "
+            f"or {subject.float_setting}"
+        )
+    return _generic(subject, condition(node, subject) if node is not None else "condition")
+
+
+def condition(test: ast.expr, subject: Subject) -> str:
+    """``test`` as a boolean tensor instead of a Python truth value."""
+    text = subject.source_of(test)
+    if isinstance(test, ast.BoolOp):
+        joint = " & " if isinstance(test.op, ast.And) else " | "
+        return joint.join(f"({condition(part, subject)})" for part in test.values)
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return f"torch.logical_not({condition(test.operand, subject)})"
+    if isinstance(test, ast.Compare):
+        return _comparison(test, subject)
+    name = called_name(test)
+    if isinstance(test, ast.Call):
+        arguments = [subject.source_of(argument) for argument in test.args]
+        if name == "bool" and len(test.args) == 1:
+            return condition(test.args[0], subject)
+        if name in ("item", "bool") and not arguments and isinstance(test.func, ast.Attribute):
+            return condition(test.func.value, subject)
+        if name == "equal" and len(arguments) == 2:
+            return f"({arguments[0]} == {arguments[1]}).all()"
+        if name == "allclose" and len(arguments) >= 2:
+            return f"torch.isclose({', '.join(arguments)}).all()"
+    return text if name in _BOOLEAN_CALLS or isinstance(test, ast.Constant) else f"({text}) != 0"
+
+
+def _comparison(test: ast.Compare, subject: Subject) -> str:
+    left, operator, right = test.left, test.ops[0], test.comparators[0]
+    if len(test.ops) > 1:
+        parts = [test.left, *test.comparators]
+        pairs = zip(parts, test.ops, parts[1:], strict=False)
+        shown = [ast.unparse(ast.Compare(first, [between], [second])) for first, between, second in pairs]
+        return " & ".join(f"({part})" for part in shown)
+    if isinstance(operator, (ast.In, ast.NotIn)):
+        if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
+            values = ", ".join(subject.source_of(item) for item in right.elts)
+            found = f"torch.isin({subject.source_of(left)}, torch.tensor([{values}]))"
+        else:
+            found = f"({subject.source_of(right)} == {subject.source_of(left)}).any()"
+        return f"torch.logical_not({found})" if isinstance(operator, ast.NotIn) else found
+    return subject.source_of(test)
+
+
+def _fix_call(node: ast.Call, subject: Subject) -> Fix | None:
+    name, arguments = called_name(node), node.args
+    if isinstance(node.func, ast.Name) and name in _EXTREMES and len(arguments) == 2 and not node.keywords:
+        both, bound = _EXTREMES[name]
+        constants = [isinstance(argument, (ast.Constant, ast.UnaryOp)) for argument in arguments]
+        first, second = map(subject.source_of, arguments)
+        if constants[0] != constants[1]:
+            number, tensor = (first, second) if constants[0] else (second, first)
+            return subject.replacing(node, f"torch.clamp({tensor}, {bound}={number})")
+        return subject.replacing(node, f"torch.{both}({first}, {second})")
+    if name == "sorted" and len(arguments) == 1:
+        return Fix(f"sort in torch: `torch.sort({subject.source_of(arguments[0])}).values`")
+    if _decides(node, subject):
+        return None
+    whole = len(arguments) == 1 and isinstance(arguments[0], _WHOLE_TENSORS)
+    if isinstance(node.func, ast.Name) and name in ("any", "all") and whole:
+        return subject.replacing(node, f"({subject.source_of(arguments[0])}).{name}()")
+    if name == "bool" and len(arguments) == 1:
+        return subject.replacing(node, condition(arguments[0], subject))
+    if name in ("equal", "allclose") and called_on(node) == "torch":
+        return subject.replacing(node, condition(node, subject))
+    return None
+
+
+def _decides(node: ast.expr, subject: Subject) -> bool:
+    """Whether Python branches on ``node``."""
+    test = getattr(subject.statement, "test", None)
+    return isinstance(test, ast.expr) and _is_in(node, test)
+
+
+def _fix_if(statement: ast.If, subject: Subject) -> Fix:
+    if _asks_python(statement.test):
+        return _generic(subject, "condition")
+    test = condition(statement.test, subject)
+    if len(statement.body) == 1 and isinstance(statement.body[0], ast.Raise) and not statement.orelse:
+        return subject.rewriting(
+            statement, [f"torch._assert(torch.logical_not({test}), {_message(statement.body[0])})"]
+        )
+    returned = _returned(statement, subject)
+    if returned is not None:
+        return subject.rewriting(statement, [f"return {returned[0]}"], last=returned[1])
+    assigned = _assigned(statement, subject)
+    if assigned is not None:
+        return subject.rewriting(statement, [f"{name} = {value}" for name, value in assigned.items()])
+    return _generic(subject, test)
+
+
+def _asks_python(test: ast.expr) -> bool:
+    """Whether a condition is also about what is no tensor."""
+    return isinstance(test, ast.BoolOp) and any(
+        isinstance(node, (ast.Is, ast.IsNot)) or called_name(node) in ("isinstance", "hasattr", "len", "is_tensor")
+        for node in ast.walk(test)
+    )
+
+
+def _message(statement: ast.Raise) -> str:
+    raised = statement.exc
+    if isinstance(raised, ast.Call) and raised.args:
+        return ast.unparse(raised.args[0])
+    return repr("assertion failed")
+
+
+def _returned(statement: ast.If, subject: Subject) -> tuple[str, int] | None:
+    """What an ``if`` returns, as one expression, and the last line that this replaces."""
+    body, orelse, last = statement.body, statement.orelse, statement.end_lineno or 0
+    if not orelse:
+        following = _following(statement, subject)
+        orelse, last = ([following], following.end_lineno or 0) if following is not None else ([], 0)
+    if len(body) != 1 or len(orelse) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
+        return None
+    other = orelse[0]
+    if isinstance(other, ast.Return) and other.value is not None:
+        second = subject.source_of(other.value)
+    elif isinstance(other, ast.If):
+        inner = _returned(other, subject)
+        if inner is None:
+            return None
+        second, last = inner[0], max(last, inner[1])
+    else:
+        return None
+    test = condition(statement.test, subject)
+    return f"torch.where({test}, {subject.source_of(body[0].value)}, {second})", last
+
+
+def _following(statement: ast.stmt, subject: Subject) -> ast.stmt | None:
+    """The statement after ``statement`` in its block."""
+    above = subject.file.parent(statement)
+    for block in (getattr(above, "body", []), getattr(above, "orelse", [])):
+        if isinstance(block, list) and statement in block:
+            index = block.index(statement) + 1
+            return block[index] if index < len(block) else None
+    return None
+
+
+def _assigned(statement: ast.If, subject: Subject) -> dict[str, str] | None:
+    """What an ``if`` assigns, as one expression a name; None where that is not all it does."""
+    first = _assignments(statement.body, subject)
+    if len(statement.orelse) == 1 and isinstance(statement.orelse[0], ast.If):
+        second = _assigned(statement.orelse[0], subject)
+    else:
+        second = _assignments(statement.orelse, subject)
+    if first is None or second is None:
+        return None
+    names = list(dict.fromkeys((*first, *second)))
+    if len(names) != 1 and any(_reads(value, names) for value in (*first.values(), *second.values())):
+        return None
+    if any((name not in first or name not in second) and not _bound_before(name, statement, subject) for name in names):
+        return None
+    test = condition(statement.test, subject)
+    return {name: f"torch.where({test}, {first.get(name, name)}, {second.get(name, name)})" for name in names}
+
+
+def _assignments(block: list[ast.stmt], subject: Subject) -> dict[str, str] | None:
+    found: dict[str, str] = {}
+    for statement in block:
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+            target, value = statement.targets[0], subject.source_of(statement.value)
+        elif isinstance(statement, ast.AugAssign):
+            target = statement.target
+            value = ast.unparse(ast.BinOp(statement.target, statement.op, statement.value))
+        elif isinstance(statement, ast.Pass):
+            continue
+        else:
+            return None
+        if not isinstance(target, ast.Name) or target.id in found:
+            return None
+        found[target.id] = value
+    return found
+
+
+def _reads(value: str, names: list[str]) -> bool:
+    return any(isinstance(node, ast.Name) and node.id in names for node in ast.walk(ast.parse(value)))
+
+
+def _bound_before(name: str, statement: ast.stmt, subject: Subject) -> bool:
+    function = subject.file.function_of(statement)
+    if function is None:
+        return False
+    arguments = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
+    stored = (
+        node.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.lineno < statement.lineno
+    )
+    return name in arguments or name in stored
+
+
+def _is_in(node: ast.AST | None, around: ast.AST) -> bool:
+    return node is not None and any(part is node for part in ast.walk(around))
+
+
+def _generic(subject: Subject, test: str) -> Fix:
+    return Fix(f"compute both sides and select: `torch.where({test}, if_true, if_false)`; or {subject.float_setting}")

@@ -1,0 +1,137 @@
+"""Fixes for calls that plain tracing cannot record: factories, unpacking, assignments to items, modules."""
+
+from __future__ import annotations
+
+import ast
+
+from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
+
+_SIZED = frozenset(("zeros", "ones", "empty", "rand", "randn", "new_zeros", "new_ones", "new_empty", "expand"))
+_CONTAINERS = {ast.List: "ModuleList", ast.ListComp: "ModuleList", ast.Tuple: "ModuleList", ast.Dict: "ModuleDict"}
+
+
+def fix_factory(subject: Subject) -> Fix:
+    """The fix for a tensor made from sizes."""
+    node = subject.node
+    if isinstance(node, ast.Call):
+        name, arguments = called_name(node), [subject.source_of(item) for item in node.args]
+        function = subject.source_of(node.func)
+        keywords = "".join(f", {key.arg}={subject.source_of(key.value)}" for key in node.keywords if key.arg)
+        if name in _SIZED and len(arguments) > 1:
+            return subject.replacing(node, f"{function}(({', '.join(arguments)}){keywords})")
+        if name in ("tensor", "as_tensor") and called_on(node) == "torch" and len(arguments) == 1:
+            return subject.replacing(node, f"torch.full((), {arguments[0]}{keywords})")
+        if name in ("finfo", "iinfo"):
+            constant = "torch.float32" if name == "finfo" else "torch.int64"
+            return subject.replacing(node, f"torch.{name}({constant})", ", the dtype the model is used with")
+    return Fix(
+        "nothing to do for fxquant; for plain tracing give sizes as one tuple, `torch.zeros((n, 4))`, or make the "
+        f"tensor from another one, `x.new_zeros(...)`, instead of `{subject.seen.place.expression}`"
+    )
+
+
+def fix_item_assignment(subject: Subject) -> Fix:
+    """The fix for ``x[index] = value``."""
+    statement = subject.statement
+    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Subscript):
+        target, value = statement.targets[0], statement.value
+        base, text = subject.source_of(target.value), subject.source_of(value)
+        if isinstance(target.slice, ast.Compare) and isinstance(target.value, ast.Name):
+            mask = subject.source_of(target.slice)
+            if _is_number(value):
+                return subject.rewriting(statement, [f"{base} = {base}.masked_fill({mask}, {text})"])
+            return subject.rewriting(statement, [f"{base} = torch.where({mask}, {text}, {base})"])
+        method = "fill_" if _is_number(value) else "copy_"
+        if isinstance(target.slice, (ast.Slice, ast.Tuple, ast.Constant)):
+            return subject.rewriting(statement, [f"{subject.source_of(target)}.{method}({text})"])
+    return Fix(
+        "nothing to do for fxquant; for plain tracing build the tensor instead of writing into it: masked_fill for "
+        "masks, torch.where, torch.select_scatter, torch.cat"
+    )
+
+
+def fix_unpacking(subject: Subject) -> Fix:
+    """The fix for ``a, *b = x.shape``, ``f(*x.shape)`` and ``tuple(x.shape)``."""
+    node, statement = subject.node, subject.statement
+    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Tuple):
+        found = _fix_starred_targets(statement, statement.targets[0], subject)
+        if found is not None:
+            return found
+    calls = [part for part in ast.walk(statement) if isinstance(part, ast.Call)] if statement is not None else []
+    for call in calls:
+        if called_name(call) in ("tuple", "list") and len(call.args) == 1 and _is_shape(call.args[0]):
+            return subject.replacing(call, subject.source_of(call.args[0]))
+        if len(call.args) == 1 and isinstance(call.args[0], ast.Starred) and _is_shape(call.args[0].value):
+            return subject.replacing(call.args[0], subject.source_of(call.args[0].value))
+    joined = _joined(node, subject)
+    if joined is not None:
+        return joined
+    if called_name(node) == "len" and isinstance(node, ast.Call) and node.args and _is_shape(node.args[0]):
+        return subject.replacing(node, f"{subject.source_of(node.args[0]).removesuffix('.shape')}.dim()")
+    shown = subject.source_of(node) if node is not None else subject.seen.place.expression
+    return Fix(f"name the elements: `{shown}[0]`, `{shown}[1]`, instead of a star or a loop")
+
+
+def _joined(node: ast.expr | None, subject: Subject) -> Fix | None:
+    """``(*a, b)`` and ``f(*a, b)`` as ``a + (b,)``, which plain tracing records."""
+    items = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
+    stars = [item for item in items if isinstance(item, ast.Starred)]
+    if node is None or len(stars) != 1 or items[0] is not stars[0] or (isinstance(node, ast.Call) and node.keywords):
+        return None
+    rest = ", ".join(subject.source_of(item) for item in items[1:])
+    comma = "," if len(items) == 2 else ""
+    sum_of = f"{subject.source_of(stars[0].value)} + ({rest}{comma})" if rest else subject.source_of(stars[0].value)
+    new = f"{subject.source_of(node.func)}({sum_of})" if isinstance(node, ast.Call) else sum_of
+    return subject.replacing(node, new, ", which plain tracing records too")
+
+
+def _fix_starred_targets(statement: ast.Assign, targets: ast.Tuple, subject: Subject) -> Fix | None:
+    value, count = subject.source_of(statement.value), len(targets.elts)
+    stars = [index for index, item in enumerate(targets.elts) if isinstance(item, ast.Starred)]
+    if len(stars) != 1:
+        return None
+    names, parts = [], []
+    for index, item in enumerate(targets.elts):
+        names.append(subject.source_of(item.value if isinstance(item, ast.Starred) else item))
+        if index < stars[0]:
+            parts.append(f"{value}[{index}]")
+        elif index > stars[0]:
+            parts.append(f"{value}[{index - count}]")
+        else:
+            end = str(index + 1 - count) if index + 1 < count else ""
+            parts.append(f"{value}[{index or ''}:{end}]")
+    return subject.rewriting(statement, [f"{', '.join(names)} = {', '.join(parts)}"])
+
+
+def fix_module_in_forward(subject: Subject) -> Fix:
+    """The fix for a module made in forward."""
+    node = subject.node
+    made = subject.source_of(node) if node is not None else subject.seen.place.expression
+    name = (called_name(node) or "part").lower()
+    used = f"self.{name}"
+    outer = subject.file.parent(node) if node is not None else None
+    if isinstance(outer, ast.Call) and outer.func is node:
+        used += f"({', '.join(map(subject.source_of, outer.args))})"
+    return Fix(f"make it once, `self.{name} = {made}` in __init__, and write `{used}` here")
+
+
+def fix_module_in_container(subject: Subject) -> Fix:
+    """The fix for modules in a plain container: nn.ModuleList or nn.ModuleDict."""
+    words = f"{subject.seen.place.expression} {subject.seen.value} {subject.seen.place.code}"
+    for node in ast.walk(subject.file.tree) if subject.file.tree is not None else ():
+        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Attribute):
+            continue
+        container = _CONTAINERS.get(type(node.value))
+        if container is not None and node.targets[0].attr in words.replace("[", " ").replace(".", " ").split():
+            return subject.replacing(node.value, f"nn.{container}({subject.source_of(node.value)})")
+    return Fix("keep modules in nn.ModuleList or nn.ModuleDict instead of a plain list or dict")
+
+
+def _is_number(node: ast.expr) -> bool:
+    if isinstance(node, ast.UnaryOp):
+        return _is_number(node.operand)
+    return isinstance(node, ast.Constant) or (called_name(node) == "float" and not _is_shape(node))
+
+
+def _is_shape(node: ast.expr) -> bool:
+    return (isinstance(node, ast.Attribute) and node.attr == "shape") or called_name(node) == "size"

@@ -1,0 +1,94 @@
+"""Fixes for what vanishes or changes meaning in a graph: state, randomness, modes, in-place writes on inputs."""
+
+from __future__ import annotations
+
+import ast
+
+from fxquant.check.finding import FindingKind
+from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
+
+_PYTHON_DRAWS = {"random": "torch.rand(())", "rand": "torch.rand(())", "randn": "torch.randn(())"}
+
+
+def fix_dropout(subject: Subject) -> Fix:
+    """The fix for dropout that is on in eval mode too."""
+    node = subject.node
+    if isinstance(node, ast.Call) and called_on(node) in ("F", "torch.nn.functional", "nn.functional", "functional"):
+        for keyword in node.keywords:
+            if keyword.arg == "training":
+                return subject.replacing(keyword.value, "self.training")
+        if len(node.args) < 3:
+            arguments = [subject.source_of(item) for item in node.args]
+            arguments += [f"{key.arg}={subject.source_of(key.value)}" for key in node.keywords]
+            text = f"{subject.source_of(node.func)}({', '.join([*arguments, 'training=self.training'])})"
+            return subject.replacing(node, text, ", or use nn.Dropout, which follows train() and eval()")
+    return Fix("use nn.Dropout, which follows train() and eval(), instead of a dropout that is always on")
+
+
+def fix_python_random(subject: Subject) -> Fix:
+    """The fix for numbers drawn in Python."""
+    node, test = subject.node, getattr(subject.statement, "test", None)
+    decides = isinstance(test, ast.expr) and any(part is node for part in ast.walk(test))
+    if isinstance(node, ast.Call) and not decides:
+        arguments = [subject.source_of(item) for item in node.args]
+        if called_name(node) in _PYTHON_DRAWS and not arguments:
+            return subject.replacing(node, _PYTHON_DRAWS[called_name(node)])
+        if called_name(node) == "uniform" and len(arguments) == 2:
+            low, high = arguments
+            return subject.replacing(node, f"torch.empty(()).uniform_({low}, {high})")
+    return Fix(
+        f"draw outside and pass the result as an input, or draw in torch, instead of `{subject.seen.place.expression}`"
+    )
+
+
+def fix_grad_mode(subject: Subject) -> Fix:
+    """The fix for a block without gradients."""
+    statement = subject.statement
+    if isinstance(statement, ast.With) and len(statement.body) == 1 and len(statement.items) == 1:
+        inner = statement.body[0]
+        off = called_name(statement.items[0].context_expr) in ("no_grad", "inference_mode")
+        if off and isinstance(inner, ast.Assign) and len(inner.targets) == 1:
+            name, value = subject.source_of(inner.targets[0]), subject.source_of(inner.value)
+            return subject.rewriting(statement, [f"{name} = ({value}).detach()"])
+    return Fix(
+        f"detach the results instead of `{subject.seen.place.expression}`: `y = y.detach()`; or call the whole model "
+        "under torch.no_grad()"
+    )
+
+
+def fix_input_update(subject: Subject) -> Fix:
+    """The fix for a write into an input."""
+    statement = subject.statement
+    if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+        changed = ast.unparse(ast.BinOp(statement.target, statement.op, statement.value))
+        return subject.rewriting(statement, [f"{statement.target.id} = {changed}"])
+    name = _written_name(statement)
+    if statement is None or not name:
+        return Fix("write into a copy, `x = x.clone()`, or use the operation that is not in place")
+    lines = subject.source_of(statement).split("\n")
+    return subject.rewriting(statement, [f"{name} = {name}.clone()", *lines])
+
+
+def _written_name(statement: ast.stmt | None) -> str:
+    """The variable that a statement writes into."""
+    node: ast.AST | None = None
+    if isinstance(statement, (ast.Assign, ast.AugAssign)):
+        node = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        node = statement.value.func
+    if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+        node = statement.value.func if isinstance(statement.value, ast.Call) else None
+    while isinstance(node, (ast.Subscript, ast.Attribute, ast.Call)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) and node.id != "self" else ""
+
+
+def fix_update(subject: Subject) -> Fix:
+    """The fix for attributes, containers, buffers and globals changed in forward."""
+    changed = subject.seen.value or subject.seen.place.expression
+    if subject.seen.kind is not FindingKind.GLOBAL_UPDATE and changed.isidentifier():
+        changed = f"self.{changed}"
+    return Fix(
+        f"let forward compute only: return the new value of {changed} and store it in the caller, or take it as an "
+        f"input; or {subject.float_setting}"
+    )

@@ -1,0 +1,106 @@
+"""What a fix is made of, and from what."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from dataclasses import dataclass
+
+from fxquant.check.finding import Edit
+from fxquant.check.observation import Observation
+from fxquant.check.source_tree import SourceFile
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What to do about a finding.
+
+    Attributes:
+        text: in words, with the user's own expressions.
+        edit: the same as a change of the source, None where it takes more than that.
+    """
+
+    text: str
+    edit: Edit | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a fix is for.
+
+    Attributes:
+        seen: what was seen.
+        file: the user's file.
+        node: the expression that did it, None when the source does not show it.
+        statement: the statement it is in.
+    """
+
+    seen: Observation
+    file: SourceFile
+    node: ast.expr | None
+    statement: ast.stmt | None
+
+    def source_of(self, node: ast.AST) -> str:
+        """The text of ``node``, on one line."""
+        text = self.file.source_of(node)
+        return ast.unparse(node) if "\n" in text else text
+
+    def replacing(self, old: ast.expr, new: str, also: str = "") -> Fix:
+        """The fix that puts ``new`` where ``old`` stands.
+
+        Args:
+            old: an expression.
+            new: its replacement.
+            also: what else to say.
+        """
+        first, last = old.lineno, old.end_lineno or old.lineno
+        before = self.file.lines[first - 1].encode()[: old.col_offset].decode()
+        after = self.file.lines[last - 1].encode()[old.end_col_offset :].decode().rstrip("\n")
+        return self._written(first, last, f"{before}{new}{after}", also)
+
+    def rewriting(self, statement: ast.stmt, lines: list[str], also: str = "", last: int = 0) -> Fix:
+        """The fix that puts other lines in the place of a statement, up to line ``last`` where that is given."""
+        indentation = self.file.indentation(statement.lineno)
+        text = "\n".join(f"{indentation}{line}" for line in lines)
+        return self._written(statement.lineno, last or statement.end_lineno or statement.lineno, text, also)
+
+    def _written(self, first: int, last: int, text: str, also: str) -> Fix:
+        shown = "; ".join(_without_comment(line.strip()) for line in text.split("\n"))
+        return Fix(f"write `{shown}`{also}", Edit(self.file.path, first, last, text))
+
+    @property
+    def float_setting(self) -> str:
+        """How to keep the module float."""
+        path = self.seen.place.module_path
+        if path:
+            return f"keep the module float: PrepareCustomConfig().set_non_traceable_module_names([{path!r}])"
+        return (
+            "move it into a module of its own and keep that float: "
+            "PrepareCustomConfig().set_non_traceable_module_names([its path])"
+        )
+
+
+def _without_comment(line: str) -> str:
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(line).readline))
+    except (tokenize.TokenError, SyntaxError):  # a part of a statement
+        return line
+    comment = next((token for token in tokens if token.type == tokenize.COMMENT), None)
+    return line if comment is None else line[: comment.start[1]].rstrip()
+
+
+def called_name(node: ast.AST | None) -> str:
+    """Last part of the name of the function that ``node`` calls: ``relu`` of ``F.relu(x)``; "" when it is no call."""
+    if not isinstance(node, ast.Call):
+        return ""
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def called_on(node: ast.AST | None) -> str:
+    """What stands before the last part of the called name: ``F`` of ``F.relu(x)``."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return ast.unparse(node.func.value)
+    return ""

@@ -1,0 +1,173 @@
+"""Fixes for Python numbers: taken from tensor values, or from sizes."""
+
+from __future__ import annotations
+
+import ast
+from fractions import Fraction
+
+import torch
+
+from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
+
+
+def fix_tensor_number(subject: Subject) -> Fix:
+    """The fix for a tensor value that Python takes out of torch."""
+    node = subject.node
+    if isinstance(node, ast.Subscript):
+        return _fix_index(node, subject)
+    if not isinstance(node, ast.Call) or _used_as_index(node, subject):
+        return _generic_number(subject)
+    name, text = called_name(node), [subject.source_of(argument) for argument in node.args]
+    if name == "item" and isinstance(node.func, ast.Attribute):
+        return subject.replacing(node, subject.source_of(node.func.value))
+    if name == "int" and not _is_operand(node, subject):
+        return _generic_number(subject)
+    if isinstance(node.func, ast.Name) and len(text) == 1 and name in ("float", "int"):
+        value = text[0] if _is_atom(node.args[0]) else f"({text[0]})"
+        return subject.replacing(node, value if name == "float" else f"{value}.long()")
+    if called_on(node) == "math" and hasattr(torch, name):
+        return subject.replacing(node, f"torch.{name}({', '.join(text)})")
+    return _generic_number(subject)
+
+
+def fix_numpy(subject: Subject) -> Fix:
+    """The fix for a computation in numpy."""
+    node = subject.node
+    if isinstance(node, ast.Call) and called_on(node) in ("np", "numpy") and hasattr(torch, called_name(node)):
+        arguments = ", ".join(subject.source_of(item) for item in (*node.args, *(key.value for key in node.keywords)))
+        if not node.keywords:
+            return subject.replacing(node, f"torch.{called_name(node)}({arguments})")
+    return Fix(
+        f"compute in torch, which has most of numpy's functions: instead of `{subject.seen.place.expression}`, the "
+        f"function of the same name in torch; or {subject.float_setting}"
+    )
+
+
+def fix_size(subject: Subject) -> Fix:
+    """The fix for a size that became a Python number."""
+    node = subject.node
+    if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
+        argument, name = node.args[0], called_name(node)
+        text = subject.source_of(argument)
+        if name == "len":
+            return subject.replacing(node, f"{text}.shape[0]")
+        whole = _whole(argument, subject) if name in ("int", "floor") else ""
+        if whole:
+            return subject.replacing(node, whole)
+        if name == "ceil" and _division(argument) is not None:
+            above, below = (subject.source_of(part) for part in _division(argument) or ())
+            return subject.replacing(node, f"-(-{_in_brackets(above)} // {_in_brackets(below)})")
+        if name in ("int", "float") and _is_atom(argument):
+            return subject.replacing(node, text)
+    return Fix(
+        f"keep sizes in the graph: compute with `//`, `*` and slices instead of `{subject.seen.place.expression}`, and "
+        "over whole tensors instead of in Python loops; or make one model a size"
+    )
+
+
+def fix_size_branch(subject: Subject) -> Fix:
+    """The fix for a decision on a size."""
+    statement = subject.statement
+    if isinstance(statement, ast.Assert):
+        message = subject.source_of(statement.msg) if statement.msg is not None else repr("unexpected size")
+        return subject.rewriting(statement, [f"torch._assert({subject.source_of(statement.test)}, {message})"])
+    return Fix(
+        f"decide `{subject.seen.place.expression}` in __init__, by a setting of the module; or capture with an example "
+        "of each size, one model for each branch"
+    )
+
+
+def fix_loop(subject: Subject) -> Fix:
+    """The fix for a loop over a tensor or a size."""
+    shown = subject.seen.place.expression
+    return Fix(
+        f"compute over the whole tensor instead of looping over `{shown}`: operations broadcast over leading "
+        "dimensions, torch.cumsum and torch.einsum replace most loops; where the number is always the same, make it a "
+        "number in __init__ and index: `x[0], x[1]`"
+    )
+
+
+def _fix_index(node: ast.Subscript, subject: Subject) -> Fix:
+    base, index = subject.source_of(node.value), subject.source_of(node.slice)
+    if isinstance(node.slice, (ast.Slice, ast.Tuple)):
+        return Fix(
+            f"a slice `{base}[{index}]` whose ends are tensor values has another size each time: keep the whole and "
+            f"mask it, `torch.where(torch.arange({base}.shape[-1]) < length, {base}, 0)`; or {subject.float_setting}"
+        )
+    if isinstance(node.value, (ast.List, ast.Tuple)):
+        return subject.replacing(node, f"torch.stack(({', '.join(map(subject.source_of, node.value.elts))},))[{index}]")
+    return Fix(f"index a tensor instead of a list: `torch.stack(tuple({base}))[{index}]`; or {subject.float_setting}")
+
+
+def _is_operand(node: ast.expr, subject: Subject) -> bool:
+    """Whether a number takes part in arithmetic, and nothing else: a tensor of integers can stand there."""
+    return isinstance(subject.file.parent(node), (ast.BinOp, ast.UnaryOp, ast.Compare))
+
+
+def _generic_number(subject: Subject) -> Fix:
+    shown = subject.seen.place.expression or subject.seen.place.code
+    return Fix(f"stay in torch: use the tensor itself instead of `{shown}`; or {subject.float_setting}")
+
+
+def _used_as_index(node: ast.expr, subject: Subject) -> bool:
+    """Whether the number, or the variable it is put into, is an index, a size, or the end of a range."""
+    if _is_index(node, subject):
+        return True
+    statement = subject.statement
+    if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+        return False
+    function, name = subject.file.function_of(statement), statement.targets[0].id
+    nodes = ast.walk(function) if function is not None else ()
+    uses = [use for use in nodes if isinstance(use, ast.Name) and use.id == name and isinstance(use.ctx, ast.Load)]
+    return any(_is_index(use, subject) for use in uses)
+
+
+def _is_index(node: ast.expr, subject: Subject) -> bool:
+    inside: ast.AST = node
+    for above in subject.file.parents(node):
+        if isinstance(above, ast.Subscript) and inside is above.slice:
+            return True
+        if called_name(above) in ("range", "narrow", "zeros", "ones", "arange", "view", "reshape", "expand", "repeat"):
+            return True
+        if isinstance(above, ast.stmt):
+            return False
+        inside = above
+    return False
+
+
+def _whole(node: ast.expr, subject: Subject) -> str:
+    """``int(node)`` of products and quotients of sizes, in whole numbers; "" for anything else."""
+    division = _division(node)
+    if division is not None:
+        above, below = division
+        if isinstance(below, ast.Constant) and isinstance(below.value, float) and not below.value.is_integer():
+            part = Fraction(str(below.value))
+            return _times(subject.source_of(above), part.denominator, part.numerator)
+        return (
+            f"{_in_brackets(subject.source_of(above))} // {_in_brackets(subject.source_of(below).removesuffix('.0'))}"
+        )
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        for number, size in ((node.right, node.left), (node.left, node.right)):
+            if isinstance(number, ast.Constant) and isinstance(number.value, float):
+                part = Fraction(str(number.value))
+                return _times(subject.source_of(size), part.numerator, part.denominator)
+    return ""
+
+
+def _times(size: str, above: int, below: int) -> str:
+    product = f"{_in_brackets(size)} * {above}" if above != 1 else _in_brackets(size)
+    return f"{product} // {below}" if below != 1 else product
+
+
+def _division(node: ast.expr) -> tuple[ast.expr, ast.expr] | None:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return node.left, node.right
+    return None
+
+
+def _is_atom(node: ast.expr) -> bool:
+    return isinstance(node, (ast.Name, ast.Attribute, ast.Subscript, ast.Call))
+
+
+def _in_brackets(text: str) -> str:
+    return text if _is_atom(ast.parse(text, mode="eval").body) or text.isalnum() else f"({text})"

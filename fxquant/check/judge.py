@@ -1,0 +1,187 @@
+"""From what was seen and what was proven to findings: how bad each is, and whether the graph is right nevertheless."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fxquant.check.compare import Outcome
+from fxquant.check.finding import Finding, FindingKind, Severity
+from fxquant.check.fixes import fix_for
+from fxquant.check.float_regions import FloatRegion, covering
+from fxquant.check.kinds import MEANINGS, Rule
+from fxquant.check.observation import Observation, Place
+from fxquant.check.proof import Proof, ProofRow
+from fxquant.check.source_tree import Sources
+from fxquant.check.user_frames import is_installed
+
+_K = FindingKind
+_OF_SELF = (_K.ATTRIBUTE_UPDATE, _K.CONTAINER_UPDATE)
+# Groups of comparisons that must hold for a kind to be handled; of the last, there must be one, unless it is of seeds.
+_EVIDENCE = {
+    _K.TORCH_RANDOM: ("example", "state", "seed"),
+    _K.ALWAYS_DROPOUT: ("example", "state", "seed"),
+    _K.PYTHON_RANDOM: ("example", "state", "seed"),
+    _K.CUSTOM_FUNCTION: ("example", "gradients"),
+    _K.GRAD_MODE: ("example", "gradients"),
+    _K.AUTOCAST: ("example", "batch", "values"),
+    _K.TENSOR_BRANCH: ("example", "batch", "mask", "values"),
+    _K.TENSOR_NUMBER: ("example", "batch", "mask", "values"),
+    _K.TENSOR_NUMPY: ("example", "batch", "mask", "values"),
+}
+# What such comparisons show where capture recorded nothing: it was never asked for a value, so it did not build one in.
+_PROVEN = {
+    _K.PYTHON_RANDOM: "drawn anew at every call: equal to eager under every seed",
+    _K.CUSTOM_FUNCTION: "gradients are those of eager",
+    _K.GRAD_MODE: "gradients are those of eager",
+    _K.AUTOCAST: "recorded: results are those of eager",
+    _K.TENSOR_BRANCH: "recorded as an operation: exact for other values",
+    _K.TENSOR_NUMBER: "recorded as an operation: exact for other values",
+    _K.TENSOR_NUMPY: "recorded as an operation: exact for other values",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What findings are judged by.
+
+    Attributes:
+        captured: whether there is a graph.
+        training: whether the model is in training mode.
+        proof: the comparisons, empty when there is no graph.
+        regions: parts of the graph that are kept in float.
+        sources: parsed files.
+    """
+
+    captured: bool
+    training: bool
+    proof: Proof
+    regions: tuple[FloatRegion, ...]
+    sources: Sources
+
+
+def judge(seen: Iterable[Observation], evidence: Evidence) -> list[Finding]:
+    """Findings, unhandled errors first."""
+    findings = [_finding(item, evidence) for item in seen]
+    findings += _unexplained(evidence, findings)
+    order = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
+    return sorted(findings, key=lambda item: (not item.is_unhandled_error, order[item.severity]))
+
+
+def _finding(seen: Observation, evidence: Evidence) -> Finding:
+    meaning, place = MEANINGS[seen.kind], seen.place
+    severity, handled, remark = _verdict(seen, evidence)
+    shown = place.expression or place.code or seen.value
+    value = f"self.{seen.value}" if seen.kind in _OF_SELF and seen.value.isidentifier() else seen.value
+    message = meaning.message.format(expression=" ".join(shown.split()), value=value or "so")
+    fix = fix_for(seen, evidence.sources)
+    return Finding(
+        kind=seen.kind,
+        severity=severity,
+        file=place.file,
+        line=place.line,
+        code=place.code,
+        module_path=place.module_path,
+        message=f"{message}{remark}",
+        fix=fix.text,
+        handled=handled,
+        expression=place.expression,
+        edit=fix.edit,
+    )
+
+
+def _verdict(seen: Observation, evidence: Evidence) -> tuple[Severity, str, str]:
+    """Severity, how it is handled, and what to add to the message."""
+    rule = MEANINGS[seen.kind].rule
+    if seen.mode == "training":
+        return Severity.INFO, "does not happen in eval mode", ", in training mode"
+    if rule is Rule.NOTE:
+        return Severity.INFO, seen.handled or MEANINGS[seen.kind].recorded, ""
+    if rule is Rule.DOUBT:
+        return _verdict_of_doubt(seen, evidence)
+    if rule is Rule.GUARD:
+        return _verdict_of_guard(seen, evidence)
+    return Severity.ERROR, _how_handled(seen, evidence, rule), ""
+
+
+def _verdict_of_doubt(seen: Observation, evidence: Evidence) -> tuple[Severity, str, str]:
+    if seen.kind is FindingKind.HIDDEN_CASE:
+        rows = evidence.proof.group("mask")
+        if rows and all(row.outcome.holds for row in rows):
+            return Severity.INFO, f"shown to be right: {_names(rows)}", ""
+    if seen.kind is FindingKind.UNREACHED and is_installed(seen.place.file):
+        return Severity.INFO, seen.handled, ""
+    return Severity.WARNING, seen.handled, ""
+
+
+def _verdict_of_guard(seen: Observation, evidence: Evidence) -> tuple[Severity, str, str]:
+    if seen.kind is FindingKind.TRAINING and evidence.training:
+        right = all(row.outcome.holds for row in evidence.proof.group("mode"))
+        return Severity.ERROR, "both modes compute the same" if right and evidence.captured else "", ""
+    region = covering(evidence.regions, seen.place)
+    if region is not None:
+        return Severity.INFO, f"inside {region}, which is kept in float", ""
+    rows = evidence.proof.rows_with_another_answer(seen)
+    wrong = [row for row in rows if row.outcome is Outcome.DIFFERS]
+    if wrong:
+        return Severity.ERROR, "", f"; the graph is wrong for {_names(wrong)}"
+    broken = [row for row in rows if not row.outcome.holds]
+    if broken:
+        handled = "checked when the graph runs" if all(r.outcome is Outcome.REFUSED for r in broken) else ""
+        return Severity.WARNING, seen.handled or handled, f"; the graph does not take {_names(broken)}"
+    if rows:
+        return Severity.INFO, seen.handled or f"does not matter: exact for {_names(rows)}", ""
+    return Severity.INFO, seen.handled or _held(evidence), ""
+
+
+def _held(evidence: Evidence) -> str:
+    count = sum(row.outcome.holds for row in evidence.proof.rows)
+    return f"held in {count} comparisons" if count else ""
+
+
+def _how_handled(seen: Observation, evidence: Evidence, rule: Rule) -> str:
+    """How the graph is right in spite of it, "" when it is not, or when nothing shows that it is."""
+    if not evidence.captured:
+        return ""
+    region = covering(evidence.regions, seen.place)
+    if region is not None:
+        return seen.handled or f"runs as Python, in float: {region}"
+    groups = _EVIDENCE.get(seen.kind, ("example", "state") if rule is Rule.LOST else ("example",))
+    rows = evidence.proof.group(*groups)
+    safe = all(row.outcome.holds or row.outcome is Outcome.REFUSED for row in rows)
+    if not safe or (groups[-1] != "seed" and not evidence.proof.group(groups[-1])):
+        return ""
+    return seen.handled or _PROVEN.get(seen.kind, "") or (MEANINGS[seen.kind].recorded if rule is Rule.RECORDED else "")
+
+
+def _unexplained(evidence: Evidence, findings: list[Finding]) -> list[Finding]:
+    """Findings for comparisons that failed although nothing that was seen explains it."""
+    if any(item.is_unhandled_error for item in findings):
+        return []
+    blamed = [item for item in findings if item.severity is not Severity.INFO and not item.handled]
+    found = []
+    for row in evidence.proof.rows:
+        if row.outcome in (Outcome.DIFFERS, Outcome.FAILS) and row.required:
+            if row.outcome is Outcome.FAILS and blamed:
+                continue
+            found.append(_divergence(row, evidence))
+    return found[:1]
+
+
+def _divergence(row: ProofRow, evidence: Evidence) -> Finding:
+    at = row.divergence
+    file = evidence.sources.file(at.file) if at is not None and at.file else None
+    code = file.line(at.line) if file is not None and at is not None else ""
+    place = Place(at.file, at.line, code, at.module_path) if at is not None else Place()
+    value = f"the graph and eager part on {row.name}: {row.detail or row.outcome}"
+    if at is not None:
+        value += f", first at node {at.node}"
+    seen = Observation(FindingKind.DIVERGENCE, place, value)
+    severity = Severity.ERROR if row.outcome is Outcome.DIFFERS else Severity.WARNING
+    fix = fix_for(seen, evidence.sources)
+    return Finding(seen.kind, severity, place.file, place.line, code, place.module_path, value, fix.text, "")
+
+
+def _names(rows: Iterable[ProofRow]) -> str:
+    names = [row.name for row in rows]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,137 @@
+"""One list of what was seen, from three witnesses: capture, the eager run, and plain tracing."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from torch import nn
+
+from fxquant.check.finding import FindingKind
+from fxquant.check.kinds import MEANINGS, Rule
+from fxquant.check.observation import Observation, Place
+from fxquant.check.source_tree import Sources
+
+_K = FindingKind
+_VALUES = (_K.TENSOR_BRANCH, _K.TENSOR_NUMBER, _K.TENSOR_NUMPY)
+_BLOCKS = (_K.GRAD_MODE, _K.AUTOCAST)
+_UPDATES = (_K.ATTRIBUTE_UPDATE, _K.CONTAINER_UPDATE)
+_VAGUE = (_K.ERROR, _K.OPAQUE_CALL)
+_DRAWN = (_K.PYTHON_RANDOM, _K.TIME)
+# Kinds that are facts of the model as a whole, and need no line.
+_OF_MODELS = frozenset(
+    (
+        _K.FLAG, _K.PRESENCE, _K.KEYWORDS, _K.ROOT_LEAF, _K.COMPOSITE, _K.DATA_PARALLEL, _K.COMPILED, _K.RECURRENT,
+        _K.SCRIPTED, _K.ROOT_HOOK, _K.MODULE_HOOK, _K.MODULE_IN_CONTAINER, _K.HIDDEN_CASE, _K.ERROR,
+    )
+)  # fmt: skip
+# Names that capture gives to what it puts on its copy of the model.
+_MADE_BY_CAPTURE = ("_tensor_constant", "_unregistered_")
+
+
+def merge(
+    captured: Iterable[Observation], eager: Iterable[Observation], model: nn.Module, sources: Sources
+) -> list[Observation]:
+    """One observation per kind and line.
+
+    Args:
+        captured: what capture recorded; says how each was dealt with.
+        eager: what happened in the eager run; its places are exact.
+        model: the user's model.
+        sources: parsed files.
+    """
+    run = list(eager)
+    captured = _where_it_happened(captured, run)
+    known = {item.key: item for item in reversed(run)}
+    found: dict[object, Observation] = {}
+    blocks: dict[FindingKind, str] = {}
+    for item in captured:
+        placed = _placed(item, model, sources)
+        if placed.kind in _BLOCKS and placed.key not in known:
+            blocks[placed.kind] = placed.handled  # capture names the line that a decorator is used on
+        elif not _is_noise(placed, known):
+            _add(found, placed, known.get(placed.key))
+    for item in run:
+        _add(found, replace(item, handled=item.handled or blocks.get(item.kind, "")), None)
+    return _without_echoes(list(found.values()), known)
+
+
+def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) -> Iterator[Observation]:
+    """Changes of attributes at the lines where the eager run saw them; capture may name the line that called."""
+    seen: dict[tuple[str, str], list[Observation]] = {}
+    for item in run:
+        if item.kind in _UPDATES:
+            seen.setdefault((item.place.module_path, item.value.removeprefix("self.")), []).append(item)
+    for item in captured:
+        same = seen.get((item.place.module_path, item.value.removeprefix("self.")), [])
+        if item.kind in _UPDATES and same and item.key not in {other.key for other in same}:
+            for other in same:
+                yield replace(item, kind=other.kind, place=other.place)
+        else:
+            yield item
+
+
+def _add(found: dict[object, Observation], item: Observation, seen: Observation | None) -> None:
+    if seen is not None:
+        item = replace(item, place=seen.place, value=item.value or seen.value, handled=item.handled or seen.handled)
+    before = found.get(item.key)
+    if before is None:
+        found[item.key] = item
+    else:
+        found[item.key] = replace(before, handled=before.handled or item.handled, value=before.value or item.value)
+
+
+def _is_noise(item: Observation, known: dict[tuple[FindingKind, str, int], Observation]) -> bool:
+    """Facts of torch's own code, of code that Python wrote, and of what capture itself put on its copy."""
+    if item.value.removeprefix("self.").startswith(_MADE_BY_CAPTURE):
+        return True
+    if not item.place.file:
+        return item.kind not in _OF_MODELS
+    return item.place.file.startswith("<") and not item.place.code and item.key not in known
+
+
+def _placed(item: Observation, model: nn.Module, sources: Sources) -> Observation:
+    """The observation, under the kind and at the line that say most."""
+    if item.kind is _K.FLAG and not item.place.file:
+        return replace(item, place=_first_use(item.value.partition("=")[0], model, sources))
+    if item.kind is _K.SIZE and item.place.file:
+        file = sources.file(item.place.file)
+        node = file.expression_like(item.place.line, item.place.expression) if item.place.expression else None
+        if node is not None and any(_is_range(part) for part in (node, *file.parents(node))):
+            return replace(item, kind=_K.SIZE_LOOP)
+    return item
+
+
+def _is_range(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range"
+
+
+def _first_use(name: str, model: nn.Module, sources: Sources) -> Place:
+    """The first line of forward that reads one of its parameters."""
+    code = getattr(model.forward, "__code__", None)
+    file = sources.file(code.co_filename) if code is not None else None
+    function = file.function_at(code) if file is not None and code is not None else None
+    for node in ast.walk(function) if function is not None else ():
+        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load) and file is not None:
+            return Place(file.path, node.lineno, file.line(node.lineno), "", name)
+    return Place()
+
+
+def _without_echoes(
+    items: list[Observation], known: dict[tuple[FindingKind, str, int], Observation]
+) -> list[Observation]:
+    """Leave out errors of known cause, and values of tensors that are in truth numbers drawn in Python."""
+    made = any(key[0] is _K.MODULE_IN_FORWARD for key in known)  # and where: capture names the line that calls it
+    items = [item for item in items if not (made and item.kind is _K.MODULE_IN_FORWARD and item.key not in known)]
+    lost = [item for item in items if MEANINGS[item.kind].rule is Rule.LOST and item.kind not in _VAGUE]
+    causes = {(item.place.file, item.place.line) for item in lost}
+    asked = {key[1:] for key in known if key[0] in _VALUES}
+    drawn = {(item.place.file, item.place.line) for item in items if item.kind in _DRAWN}
+    return [
+        item
+        for item in items
+        if not (item.kind in _VAGUE and (item.place.file, item.place.line) in causes)
+        and not (item.kind in _VALUES and item.key not in known and (item.place.file, item.place.line) in drawn)
+        and not (item.kind in _VALUES and item.key not in known and (item.place.file, item.place.line) in asked)
+    ]

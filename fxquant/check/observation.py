@@ -1,0 +1,55 @@
+"""What a checker sees happen, before it is judged: by capture, by running eagerly, or in the source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fxquant.capture.facts import Fact
+from fxquant.check.finding import FindingKind
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the user's program something happened.
+
+    Attributes:
+        file, line, code: the user's line: path, number from 1, text without indentation.
+        module_path: module whose forward was running, "" for the root.
+        expression: the part of the line that did it, as the user wrote it; "" when unknown.
+    """
+
+    file: str = ""
+    line: int = 0
+    code: str = ""
+    module_path: str = ""
+    expression: str = ""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One thing that a graph does not hold, or assumes.
+
+    Attributes:
+        kind: which.
+        place: where.
+        value: the answer that was given, or what was found, as text.
+        handled: how capture dealt with it, one clause, "" when capture did not say.
+        mode: ``training`` or ``eval`` when it happens in that mode only, which is not the model's; "" otherwise.
+    """
+
+    kind: FindingKind
+    place: Place
+    value: str = ""
+    handled: str = ""
+    mode: str = ""
+
+    @property
+    def key(self) -> tuple[FindingKind, str, int]:
+        """What two witnesses of one event agree on."""
+        return self.kind, self.place.file, self.place.line
+
+    @staticmethod
+    def of(fact: Fact) -> Observation:
+        """What capture recorded, in the checker's terms."""
+        place = Place(fact.file, fact.line, fact.code, fact.module_path, fact.expression)
+        return Observation(FindingKind(fact.kind.value), place, fact.value, fact.handled)

@@ -1,0 +1,144 @@
+"""Running the model as eager does, once watched, and once more where something changed that outlives the call."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.capture.copy_module import copy_module
+from fxquant.capture.inputs import split_inputs
+from fxquant.check.compare import Outcome, compare, leaves
+from fxquant.check.finding import FindingKind
+from fxquant.check.observation import Observation
+from fxquant.check.probes import fresh
+from fxquant.check.run_model import call, seed_all
+from fxquant.check.source_tree import Sources
+from fxquant.check.state_slots import SlotKey, is_shared, slots_of
+from fxquant.check.static_pass import StaticPass
+from fxquant.check.user_frames import Places
+from fxquant.check.watch_eager import EagerWatch
+from fxquant.check.watch_state import StateWatch, changed, read_all
+from fxquant.errors import CaptureError
+
+_UPDATES = (
+    FindingKind.ATTRIBUTE_UPDATE, FindingKind.CONTAINER_UPDATE, FindingKind.BUFFER_UPDATE, FindingKind.GLOBAL_UPDATE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EagerRun:
+    """What was seen of a model that runs untraced.
+
+    Attributes:
+        seen: in the order in which it happened; what is only in the source comes last.
+        keeps_state: whether the model changes what outlives a call.
+        lines: (file, line) of the user's lines that ran.
+    """
+
+    seen: list[Observation]
+    keeps_state: bool
+    lines: set[tuple[str, int]]
+
+
+def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
+    """Run a model, and write down what a graph of it would not hold.
+
+    Args:
+        model: not changed.
+        inputs: in the form of the example inputs.
+        sources: parsed files.
+
+    Raises:
+        CaptureError: the model does not run on the inputs.
+    """
+    _require_runs(model, inputs, sources)
+    copy = copy_module(model)
+    places = Places(copy, sources)
+    slots = slots_of(copy)
+    seed_all()
+    before = read_all(slots)
+    watch = _watched(copy, inputs, places)
+    keys = {slot.key for slot in changed(slots, before)}
+    settled = _settled(model, inputs) if keys else frozenset()
+    seen = [*watch.observations, *(_state_changes(model, inputs, sources, keys) if keys else ())]
+    seen = [_with_settled(item, settled) for item in seen]
+    lines = {code: set(ran) for code, ran in watch.lines.items()}
+    seen += _in_the_other_mode(model, inputs, sources, lines, {item.key for item in seen})
+    static = StaticPass(copy, watch.lines, lines, places)
+    seen += [*static.on_lines_that_ran(), *static.run()]
+    reached = {(code.co_filename, line) for code, ran in watch.lines.items() for line in ran}
+    return EagerRun(seen, any(not is_shared(key) for key in keys), reached)
+
+
+def _watched(model: nn.Module, inputs: Any, places: Places) -> EagerWatch:
+    given = fresh(inputs)
+    tensors = [item for _, item in leaves(split_inputs(given)) if isinstance(item, Tensor)]
+    watch = EagerWatch(model, tensors, places)
+    watch.call(given)
+    return watch
+
+
+def _state_changes(model: nn.Module, inputs: Any, sources: Sources, which: set[SlotKey]) -> list[Observation]:
+    """The lines that change some slots."""
+    copy = copy_module(model)
+    slots = [slot for slot in slots_of(copy) if slot.key in which]
+    args, kwargs = split_inputs(fresh(inputs))
+    seed_all()
+    watch = StateWatch(slots, Places(copy, sources))
+    with torch.no_grad(), warnings.catch_warnings(), watch.watching():
+        warnings.simplefilter("ignore")
+        copy(*args, **kwargs)
+    return list(watch.observations)
+
+
+def _settled(model: nn.Module, inputs: Any) -> frozenset[str]:
+    """Names of what a first call sets and a second one leaves equal, when both return the same: caches and scratch."""
+    copy = copy_module(model)
+    first = call(copy, inputs)
+    before = {slot.key: slot.read(identity=False) for slot in slots_of(copy)}
+    second = call(copy, inputs)
+    after = {slot.key: slot.read(identity=False) for slot in slots_of(copy)}
+    if compare(first.value, second.value).outcome is not Outcome.EXACT:
+        return frozenset()
+    moved = {key[1] for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    return frozenset(key[1] for key in after) - moved
+
+
+def _with_settled(seen: Observation, settled: frozenset[str]) -> Observation:
+    names = seen.value.removeprefix("self.").split(", ")
+    if seen.kind not in _UPDATES or not seen.value or "training" in names or not settled.issuperset(names):
+        return seen
+    return replace(seen, handled="the result does not depend on it: a second call returns the same and leaves it equal")
+
+
+def _in_the_other_mode(
+    model: nn.Module, inputs: Any, sources: Sources, lines: dict[CodeType, set[int]], known: set[object]
+) -> list[Observation]:
+    """What happens in the mode that the model is not in; the lines that run there are added to ``lines``."""
+    copy = copy_module(model).train(not model.training)
+    if call(copy_module(copy), inputs).error is not None:
+        return []
+    watch = _watched(copy, inputs, Places(copy, sources))
+    for code, ran in watch.lines.items():
+        lines.setdefault(code, set()).update(ran)
+    mode = "training" if copy.training else "eval"
+    return [replace(item, mode=mode) for item in watch.observations if item.key not in known]
+
+
+def _require_runs(model: nn.Module, inputs: Any, sources: Sources) -> None:
+    copy = copy_module(model)
+    error = call(copy, inputs).error
+    if error is None:
+        return
+    place = Places(copy, sources).of_error(error)
+    raise CaptureError(
+        f"{type(model).__name__} does not run on the example inputs: {type(error).__name__}: {error}",
+        module_path=place.module_path,
+        source=f"{place.file}:{place.line}" if place.file else "",
+        remedy="pass inputs as the model takes them: a tuple of positional ones, or a dict of keyword ones",
+    ) from error

@@ -1,0 +1,266 @@
+"""Comparing a captured graph with eager: on the example, other inputs, under two seeds, in both modes, and backward."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.capture.facts import FactKind
+from fxquant.capture.outer_state import OuterState
+from fxquant.check.compare import Comparison, Outcome, compare, leaves
+from fxquant.check.find_divergence import Divergence, first_difference, first_wrong_value
+from fxquant.check.probes import Example, Probe, batch_probes, fresh, mask_probes, size_probes, value_probes
+from fxquant.check.proof import GuardKey, Proof, ProofRow, answers_of
+from fxquant.check.run_model import SEED, GraphSubject, Result, Subject
+from fxquant.check.user_frames import Places
+from fxquant.errors import FxquantError
+from fxquant.ir.stages import CapturedModel
+
+Capture = Callable[[nn.Module, Any], CapturedModel]
+
+_OTHER_SEEDS = (2, 11)
+_AS_IN_QAT = "captured in training mode, run in eval mode"
+_MOST_SIZES = 8
+_MOST_ATTEMPTS = 32
+_MOST_CAPTURES = 3  # for each group of comparisons: what a graph captured on other inputs has built in
+# Facts whose answers differ from size to size: whether that matters is asked by capturing at other sizes.
+_OF_SIZES = frozenset(
+    (FactKind.SIZE, FactKind.SIZE_BRANCH, FactKind.SIZE_LOOP, FactKind.SIZE_CONSTANT, FactKind.FORMAT)
+)
+
+
+class NoGradients(ValueError):
+    """No result of a call has a gradient."""
+
+
+class Prover:
+    """Compares a graph with eager.
+
+    Args:
+        model: the user's model; not changed.
+        example: the example inputs.
+        graph: captured on them.
+        capture: captures a model anew.
+        places: turns frames into places.
+        keeps_state: whether the model changes what outlives a call.
+        outer: what is outside of the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Any,
+        graph: CapturedModel,
+        capture: Capture,
+        places: Places,
+        keeps_state: bool,
+        outer: OuterState,
+    ) -> None:
+        self.model = model
+        self.example = example
+        self.named = Example.of(model, example)
+        self.graph = graph
+        self.capture = capture
+        self.places = places
+        self._outer = outer if keeps_state else None
+        self.eager = Subject(model, keeps_state or model.training, graph.state.float_dtype, self._outer)
+        self.captured = GraphSubject(graph, keeps_state or model.training, self._outer)
+        self._built_in = any(fact.kind in _OF_SIZES for fact in graph.state.facts)
+        self._captures: dict[str, int] = {}
+        self.rows: list[ProofRow] = []
+        self.answers: dict[int, dict[GuardKey, frozenset[str]]] = {}
+
+    def prove(self, probes: str | Sequence[Any]) -> Proof:
+        """Make all comparisons.
+
+        Args:
+            probes: ``auto``; or inputs to compare on, in the form of the example, in the place of those made up.
+        """
+        self.compare_on(Probe("example", "the example", self.example))
+        self.answers[0] = answers_of(self.graph.state.facts)
+        if isinstance(probes, str):
+            self._compare_automatically()
+        else:
+            for index, inputs in enumerate(probes):
+                self.compare_on(Probe("given", f"probe {index}", inputs))
+        self.rows += [self._under_seed(seed) for seed in _OTHER_SEEDS]
+        self.rows.append(self._called_twice())
+        self.rows += self._in_the_other_mode()
+        self.rows.append(self._backward())
+        return Proof(tuple(self.rows), self.answers)
+
+    # -- inputs -------------------------------------------------------------------------------------
+
+    def compare_on(self, probe: Probe, expected: Result | None = None) -> None:
+        """Add the row of one probe, and what a graph captured on it would have built in.
+
+        Args:
+            probe: the inputs.
+            expected: what eager gives for them, where that is known.
+        """
+        expected = expected or self.eager.call(probe.inputs)
+        if expected.error is not None:
+            detail = f"eager does not run: {_one_line(expected.error)}"
+            self.rows.append(ProofRow(probe.group, probe.name, Outcome.SKIPPED, detail))
+            return
+        found = _judge(expected, self.captured.call(probe.inputs))
+        asks = self._built_in and probe.group in ("batch", "size", "given")
+        captures = self._captures.get(probe.group, 0)
+        other = None
+        if (asks or not found.outcome.holds) and captures < _MOST_CAPTURES:
+            self._captures[probe.group] = captures + 1
+            other = self._captured_on(probe)
+        divergence = self._divergence(other, probe) if not found.outcome.holds else None
+        if other is not None:
+            self.answers[len(self.rows)] = answers_of(other.state.facts)
+        self.rows.append(ProofRow(probe.group, probe.name, found.outcome, found.detail, divergence))
+
+    def _compare_automatically(self) -> None:
+        for probe in (*batch_probes(self.named), *value_probes(self.named), *mask_probes(self.named)):
+            self._compare_if_eager_runs(probe)
+        taken, attempts = 0, 0
+        for alternatives in size_probes(self.named):
+            for probe in alternatives if taken < _MOST_SIZES else ():
+                attempts += 1
+                if attempts <= _MOST_ATTEMPTS and self._compare_if_eager_runs(probe):
+                    taken += 1
+                    break
+
+    def _compare_if_eager_runs(self, probe: Probe) -> bool:
+        expected = self.eager.call(probe.inputs)
+        if expected.error is None:
+            self.compare_on(probe, expected)
+        return expected.error is None
+
+    def _captured_on(self, probe: Probe) -> CapturedModel | None:
+        try:
+            return self.capture(self.model, probe.inputs)
+        except Exception:
+            return None
+
+    def _divergence(self, other: CapturedModel | None, probe: Probe) -> Divergence | None:
+        if other is not None:
+            found = first_difference(self.graph, other)
+            if found is not None:
+                return found
+        graph = self.captured.fresh()
+        assert isinstance(graph, CapturedModel)
+        return first_wrong_value(graph, self.eager.fresh(), probe.inputs, self.places)
+
+    # -- more than one call -------------------------------------------------------------------------
+
+    def _under_seed(self, seed: int) -> ProofRow:
+        expected = self.eager.call(self.example, seed)
+        if compare(self.eager.call(self.example).value, expected.value).outcome is Outcome.EXACT:
+            return ProofRow("seed", f"seed {seed}", Outcome.SKIPPED, "the result does not depend on it")
+        found = _judge(expected, self.captured.call(self.example, seed))
+        return ProofRow("seed", f"seed {seed}", found.outcome, found.detail)
+
+    def _called_twice(self) -> ProofRow:
+        eager = self.eager.model()
+        expected = [self.eager.call_model(eager, self.example) for _ in range(2)][-1]
+        graph = self.captured.model()
+        found = [self.captured.call_model(graph, self.example) for _ in range(2)][-1]
+        judged = _judge(expected, found)
+        if judged.outcome.holds:
+            judged = _compare_state(eager, graph)
+        return ProofRow("state", "the second call", judged.outcome, judged.detail)
+
+    def _in_the_other_mode(self) -> Iterator[ProofRow]:
+        """The mode that the model is not in: captured there; and captured in training mode, run in eval mode."""
+        training = not self.eager.fresh().training
+        name = "training mode" if training else "eval mode"
+        eager = self.eager.fresh().train(training)
+        try:
+            other = self.capture(eager, self.example)
+        except Exception as error:
+            yield ProofRow("mode", name, Outcome.SKIPPED, f"not captured: {_one_line(error)}")
+            return
+        graph = GraphSubject(other, True, self._outer)
+        expected = self.eager.call_model(eager, self.example)
+        if expected.error is not None:
+            yield ProofRow("mode", name, Outcome.SKIPPED, f"eager does not run: {_one_line(expected.error)}")
+            return
+        found = _judge(expected, graph.call(self.example))
+        yield ProofRow("mode", name, found.outcome, found.detail, required=not training)
+        source = graph if training else self.captured
+        expected = self.eager.call_model(self.eager.fresh().eval(), self.example)
+        found = _judge(expected, source.call_model(source.fresh().eval(), self.example))
+        yield ProofRow("mode", _AS_IN_QAT, found.outcome, found.detail, required=not training)
+
+    def _backward(self) -> ProofRow:
+        name = "gradients"
+        expected = _gradients(self.eager.model(), self.eager, self.example)
+        result = _gradients(self.captured.model(), self.captured, self.example)
+        if isinstance(expected.error, NoGradients):
+            same = isinstance(result.error, NoGradients)
+            detail = "" if same else "the graph's results have gradients, those of eager have none"
+            return ProofRow("gradients", name, Outcome.EXACT if same else Outcome.DIFFERS, detail)
+        if expected.error is not None:
+            return ProofRow("gradients", name, Outcome.SKIPPED, f"eager has none: {_one_line(expected.error)}")
+        if result.error is None:
+            result = Result(_by_names_of(expected.value, result.value))
+        found = _judge(expected, result)
+        return ProofRow("gradients", name, found.outcome, found.detail)
+
+
+def _judge(expected: Result, found: Result) -> Comparison:
+    if found.error is None:
+        return compare(expected.value, found.value)
+    refused = isinstance(found.error, FxquantError)
+    return Comparison(Outcome.REFUSED if refused else Outcome.FAILS, _one_line(found.error))
+
+
+def _compare_state(eager: nn.Module, graph: nn.Module) -> Comparison:
+    """Compare the buffers that both have."""
+    first, second = dict(eager.named_buffers()), dict(graph.named_buffers())
+    common = first.keys() & second.keys()
+    found = compare({name: first[name] for name in common}, {name: second[name] for name in common})
+    return Comparison(found.outcome, found.detail.replace("output", "buffer"))
+
+
+def _gradients(model: nn.Module, subject: Subject, inputs: Any) -> Result:
+    """Gradients of the magnitudes of all results, by parameter."""
+    prepared = fresh(inputs)
+    with torch.enable_grad():
+        result = subject.call_model(model, prepared, SEED, gradients=True)
+        if result.error is not None:
+            return result
+        tensors = [item for _, item in leaves(result.value) if isinstance(item, Tensor) and item.requires_grad]
+        if not tensors:
+            return Result(error=NoGradients("no result has a gradient"))
+        try:
+            torch.autograd.backward([item.abs().double().sum() for item in tensors])
+        except RuntimeError as error:
+            return Result(error=error)
+    found = {name: item.grad if item.is_leaf else None for name, item in model.named_parameters()}
+    for item in model.parameters():
+        if item.is_leaf:
+            item.grad = None
+    return Result(found)
+
+
+def _by_names_of(eager: dict[str, Any], graph: dict[str, Any]) -> dict[str, Any]:
+    """The graph's gradients by eager's names; parts that run as Python hold parameters under names of their own."""
+    others = [name for name in graph if name not in eager]
+
+    def alike(name: str, other: str) -> int:
+        steps = zip(reversed(name.split(".")), reversed(other.split(".")), strict=False)
+        return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], steps)))
+
+    found = {}
+    for name in eager:
+        best = max(others, key=lambda other: alike(name, other), default=name)
+        found[name] = graph[name] if name in graph else graph[best] if alike(name, best) else None
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, FxquantError):
+        return " ".join(error.message.split())[:200]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}"

@@ -1,0 +1,158 @@
+"""The user's source as syntax trees: from a place in a file to the expression and the statement that stand there."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import linecache
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of source: lines from 1, columns in bytes from 0, as ``ast`` and code objects count them."""
+
+    line: int
+    end_line: int
+    column: int
+    end_column: int
+
+
+class SourceFile:
+    """One file, parsed.
+
+    Attributes:
+        path: as code objects name it.
+        tree: its syntax tree, None when there is no source or it does not parse.
+    """
+
+    def __init__(self, path: str) -> None:
+        linecache.checkcache(path)
+        self.path = path
+        self.lines = linecache.getlines(path)
+        self.text = "".join(self.lines)
+        self.tree = _parse(self.text)
+        self._parents: dict[int, ast.AST] = {}
+        self._functions: dict[tuple[str, int], Function] = {}
+        for node in ast.walk(self.tree) if self.tree is not None else ():
+            self._parents.update({id(child): node for child in ast.iter_child_nodes(node)})
+            if isinstance(node, Function):
+                self._functions.setdefault((node.name, _first_line(node, node.lineno)), node)
+
+    def line(self, number: int) -> str:
+        """The text of a line without its indentation, "" when there is none."""
+        return self.lines[number - 1].strip() if 0 < number <= len(self.lines) else ""
+
+    def indentation(self, number: int) -> str:
+        """The white space a line starts with."""
+        text = self.lines[number - 1]
+        return text[: len(text) - len(text.lstrip())]
+
+    def parent(self, node: ast.AST) -> ast.AST | None:
+        """The node that ``node`` is part of."""
+        return self._parents.get(id(node))
+
+    def parents(self, node: ast.AST) -> Iterator[ast.AST]:
+        """The nodes that ``node`` is part of, innermost first."""
+        above = self.parent(node)
+        while above is not None:
+            yield above
+            above = self.parent(above)
+
+    def source_of(self, node: ast.AST) -> str:
+        """The text of ``node`` as the user wrote it."""
+        first, last = getattr(node, "lineno", 0), getattr(node, "end_lineno", 0) or 0
+        if not 0 < first <= last <= len(self.lines):
+            return ast.unparse(node)
+        lines = [line.encode() for line in self.lines[first - 1 : last]]  # columns count bytes
+        lines[-1] = lines[-1][: node.end_col_offset]  # type: ignore[attr-defined]
+        lines[0] = lines[0][node.col_offset :]  # type: ignore[attr-defined]
+        return b"".join(lines).decode()
+
+    def expression_at(self, span: Span) -> ast.expr | None:
+        """The expression that fills exactly ``span``."""
+        nodes = self._around(span.line)
+        return next((node for node in nodes if isinstance(node, ast.expr) and _span(node) == span), None)
+
+    def expression_like(self, line: int, text: str) -> ast.expr | None:
+        """The outermost expression on ``line`` that reads like ``text``."""
+        wanted = _parse(f"({text.strip()})", "eval")
+        if wanted is None or self.tree is None:
+            return None
+        meaning = ast.unparse(wanted)
+        nodes = (node for node in self._around(line) if isinstance(node, ast.expr))
+        return next((node for node in nodes if ast.unparse(node) == meaning), None)
+
+    def statement_at(self, line: int) -> ast.stmt | None:
+        """The innermost statement that ``line`` belongs to."""
+        around = [node for node in self._around(line) if isinstance(node, ast.stmt)]
+        return max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0))) if around else None
+
+    def statement_of(self, node: ast.AST) -> ast.stmt | None:
+        """The innermost statement that contains ``node``."""
+        if isinstance(node, ast.stmt):
+            return node
+        return next((above for above in self.parents(node) if isinstance(above, ast.stmt)), None)
+
+    def function_of(self, node: ast.AST) -> Function | None:
+        """The innermost function that contains ``node``."""
+        return next((above for above in self.parents(node) if isinstance(above, Function)), None)
+
+    def function_at(self, code: CodeType) -> Function | None:
+        """The function that ``code`` was compiled from."""
+        return self._functions.get((code.co_name, code.co_firstlineno))
+
+    def _around(self, line: int, within: ast.AST | None = None) -> Iterator[ast.AST]:
+        """The nodes that a line belongs to, outer ones before inner ones."""
+        above = within or self.tree
+        for node in ast.iter_child_nodes(above) if above is not None else ():
+            first, last = getattr(node, "lineno", line), getattr(node, "end_lineno", line)
+            if _first_line(node, first) <= line <= (last or first):
+                if first <= line and hasattr(node, "lineno"):
+                    yield node
+                yield from self._around(line, node)
+
+
+class Sources:
+    """Parsed files, each read once."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, SourceFile] = {}
+
+    def file(self, path: str) -> SourceFile:
+        """The file at ``path``; empty when there is no source."""
+        if path not in self._files:
+            self._files[path] = SourceFile(path)
+        return self._files[path]
+
+
+def span_of(code: CodeType, instruction: int) -> Span | None:
+    """What an instruction of ``code`` computes, as a place in its source; None when it carries no columns."""
+    found = next(itertools.islice(code.co_positions(), max(instruction, 0) // 2, None), None)
+    if found is None:
+        return None
+    line, end_line, column, end_column = found
+    if line is None or end_line is None or column is None or end_column is None:
+        return None
+    return Span(line, end_line, column, end_column)
+
+
+def _first_line(node: ast.AST, otherwise: int) -> int:
+    """The line a node begins at, with its decorators."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    return min([otherwise, *(item.lineno for item in decorators)])
+
+
+def _span(node: ast.expr) -> Span:
+    return Span(node.lineno, node.end_lineno or 0, node.col_offset, node.end_col_offset or 0)
+
+
+def _parse(text: str, mode: str = "exec") -> ast.AST | None:
+    try:
+        return ast.parse(text, mode=mode)
+    except (SyntaxError, ValueError):
+        return None

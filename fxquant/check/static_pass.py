@@ -1,0 +1,185 @@
+"""The source that the example did not reach: what it would do to a graph if another input did reach it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from types import CodeType, FunctionType
+from typing import Any
+
+from torch import nn
+
+from fxquant.check.finding import FindingKind
+from fxquant.check.observation import Observation, Place
+from fxquant.check.risky_source import dotted, resolve, risks
+from fxquant.check.source_tree import Function, SourceFile
+from fxquant.check.user_frames import Places, is_installed
+from fxquant.check.watched_functions import kind_of_function
+
+# Conditions that hold in other compilers only.
+_ELSEWHERE = ("is_scripting", "is_tracing", "is_compiling", "is_exporting", "is_dynamo_compiling", "TYPE_CHECKING")
+_DEPTH = 3
+
+Lines = Mapping[CodeType, set[int]]
+
+
+class StaticPass:
+    """Reads the functions that ran, and those that their unreached lines would call.
+
+    Args:
+        model: the model that ran.
+        lines: by code object of the user's functions, the lines that ran.
+        reached: the same, with those that ran in the other mode.
+        places: knows the sources.
+    """
+
+    def __init__(self, model: nn.Module, lines: Lines, reached: Lines, places: Places) -> None:
+        self.model = model
+        self.lines = lines
+        self.reached = reached
+        self.places = places
+        self.observations: dict[Observation, None] = {}
+        self._read = set(reached)
+        self._owners = _owners(model)
+        self._homes = _files_of_classes(model)
+
+    def run(self) -> list[Observation]:
+        """What was found, in the order of the source."""
+        for code, ran in self.reached.items():
+            function = self._function(code)
+            if function is not None:
+                self._read_function(function, code, ran, _DEPTH)
+        for _, kind in sorted(
+            {(type(module).__qualname__, type(module)) for module in self.model.modules()}, key=_name
+        ):
+            self._read_whole(inspect.getattr_static(kind, "forward", None), _DEPTH)
+        return list(self.observations)
+
+    def on_lines_that_ran(self) -> list[Observation]:
+        """Reads of ``self.training``, and calls that draw numbers or read clocks without Python noticing."""
+        found = []
+        for code, ran in self.lines.items():
+            function, names = self._function(code), _names_in(code, self._function(code))
+            nodes = ast.walk(function) if function is not None else ()
+            for node in (node for node in nodes if isinstance(node, ast.expr) and node.lineno in ran):
+                kind = self._kind_of(node, code, names)
+                if kind is not None:
+                    file = self.places.sources.file(code.co_filename)
+                    place = self._place(file, node.lineno, code, file.source_of(node))
+                    value = str(self.model.training) if kind is FindingKind.TRAINING else ""
+                    found.append(Observation(kind, place, value))
+        return found
+
+    def _kind_of(self, node: ast.expr, code: CodeType, names: Mapping[str, Any]) -> FindingKind | None:
+        if isinstance(node, ast.Attribute) and node.attr == "training" and isinstance(node.ctx, ast.Load):
+            return FindingKind.TRAINING
+        if isinstance(node, ast.Call):
+            found = self._resolved(dotted(node.func), code, names)
+            return kind_of_function(found) if found is not None else None
+        return None
+
+    # -- functions ----------------------------------------------------------------------------------
+
+    def _function(self, code: CodeType) -> Function | None:
+        return self.places.sources.file(code.co_filename).function_at(code)
+
+    def _read_whole(self, function: Any, depth: int) -> None:
+        """Read a function of the user's that did not run at all."""
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if depth == 0 or code is None or code in self._read or not self.places.user.owns(code):
+            return
+        self._read.add(code)
+        found = self._function(code)
+        if found is not None:
+            self._read_function(found, code, set(), depth)
+
+    def _read_function(self, function: Function, code: CodeType, ran: set[int], depth: int) -> None:
+        if is_installed(code.co_filename) and code.co_filename not in self._homes:
+            return  # what every model of a library runs through
+        file = self.places.sources.file(code.co_filename)
+        names = _names_in(code, function)
+        declared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
+        for statement in _unreached(function.body, ran):
+            for clause in risks(statement, names, declared):
+                place = self._place(file, statement.lineno, code, "")
+                self.observations[Observation(FindingKind.UNREACHED, place, clause)] = None
+        for part in ast.walk(function):
+            if isinstance(part, ast.Call):
+                self._read_whole(self._called(part, code, names), depth - 1)
+
+    def _called(self, call: ast.Call, code: CodeType, names: Mapping[str, Any]) -> Any:
+        """The function of the user's that a call means by its name, None where that is not known."""
+        found = self._resolved(dotted(call.func), code, names)
+        if isinstance(found, nn.Module):
+            return inspect.getattr_static(type(found), "forward", None)
+        found = getattr(found, "__func__", found)
+        return found if isinstance(found, FunctionType) else None
+
+    def _resolved(self, name: str, code: CodeType, names: Mapping[str, Any]) -> Any:
+        """What a dotted name in a function means, None where that is not known."""
+        owner = self._owners.get(code)
+        if name.startswith("self."):
+            return resolve(name, {"self": owner[1]}) if owner is not None else None
+        return resolve(name, names) if name else None
+
+    def _place(self, file: SourceFile, line: int, code: CodeType, expression: str) -> Place:
+        owner = self._owners.get(code)
+        return Place(file.path, line, file.line(line), owner[0] if owner is not None else "", expression)
+
+
+def _unreached(block: list[ast.stmt], ran: set[int]) -> Iterator[ast.stmt]:
+    """The statements of a block, and of the blocks in it, of which no line ran."""
+    for statement in block:
+        blocks = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody", "handlers")]
+        inner = [item for part in blocks for item in part]
+        lines = _own_lines(statement, inner)
+        if not lines & ran and not isinstance(statement, (ast.Raise, ast.FunctionDef, ast.ClassDef)):
+            yield statement
+        if isinstance(statement, ast.If) and any(word in ast.unparse(statement.test) for word in _ELSEWHERE):
+            inner = statement.orelse
+        if not isinstance(statement, ast.ClassDef):
+            for item in inner:
+                yield from _unreached(item.body if isinstance(item, ast.ExceptHandler) else [item], ran)
+
+
+def _own_lines(statement: ast.stmt, inner: list[Any]) -> set[int]:
+    last = min((item.lineno for item in inner), default=(statement.end_lineno or statement.lineno) + 1) - 1
+    return set(range(statement.lineno, max(last, statement.lineno) + 1))
+
+
+def _owners(model: nn.Module) -> dict[CodeType, tuple[str, nn.Module]]:
+    """Path and module of the first module whose class has a method, by the method's code."""
+    found: dict[CodeType, tuple[str, nn.Module]] = {}
+    for path, module in model.named_modules():
+        for kind in type(module).__mro__:
+            if kind.__module__.startswith("torch."):
+                break
+            for value in vars(kind).values():
+                code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
+                if code is not None:
+                    found.setdefault(code, (path, module))
+    return found
+
+
+def _names_in(code: CodeType, function: Function | None) -> dict[str, Any]:
+    """What names mean in a function: the globals of its file, and what it imports itself."""
+    path = code.co_filename
+    owner = next((item for item in list(sys.modules.values()) if getattr(item, "__file__", None) == path), None)
+    names = dict(vars(owner)) if owner is not None else {}
+    for node in ast.walk(function) if function is not None else ():
+        for alias in node.names if isinstance(node, ast.Import) else ():
+            whole = alias.name if alias.asname else alias.name.partition(".")[0]
+            if whole in sys.modules:
+                names[alias.asname or whole] = sys.modules[whole]
+    return names
+
+
+def _name(item: tuple[str, type]) -> str:
+    return item[0]
+
+
+def _files_of_classes(model: nn.Module) -> set[str | None]:
+    kinds = set(map(type, model.modules()))
+    return {getattr(sys.modules.get(kind.__module__), "__file__", None) for kind in kinds}

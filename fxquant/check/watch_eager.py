@@ -1,0 +1,212 @@
+"""Running a model as eager does, and writing down what a graph of it would not hold.
+
+Capture records what it meets on its way; it does not see what happens inside modules it keeps whole, and it is the
+very thing that is being checked. So the model also runs untraced, before three witnesses: torch's function mode sees
+what Python asks of tensors, a profile function sees which functions run, a trace function sees which lines do.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from fxquant.capture.inputs import split_inputs
+from fxquant.check.finding import FindingKind
+from fxquant.check.observation import Observation
+from fxquant.check.run_model import seed_all
+from fxquant.check.source_tree import span_of
+from fxquant.check.user_frames import Places
+from fxquant.check.watched_functions import kind_of_call, kind_of_function
+
+_ANSWERS = {
+    "__bool__": FindingKind.TENSOR_BRANCH,
+    "__contains__": FindingKind.TENSOR_BRANCH,
+    "equal": FindingKind.TENSOR_BRANCH,
+    "allclose": FindingKind.TENSOR_BRANCH,
+    "is_nonzero": FindingKind.TENSOR_BRANCH,
+    "__int__": FindingKind.TENSOR_NUMBER,
+    "__float__": FindingKind.TENSOR_NUMBER,
+    "__complex__": FindingKind.TENSOR_NUMBER,
+    "__index__": FindingKind.TENSOR_NUMBER,
+    "item": FindingKind.TENSOR_NUMBER,
+    "tolist": FindingKind.TENSOR_NUMBER,
+    "numpy": FindingKind.TENSOR_NUMPY,
+    "__array__": FindingKind.TENSOR_NUMPY,
+    "__setitem__": FindingKind.ITEM_ASSIGNMENT,
+    "__format__": FindingKind.FORMAT,
+    "__repr__": FindingKind.FORMAT,
+    "__len__": FindingKind.SIZE,
+    "nonzero": FindingKind.TENSOR_SHAPE,
+    "argwhere": FindingKind.TENSOR_SHAPE,
+    "masked_select": FindingKind.TENSOR_SHAPE,
+    "unique": FindingKind.TENSOR_SHAPE,
+    "unique_consecutive": FindingKind.TENSOR_SHAPE,
+}
+_DROPOUTS = frozenset(
+    ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rrelu")
+)
+
+
+class EagerWatch(TorchFunctionMode):
+    """The witnesses of one run.
+
+    Args:
+        model: the model that runs, a copy of the user's.
+        inputs: the tensors it is called on, copies too.
+        places: turns frames into places.
+
+    Attributes:
+        observations: what was seen, in order, without repeats.
+        lines: by code object of the user's functions, the lines that ran.
+    """
+
+    def __init__(self, model: nn.Module, inputs: list[Tensor], places: Places) -> None:
+        super().__init__()
+        self.model = model
+        self.places = places
+        self.user = places.user
+        self.observations: dict[Observation, None] = {}
+        self.lines: dict[CodeType, set[int]] = {}
+        self._inputs = [tensor for tensor in inputs if not tensor.is_inference()]
+        self._state = [tensor for tensor in [*model.parameters(), *model.buffers()] if not tensor.is_inference()]
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Put the witnesses in place, and take them away."""
+        with ExitStack() as stack:
+            stack.callback(_restore_profile, sys.getprofile())
+            stack.callback(sys.settrace, sys.gettrace())
+            stack.enter_context(self)
+            sys.settrace(self._on_frame)
+            sys.setprofile(self._on_call)
+            yield
+
+    def call(self, inputs: Any) -> None:
+        """Run the model on ``inputs``, which must be those it was told of."""
+        args, kwargs = split_inputs(inputs)
+        seed_all()
+        with torch.no_grad(), warnings.catch_warnings(), self.watching():
+            warnings.simplefilter("ignore")
+            self.model(*args, **kwargs)
+
+    def record(self, kind: FindingKind, frame: FrameType | None, value: str = "") -> None:
+        """Remember that something happened at the user's line that ``frame`` belongs to."""
+        place = self.places.of(frame)
+        if place.file:
+            self.observations[Observation(kind, place, value)] = None
+
+    # -- tensors ------------------------------------------------------------------------------------
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a function of torch, and write down what it means for a graph."""
+        kwargs = kwargs or {}
+        frame = sys._getframe(1)
+        name = str(getattr(func, "__name__", ""))
+        random_state = torch.default_generator.get_state()
+        versions = self._versions() if _may_write(name, args, kwargs) else None
+        result = func(*args, **kwargs)
+        if kwargs.get("generator") is not None or not torch.equal(random_state, torch.default_generator.get_state()):
+            self._drew(name, frame)
+        if versions is not None:
+            self._wrote(versions, frame)
+        if self.user.asked(frame):
+            self._answered(name, args, result, frame)
+        return result
+
+    def _answered(self, name: str, args: Any, result: Any, frame: FrameType) -> None:
+        kind = _ANSWERS.get(name)
+        if kind is not None:
+            self.record(kind, frame, _shown(result))
+        elif name == "unbind" and frame.f_code.co_name == "__iter__":
+            self.record(FindingKind.SIZE_LOOP, frame, f"{len(result)} elements")
+        elif name == "__getitem__" and _has_mask(args[1]):
+            self.record(FindingKind.TENSOR_SHAPE, frame, _shown(result))
+
+    def _drew(self, name: str, frame: FrameType) -> None:
+        module = self.model.get_submodule(self.places.module_path(frame))
+        if name in _DROPOUTS and not self.model.training:
+            self.record(FindingKind.ALWAYS_DROPOUT, frame, name)
+        elif not type(module).__module__.startswith("torch.nn"):  # nn.Dropout of a model that trains
+            self.record(FindingKind.TORCH_RANDOM, frame, name)
+
+    def _versions(self) -> tuple[list[int], list[int]]:
+        return [tensor._version for tensor in self._inputs], [tensor._version for tensor in self._state]
+
+    def _wrote(self, before: tuple[list[int], list[int]], frame: FrameType) -> None:
+        inputs, state = self._versions()
+        if inputs != before[0]:
+            self.record(FindingKind.INPUT_UPDATE, frame)
+        module = self.model.get_submodule(self.places.module_path(frame))
+        if state != before[1] and not type(module).__module__.startswith("torch.nn"):
+            self.record(FindingKind.BUFFER_UPDATE, frame)
+
+    # -- functions and lines ------------------------------------------------------------------------
+
+    def _on_call(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            found = kind_of_call(frame, self.user)
+            if found is not None:
+                self.record(found.kind, found.caller, found.value)
+        elif event == "c_call" and self.user.owns(frame.f_code):
+            kind = kind_of_function(argument)
+            if kind is not None:
+                self.record(kind, frame, str(getattr(argument, "__qualname__", argument)))
+            elif argument is hasattr and self._asks_about_tensor(frame):
+                self.record(FindingKind.TYPE_TEST, frame)
+
+    def _asks_about_tensor(self, frame: FrameType) -> bool:
+        """Whether the first argument of the call that ``frame`` makes is a variable that holds a tensor."""
+        file = self.places.sources.file(frame.f_code.co_filename)
+        span = span_of(frame.f_code, frame.f_lasti)
+        node = file.expression_at(span) if span is not None else None
+        if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Name):
+            return False
+        return isinstance(frame.f_locals.get(node.args[0].id), Tensor)
+
+    def _on_frame(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
+        if not self.user.owns(frame.f_code):
+            return None
+        ran = self.lines.setdefault(frame.f_code, set())
+        ran.add(frame.f_lineno)
+
+        def on_line(inner: FrameType, happened: str, value: Any) -> Callable[..., Any]:
+            if happened == "line":
+                ran.add(inner.f_lineno)
+            return on_line
+
+        return on_line
+
+
+def _restore_profile(was: Any) -> None:
+    """Put a profile function back; that of cProfile is an object of its own kind."""
+    sys.setprofile(None)
+    if hasattr(was, "enable"):
+        was.enable()
+    else:
+        sys.setprofile(was)
+
+
+def _may_write(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+    in_place = name.endswith("_") and not name.endswith("__")
+    flagged = bool(kwargs.get("inplace")) or any(argument is True for argument in args)
+    return in_place or flagged or name == "__setitem__" or name.startswith("__i") or "out" in kwargs
+
+
+def _has_mask(index: Any) -> bool:
+    parts = index if isinstance(index, (tuple, list)) else (index,)
+    return any(isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) for part in parts)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"shape {tuple(value.shape)}"
+    return "" if value is None or type(value).__module__ == "numpy" else repr(value)[:60]

@@ -1,0 +1,157 @@
+"""A part of the user's model that runs as Python inside a graph, because no graph can hold what it does.
+
+Before::
+
+    y = self.conv(x)
+    if y.sum() > 0:
+        y = y * 2
+
+After: ``%conv = conv2d(%x, ...);  %part = call_module[forward_line_12](%conv);  %y = getitem(%part, 0)``
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+from torch import nn
+
+
+EFFECTS = "fxquant_effects"  # key of a node's meta: it runs the user's Python, and stays when nothing reads its result
+
+
+@dataclass(frozen=True)
+class Hole:
+    """Stands for an input of a part in its arguments."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Child:
+    """Stands for a module in the arguments of a part."""
+
+    name: str
+
+
+class PartCode:
+    """Statements of the user's, as a function. In a file it is kept as source.
+
+    Args:
+        source: defines a function ``part``, or a class with that method.
+        module: name of the user's module, whose globals it reads.
+        file, first_line: where the statements are.
+        function: the function, when it is compiled already.
+    """
+
+    def __init__(
+        self, source: str, module: str, file: str, first_line: int, function: FunctionType | None = None
+    ) -> None:
+        self.source, self.module, self.file, self.first_line = source, module, file, first_line
+        self._function = function
+
+    def __call__(self, /, **values: Any) -> Any:
+        """What the statements return, or the names they set.
+
+        Args:
+            values: the local names they read.
+        """
+        if self._function is None:
+            tree = ast.increment_lineno(ast.parse(self.source), self.first_line - 1)
+            space = vars(importlib.import_module(self.module))
+            self._function = FunctionType(find_code(compile(tree, self.file, "exec"), "part"), space, "part")
+        return self._function(**values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PartCode, (self.source, self.module, self.file, self.first_line)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PartCode:
+        return self
+
+
+class ForwardCall:
+    """The whole forward of a module."""
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """What the module's forward returns."""
+        return module.forward(*args, **kwargs)
+
+
+class FloatPart(nn.Module):
+    """Runs a part of the user's model as Python.
+
+    Args:
+        code: called with the arguments by name.
+        arguments: by name, with a ``Hole`` for each input of the part and a ``Child`` for each module.
+        children: the modules by name.
+        title: what it is, for people: ``lines 12-14 of Gate.forward``.
+        file, first_line, last_line: where it is in the user's source, "" and 0 when unknown.
+        module_path: module whose forward it is a part of.
+
+    Attributes:
+        why: what stands in the way of a graph there: ``tensor-branch at `y.sum() > 0```.
+        sizes_only: whether it only computes from sizes; it may be left out when nothing reads what it gives.
+    """
+
+    def __init__(
+        self,
+        code: Callable[..., Any],
+        arguments: Mapping[str, Any],
+        children: Mapping[str, nn.Module],
+        title: str,
+        file: str = "",
+        lines: tuple[int, int] = (0, 0),
+        module_path: str = "",
+    ) -> None:
+        super().__init__()
+        self.code, self.arguments = code, dict(arguments)
+        self.title, self.file, self.module_path = title, file, module_path
+        self.first_line, self.last_line = lines
+        self.why = ""
+        self.sizes_only = False
+        for name, child in children.items():
+            self.add_module(name, child)
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the part computes.
+
+        Args:
+            inputs: tensors and numbers, one per ``Hole``.
+        """
+        return self.code(**{name: self._fill(item, inputs) for name, item in self.arguments.items()})
+
+    def _fill(self, structure: Any, inputs: tuple[Any, ...]) -> Any:
+        if isinstance(structure, Hole):
+            return inputs[structure.index]
+        if isinstance(structure, Child):
+            return getattr(self, structure.name)
+        if type(structure) in (tuple, list):
+            return type(structure)(self._fill(item, inputs) for item in structure)
+        if type(structure) is dict:
+            return {key: self._fill(item, inputs) for key, item in structure.items()}
+        return structure
+
+    def extra_repr(self) -> str:
+        """The title."""
+        return self.title
+
+
+def find_code(code: CodeType, name: str) -> CodeType:
+    """The code of a function in compiled source, by its name.
+
+    Raises:
+        LookupError: there is none.
+    """
+    if code.co_name == name:
+        return code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            try:
+                return find_code(constant, name)
+            except LookupError:
+                continue
+    raise LookupError(name)

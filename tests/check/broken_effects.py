@@ -1,0 +1,553 @@
+"""Models with effects that vanish from a graph, or change meaning in it."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from case import Case, rows
+from torch import Tensor, nn
+
+CALLS = 0
+
+
+class Layer(nn.Module):
+    """The layer around what fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+
+
+class Sign(torch.autograd.Function):
+    """Straight through: the sign forward, nothing but the gradient backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * 64
+
+
+class StraightThrough(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sign = StraightThrough.Binary()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sign(self.first(x))
+
+    class Binary(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Sign.apply(x)  # finding: custom-function
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            return y + (y.sign() - y).detach()
+
+    inputs = staticmethod(rows)
+    same = False
+
+
+class NoGradients(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():  # finding: grad-mode
+                scale = self.first(x).mean()
+            return self.first(x) * scale
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            scale = (self.first(x).mean()).detach()
+            return self.first(x) * scale
+
+    inputs = staticmethod(rows)
+    applied = True
+
+
+class NoGradientsDecorated(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x) * self.scale(x)
+
+        @torch.no_grad()  # finding: grad-mode
+        def scale(self, x: Tensor) -> Tensor:
+            return self.first(x).mean()
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x) * self.first(x).mean().detach()
+
+    inputs = staticmethod(rows)
+
+
+class SetGradients(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            torch.set_grad_enabled(False)  # finding: grad-mode
+            scale = self.first(x).mean()
+            torch.set_grad_enabled(True)  # finding: grad-mode
+            return self.first(x) * scale
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x) * self.first(x).mean().detach()
+
+    inputs = staticmethod(rows)
+
+
+class Autocast(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.product = Autocast.Product()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.product(self.first(x))
+
+    class Product(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):  # finding: autocast
+                y = x @ x.t()
+            return y.float()
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x).to(torch.bfloat16)
+            return (y @ y.t()).float()
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class PythonRandom(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.noise = PythonRandom.Noise()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.noise(self.first(x))
+
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * random.random()  # finding: python-random
+
+    class after(Layer):
+        def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+            y = self.first(x)
+            return y if noise is None else y * noise
+
+    inputs = staticmethod(rows)
+    same = False
+
+
+class LayerDrop(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.block = nn.Linear(6, 6), LayerDrop.Block()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.block(self.first(x))
+
+    class Block(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            if random.uniform(0, 1) < 0.5:  # finding: python-random
+                return x
+            return x + self.first(x)
+
+    class after(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return x + self.second(x)
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+    same = False
+
+
+class NumpyRandom(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.noise = NumpyRandom.Noise()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.noise(self.first(x))
+
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * float(np.random.rand())  # finding: python-random
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+    same = False
+
+
+class TorchRandom(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            return y + torch.randn_like(y) * 0.1  # finding: torch-random
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+    same = False
+
+
+class TorchRandomOfConstantShape(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x) + torch.rand(6)  # finding: torch-random
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+    same = False
+
+
+class AlwaysDropout(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.first(x), 0.5)  # finding: always-dropout
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.first(x), 0.5, training=self.training)
+
+    inputs = staticmethod(rows)
+    applied = True
+    same = False
+
+
+class Clock(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.late = Clock.Late()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.late(self.first(x))
+
+    class Late(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 0 * time.time()  # finding: time
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+
+
+class Counter(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.counted = nn.Linear(6, 6), Counter.Counted()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.counted(self.first(x))
+
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1  # finding: attribute-update
+            return x * self.calls
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class Cached(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.kept = nn.Linear(6, 6), Cached.Kept()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.kept(self.first(x))
+
+    class Kept(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x if self.last is None else x + self.last
+            self.last = x  # finding: attribute-update
+            return y
+
+    class after(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor, last: Tensor | None = None) -> Tensor:
+            y = self.first(x)
+            return y if last is None else y + last
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class CachedInDict(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.biased = nn.Linear(6, 6), CachedInDict.Biased()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.biased(self.first(x))
+
+    class Biased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.known: dict[int, Tensor] = {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            size = x.shape[0]
+            if size not in self.known:  # finding: size
+                self.known[size] = torch.ones(size, 1)  # finding: container-update
+            return x + self.known[size]  # finding: size
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x) + torch.ones((x.shape[0], 1))
+
+    inputs = staticmethod(rows)
+    outcome = "limited"
+
+
+class Appended(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.log = nn.Linear(6, 6), Appended.Log()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.log(self.first(x))
+
+    class Log(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Tensor] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.append(x.detach())  # finding: container-update
+            return x
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.first(x)
+            return y, y.detach()
+
+    inputs = staticmethod(rows)
+    same = False
+
+
+class BufferCounts(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.mean = nn.Linear(6, 6), BufferCounts.Mean()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.mean(self.first(x))
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("running", torch.zeros(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.running += 0.1 * (x.mean(0) - self.running)  # finding: buffer-update
+            return x - self.running
+
+    class after(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+            self.register_buffer("running", torch.zeros(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x) - self.running
+
+    inputs = staticmethod(rows)
+    same = False
+
+
+class BufferCopied(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.keep = nn.Linear(6, 6), BufferCopied.Keep()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.keep(self.first(x))
+
+    class Keep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("last", torch.zeros(4, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x + self.last
+            self.last.copy_(x)  # finding: buffer-update
+            return y
+
+    class after(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor, last: Tensor | None = None) -> Tensor:
+            y = self.first(x)
+            return y if last is None else y + last
+
+    inputs = staticmethod(rows)
+
+
+class GlobalCounter(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.counted = nn.Linear(6, 6), GlobalCounter.Counted()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.counted(self.first(x))
+
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            global CALLS
+            CALLS += 1  # finding: global-update
+            return x
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+
+
+class ClassCounter(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.counted = nn.Linear(6, 6), ClassCounter.Counted()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.counted(self.first(x))
+
+    class Counted(nn.Module):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            type(self).calls += 1  # finding: global-update
+            return x
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+
+
+class WritesIntoInput(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            x += 1  # finding: input-update
+            return self.first(x)
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + 1
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+    applied = True
+
+
+class WritesIntoPartOfInput(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            x[:, 0].mul_(2)  # finding: input-update
+            return self.first(x)
+
+    class after(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.clone()
+            x[:, 0].mul_(2)
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+    applied = True
+
+
+class HookOnRoot(Case):
+    @staticmethod
+    def before() -> nn.Module:
+        model = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+        model.register_forward_hook(lambda module, args, output: output * 2)
+        return model
+
+    after = staticmethod(lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU()))
+    inputs = staticmethod(rows)
+    same = False
+
+
+class HookOnLayer(Case):
+    @staticmethod
+    def before() -> nn.Module:
+        model = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+        model[0].register_forward_hook(lambda module, args, output: output + 1)
+        return model
+
+    after = staticmethod(lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU()))
+    inputs = staticmethod(rows)
+    same = False
+
+
+class HookBeforeLayer(Case):
+    @staticmethod
+    def before() -> nn.Module:
+        model = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+        model[0].register_forward_pre_hook(lambda module, args: (args[0] * 3,))
+        return model
+
+    after = staticmethod(lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU()))
+    inputs = staticmethod(rows)
+    same = False
+
+
+class WeightNorm(Case):
+    before = staticmethod(lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)), nn.ReLU()))
+    inputs = staticmethod(rows)

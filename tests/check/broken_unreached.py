@@ -1,0 +1,178 @@
+"""Models whose trouble is where the example does not go."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from case import Case, rows
+from torch import Tensor, nn
+
+
+class Layer(nn.Module):
+    """The layer around what fails."""
+
+    def __init__(self, mode: str = "plain") -> None:
+        super().__init__()
+        self.first, self.mode, self.calls = nn.Linear(6, 6), mode, 0
+        self.seen: list[Tensor] = []
+        self.register_buffer("total", torch.zeros(6))
+
+
+class Twice(torch.autograd.Function):
+    """Some function with a backward of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class After(Layer):
+    """What is left when the unreached branch goes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.first(x)
+
+
+class UnreachedMutation(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.mode == "count":
+                self.calls += 1  # finding: unreached
+            return self.first(x)
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedAppend(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            if self.mode == "keep":
+                self.seen.append(y)  # finding: unreached
+            return y
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedInPlace(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.mode == "sum":
+                self.total.add_(x.sum(0))  # finding: unreached
+            return self.first(x)
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedItem(Case):
+    class before(Layer):
+        def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+            y = self.first(x)
+            if bias is not None:
+                y[:, 0] = bias  # finding: unreached
+            return y
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedRandom(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            if self.mode == "noise":
+                return y * random.random()  # finding: unreached
+            elif self.mode == "torch":
+                return y + torch.randn(6)  # finding: unreached
+            return y
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedFunction(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            return y if self.mode == "plain" else self.twice(y)
+
+        def twice(self, x: Tensor) -> Tensor:
+            return Twice.apply(x)  # finding: unreached
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedInHelper(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.mode == "log":
+                self.remember(x)
+            return self.first(x)
+
+        def remember(self, x: Tensor) -> None:
+            self.last = x  # finding: unreached
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedInLoop(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scales: list[float] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            for scale in self.scales:
+                y = y + x.sum().item() * scale  # finding: unreached
+            return y
+
+    class after(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scales: list[float] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            for scale in self.scales:
+                y = y + x.sum() * scale
+            return y
+
+    inputs = staticmethod(rows)
+
+
+class UnreachedInExcept(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                return self.first(x)
+            except RuntimeError:
+                self.calls = -1  # finding: unreached
+                return x
+
+    after = After
+    inputs = staticmethod(rows)
+    outcome = "limited"
+
+
+class OnlyInTraining(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            if self.training:  # finding: training
+                self.total = self.total + y.detach().sum(0)
+            return y
+
+    after = After
+    inputs = staticmethod(rows)

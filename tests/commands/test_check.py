@@ -1,0 +1,115 @@
+"""``fxquant check``: models and inputs named on the command line, exit codes, and errors with remedies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fxquant import cli
+
+SOURCE = """
+import torch
+from torch import nn
+
+SIZE = 4
+
+class Net(nn.Module):
+    def __init__(self, width=SIZE):
+        super().__init__()
+        self.layer = nn.Linear(width, 2)
+
+    def forward(self, x, ids=None):
+        if x.sum() > 0:
+            x = x + 1
+        return self.layer(x)
+
+class Wrong(Net):
+    def forward(self, x):
+        return self.layer(x) * (2.0 if self.training else 1.0)
+
+class NeedsWidth(Net):
+    def __init__(self, width):
+        super().__init__(width)
+
+def build():
+    return Net()
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+
+    def forward(self, ids):
+        return self.table(ids).sum(1)
+
+model = Net()
+
+def inputs():
+    return {"x": torch.randn(3, SIZE)}
+
+fixed = (torch.randn(3, SIZE),)
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path / f"net_{abs(hash(request.node.name))}.py"
+    path.write_text(SOURCE)
+    return path
+
+
+@pytest.mark.parametrize("name", ["Net", "build", "model"])
+def test_a_model_is_a_class_a_function_or_an_instance(
+    name: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", f"{file}:{name}", "--input", "3,4"]) == 0
+    out = capsys.readouterr().out
+    assert "OK: traceable but for 1 float region" in out and "x.sum() > 0" in out and "torch.where" in out
+
+
+@pytest.mark.parametrize("name", ["inputs", "fixed"])
+def test_inputs_come_from_a_file_and_reports_as_json(name: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", f"{file}:Net", "--inputs", f"{file}:{name}", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] and report["findings"][0]["kind"] == "tensor-branch"
+
+
+def test_a_module_of_a_package_and_integers(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(file.parent)
+    monkeypatch.syspath_prepend(file.parent)
+    assert cli.main(["check", f"{file.stem}:Tokens", "--input", "2,6:int64"]) == 0
+    assert "ids: int64[2, 6]" in capsys.readouterr().out
+
+
+def test_an_unhandled_error_exits_with_1(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", f"{file}:Wrong", "--input", "3,4"]) == 0
+    assert cli.main(["check", f"{file}:Wrong", "--input", "3,4", "--train"]) == 1
+    assert "NOT SAFE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["FILE:Missing", "--input", "3,4"], "has no 'Missing'"),
+        (["FILE:NeedsWidth", "--input", "3,4"], "without arguments"),
+        (["FILE:Net"], "no example inputs"),
+        (["FILE:Net", "--input", "3,4", "--inputs", "FILE:inputs"], "not both"),
+        (["FILE:Net", "--input", "three"], "no shape"),
+        (["FILE:Net", "--input", "3,4:float33"], "no shape"),
+        (["FILE:Net", "--input", "3,5"], "does not run on the example inputs"),
+        (["FILE:SIZE", "--input", "3,4"], "expected an nn.Module"),
+        (["nowhere.at_all:Net", "--input", "3,4"], "cannot be imported"),
+        (["missing.py:Net", "--input", "3,4"], "cannot be imported"),
+        (["FILE", "--input", "3,4"], "names nothing"),
+    ],
+)
+def test_what_cannot_be_checked_is_said_in_one_line(
+    arguments: list[str], words: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", *(item.replace("FILE", str(file)) for item in arguments)]) == 1
+    err = capsys.readouterr().err
+    assert words in err and "Traceback" not in err and len(err.splitlines()) == 1
