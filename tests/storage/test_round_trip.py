@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from user_models import Gated, WithLeaf, image, seeded
 
 import fxquant
+from fxquant.ir.float_part import FloatPart
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -66,6 +67,10 @@ def test_random_graphs(seed: int, count: int, tmp_path_factory: pytest.TempPathF
         observed(net.example())
     except Exception:  # what cannot be captured is for the tests of capture
         reject()
+    if any(isinstance(part, FloatPart) for part in observed.modules()):  # its steps hold functions without names
+        with pytest.raises(fxquant.FxquantError, match="could find by that name"):
+            fxquant.save(observed, tmp_path_factory.mktemp("models") / "model.fxq")
+        return
     for model in (fxquant.convert_fx(observed), fxquant.convert_to_reference_fx(observed)):
         loaded = _through(model, tmp_path_factory.mktemp("models"))
         assert _same(loaded(net.example()), model(net.example())), net.describe()
