@@ -1,0 +1,1 @@
+"""The commands: one file each, with ``add`` for its arguments and ``run`` for its work."""
