@@ -84,6 +84,8 @@ from fxquant.qconfig import (
     per_channel_dynamic_qconfig,
     qconfig_equals,
 )
+from fxquant.storage import load, save
+from fxquant.version import __version__
 
 __all__ = [
     "BackendConfig",
@@ -123,6 +125,7 @@ __all__ = [
     "Severity",
     "StandaloneModuleConfigEntry",
     "TraceReport",
+    "__version__",
     "check_traceable",
     "compare",
     "convert_fx",
@@ -168,6 +171,7 @@ __all__ = [
     "get_qnnpack_backend_config",
     "get_x86_backend_config",
     "graph_diff",
+    "load",
     "load_observer_state_dict",
     "per_channel_dynamic_qconfig",
     "per_channel_weight_observer_range_neg_127_to_127",
@@ -176,6 +180,7 @@ __all__ = [
     "qconfig_equals",
     "quantize",
     "quantized_borders",
+    "save",
     "sensitivity",
     "weight_observer_range_neg_127_to_127",
 ]

@@ -6,18 +6,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fxquant.commands import check
-from fxquant.demo import TASKS
-from fxquant.demo.run import run_demo
+from fxquant.commands import bench, check, compare, demo, diff, explain, profile, quantize
 from fxquant.errors import FxquantError
-from fxquant.qconfig.qconfig import ENGINES
+from fxquant.version import __version__
 
-_DEMO_EXAMPLES = """examples:
-  fxquant demo                                    train a small network on handwritten digits and quantize it
-  fxquant demo --model efficientnet_lite0         EfficientNet-Lite0 with ImageNet weights
-  fxquant demo --backend qnnpack --no-diff        another engine, without the graph diff
-  fxquant demo --batches 4 --quiet                the table only, calibrated with four batches
+_COMMANDS = (check, quantize, diff, explain, compare, profile, bench, demo)
+
+_EXAMPLES = """examples:
+  fxquant check net.py:model --input 1,3,224,224
+  fxquant quantize net.py:model --calibrate photos/ --image-size 224 -o net.fxq
+  fxquant diff net.py:model net.fxq --html net.html --open
+  fxquant explain net.fxq --slowest --input 1,3,224,224
+  fxquant compare net.py:model net.fxq --data photos/ --image-size 224 --recommend
+
+exit codes: 0 done, 1 an error with a remedy, 2 wrong arguments, 3 a limit that was asked for is not kept, 130 stopped
 """
+_FAILED, _STOPPED = 1, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,59 +31,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after the program's name; default: those of the process.
 
     Returns:
-        The exit code: 0, or 1 when the command failed with an error that has a remedy. argparse exits with 2 itself.
+        The exit code: 0, 1 when the command failed with an error that has a remedy, 3 when a limit that was asked for
+        is not kept, 130 when it was interrupted. argparse exits with 2 itself.
     """
     options = build_parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except FxquantError as error:
         print(f"fxquant: {_one_paragraph(error)}", file=sys.stderr)
-        return 1
+        return _FAILED
+    except KeyboardInterrupt:
+        return _STOPPED
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
-    parser = argparse.ArgumentParser(prog="fxquant", description="Quantize PyTorch models to int8, and look inside.")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    demo = commands.add_parser(
-        "demo",
-        help="quantize a real trained network and compare it with float",
-        description="Quantize a real trained network on real data; print accuracy, size and latency of float and int8\n"
-        "side by side, how many operators run int8, and the graph diff. Nothing is downloaded.",
-        epilog=_DEMO_EXAMPLES,
+    parser = argparse.ArgumentParser(
+        prog="fxquant",
+        description="Quantize PyTorch models to int8, and look inside.",
+        epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    demo.add_argument("--model", choices=sorted(TASKS), default="digits", help="the network (default: %(default)s)")
-    demo.add_argument(
-        "--backend", choices=("auto", *ENGINES), default="auto", help="engine of the kernels (default: %(default)s)"
-    )
-    demo.add_argument("--batches", type=_positive, metavar="N", help="calibration batches (default: all there are)")
-    demo.add_argument("--quiet", action="store_true", help="print the table only")
-    demo.add_argument("--no-diff", action="store_true", help="leave the graph diff out")
-    demo.set_defaults(run=_demo)
-    check.add(commands)
+    parser.add_argument("--version", action="version", version=f"fxquant {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(commands)
     return parser
-
-
-def _demo(options: argparse.Namespace) -> int:
-    run_demo(
-        options.model,
-        backend=options.backend,
-        batches=options.batches,
-        quiet=options.quiet,
-        show_diff=not (options.no_diff or options.quiet),
-    )
-    return 0
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
-    return number
 
 
 def _one_paragraph(error: FxquantError) -> str:

@@ -80,7 +80,7 @@ def sensitivity(
     mapping = get_default_qconfig_mapping(engine) if qconfig_mapping is None else as_mapping(qconfig_mapping)
     example, found = example_of(model, data, example_inputs)
     batches = list(found)
-    judge = metric or _OutputSqnr(model, batches)
+    judge = metric or OutputSqnr(model, batches)
     float_metric = float(judge(model))
     observed = _calibrated(model, mapping, example, engine, batches)
     simulated = SimulatedModel(observed, convert_to_reference_fx(observed))
@@ -115,14 +115,20 @@ def _tracked(units: Iterable[Unit], title: str, total: int, progress: bool) -> I
             bar.advance(task)
 
 
-class _OutputSqnr:
-    """SQNR of a model's floating outputs over all batches, in dB."""
+class OutputSqnr:
+    """SQNR of models' floating outputs over all batches, in dB.
+
+    Args:
+        model: exact; runs once.
+        batches: (args, kwargs) pairs.
+    """
 
     def __init__(self, model: nn.Module, batches: list[Batch]) -> None:
         self.batches = batches
         self.expected = [_outputs(model, batch) for batch in batches]
 
     def __call__(self, model: nn.Module) -> float:
+        """The SQNR of ``model`` against the exact one."""
         signal = noise = 0.0
         for batch, expected in zip(self.batches, self.expected, strict=True):
             for exact, found in zip(expected, _outputs(model, batch), strict=True):

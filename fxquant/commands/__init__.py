@@ -1,1 +1,1 @@
-"""The commands of the command line, one in each file: ``add(subparsers)`` declares it, ``run(arguments)`` runs it."""
+"""The commands: one file each, with ``add`` for its arguments and ``run`` for its work."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fxquant.check import check_traceable
-from fxquant.commands.subject import add_subject, read_inputs, read_model
+from fxquant.commands.subject import add_inputs, read_model, require_inputs
 
 _EXAMPLES = """examples:
   fxquant check torchvision.models:resnet18 --input 1,3,224,224
@@ -34,7 +34,10 @@ def add(subparsers: Any) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_subject(parser)
+    parser.add_argument(
+        "model", help="file.py:object or module:object; a model, its class, or a function that makes it"
+    )
+    add_inputs(parser)
     parser.add_argument("--train", action="store_true", help="check the model in training mode, as for QAT")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.set_defaults(run=run)
@@ -50,6 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     model = read_model(arguments.model)
     if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
         model.train(arguments.train)
-    report = check_traceable(model, read_inputs(arguments))
+    report = check_traceable(model, require_inputs(arguments))
     print(report.to_json() if arguments.json else report)
     return report.exit_code

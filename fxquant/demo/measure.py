@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,36 +21,43 @@ def state_bytes(model: nn.Module) -> int:
 
 
 def median_latency_ms(
-    models: tuple[nn.Module, ...], inputs: tuple[Tensor, ...], *, seconds: float
+    models: tuple[nn.Module, ...],
+    inputs: tuple[Any, ...],
+    keywords: dict[str, Any] | None = None,
+    *,
+    seconds: float,
+    threads: int = 1,
 ) -> tuple[float, ...]:
-    """Median time of one call of each model, on one thread, taking turns so that all see the same machine.
+    """Median time of one call of each model, taking turns so that all see the same machine.
 
     Args:
         models: called with ``inputs`` in turn.
-        inputs: arguments of one call.
+        inputs, keywords: arguments of one call.
         seconds: about how long to measure in all; at least five rounds are run.
+        threads: of torch.
 
     Returns:
         Milliseconds, one per model.
     """
     times: list[list[float]] = [[] for _ in models]
-    with _one_thread(), torch.inference_mode():
+    given = keywords or {}
+    with _threads(threads), torch.inference_mode():
         for model in models:
             for _ in range(_WARM_UP_RUNS):
-                model(*inputs)
+                model(*inputs, **given)
         end = time.perf_counter() + seconds
         while time.perf_counter() < end or len(times[0]) < 5:
             for model, taken in zip(models, times, strict=True):
                 start = time.perf_counter()
-                model(*inputs)
+                model(*inputs, **given)
                 taken.append(time.perf_counter() - start)
     return tuple(1000 * statistics.median(taken) for taken in times)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

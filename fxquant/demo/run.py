@@ -121,7 +121,7 @@ def print_report(report: DemoReport) -> None:
     total = len(report.explanation.rows)
     for outcome, count in report.explanation.counts.items():
         in_float = str(total) if outcome == "float" else "0"
-        rows.append((f"operators: {_OUTCOME_TITLES[outcome]}", in_float, str(count), ""))
+        rows.append((f"operators: {OUTCOME_TITLES[outcome]}", in_float, str(count), ""))
     share = f"{100 * report.explanation.int8_mac_share:.1f} %"
     rows.append(("multiply-accumulates in int8", "0.0 %", share, ""))
     print(
@@ -131,7 +131,7 @@ def print_report(report: DemoReport) -> None:
         print(f"note: {note}")
 
 
-_OUTCOME_TITLES = {
+OUTCOME_TITLES = {
     "int8": "int8",
     "step": "step, float between int8 neighbours",
     "float": "float",

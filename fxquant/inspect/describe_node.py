@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.fusion.rule import WEIGHTED
-from fxquant.inspect.side import Side, is_added
+from fxquant.inspect.side import INTEGER_STAGES, Side, is_added, origins
 from fxquant.ir.containers import KERNELS
 from fxquant.ir.edit import get_tensor
 from fxquant.ir.meta import TensorMeta, info, qualified_name
@@ -29,6 +29,11 @@ class NodeText:
         module_path: module of the user's model it came from.
         source: ``file:line`` of the user's code.
         shape: sizes of its value on the example inputs, None when it is no single tensor.
+        label: what people call it: the name of its own module, ``conv1``, or what it computes, ``relu``.
+        place: module of the user's model whose forward called it, or called its own module.
+        outcome: ``int8``, ``step``, ``float`` or ``free`` as in ``explain``; ``border`` for conversions between floats
+            and integers, ``observer``, ``input`` and ``output``.
+        holds_integers: whether its value is int8.
     """
 
     name: str
@@ -36,6 +41,10 @@ class NodeText:
     module_path: str = ""
     source: str = ""
     shape: tuple[int, ...] | None = None
+    label: str = ""
+    place: str = ""
+    outcome: str = "float"
+    holds_integers: bool = False
 
     def __str__(self) -> str:
         return self.name if self.text == self.name else f"{self.text} ({self.name})"
@@ -46,7 +55,46 @@ def describe(node: fx.Node, side: Side) -> NodeText:
     facts = info(node)
     meta = facts.value if isinstance(facts.value, TensorMeta) else None
     shape = None if meta is None else meta.shape
-    return NodeText(node.name, _text(node, side), facts.origin.module_path, facts.origin.source, shape)
+    text, path = _text(node, side), facts.origin.module_path
+    parent, _, last = path.rpartition(".")
+    owns_module = facts.origin.from_torch_module and origins(node)[-1] == path.replace(".", "_")
+    label = last if owns_module and not last.isdecimal() else facts.op or text
+    if node.op == "placeholder":
+        label = f"input {node.name}"
+    return NodeText(
+        name=node.name,
+        text=text,
+        module_path=path,
+        source=facts.origin.source,
+        shape=shape,
+        label=label,
+        place=parent if owns_module else path,
+        outcome=_outcome(node, side),
+        holds_integers=_holds_integers(node, side),
+    )
+
+
+def _outcome(node: fx.Node, side: Side) -> str:
+    """What became of it in a stage that computes on integers; before that, everything but observers is float."""
+    if node.op in ("placeholder", "output"):
+        return "input" if node.op == "placeholder" else "output"
+    if info(node).made_by == "insert_observers":
+        return "observer"
+    if is_added(info(node)):
+        return "border"
+    unit = side.unit_of(node)
+    if unit is None or side.stage not in INTEGER_STAGES:
+        return "float"
+    return unit.outcome
+
+
+def _holds_integers(node: fx.Node, side: Side) -> bool:
+    if node.target is dequantize or node.target == "dequantize" or side.stage not in INTEGER_STAGES:
+        return False
+    if node.target is quantize or (is_added(info(node)) and bool(info(node).holds)):
+        return True
+    unit = side.unit_of(node)
+    return side.stage == "quantized" and unit is not None and bool(unit.output) and node.op != "placeholder"
 
 
 def _text(node: fx.Node, side: Side) -> str:

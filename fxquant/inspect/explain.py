@@ -82,7 +82,7 @@ class Explanation:
         """One line: operators by outcome, and the share of multiply-accumulates in int8."""
         counts = ", ".join(f"{count} {outcome}" for outcome, count in self.counts.items())
         share = f"; {100 * self.int8_mac_share:.1f} % of multiply-accumulates int8" if any(self.macs.values()) else ""
-        return f"{len(self.rows)} operators: {counts}{share}"
+        return f"{sum(self.counts.values())} operators: {counts}{share}"
 
     def __str__(self) -> str:
         headers = ("node", "op", "module", "source", "outcome", "kernel", "reason")

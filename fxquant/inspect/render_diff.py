@@ -1,4 +1,4 @@
-"""A graph diff as text: coloured for terminals, plain for pipes and files, HTML for notebooks."""
+"""A graph diff as text: coloured and fitted to the width of terminals, plain for pipes and files."""
 
 from __future__ import annotations
 
@@ -6,26 +6,47 @@ import io
 import shutil
 from collections.abc import Iterator
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
-from fxquant.inspect.change import Change, Changes
-from fxquant.inspect.describe_node import NodeText
+from fxquant.inspect.arrange_changes import Entry, Section, arrange
+from fxquant.inspect.change import Changes
 
-_STYLES = {"-": "red", "+": "green", "=": "yellow", " ": "dim", "@": "bold cyan", "title": "bold"}
-_KINDS = ("fused", "split", "replaced", "inserted", "removed", "unchanged")
-
-Line = tuple[str, str]
+KINDS = ("fused", "split", "replaced", "inserted", "removed", "unchanged")
+_STYLES = {"-": "red", "+": "green", "~": "cyan", "=": "yellow", " ": "dim"}
+_INDENT = 2
 
 
 def to_plain(diff: Changes) -> str:
-    """The diff without colour."""
-    return "\n".join(text for _, text in _lines(diff))
+    """The diff without colour, a line a change, for pipes and files."""
+    lines = [title(diff)]
+    for section in arrange(diff):
+        depth = _depth(section)
+        lines.append(f"{' ' * depth}{_heading(section)}")
+        for entry in section.entries:
+            by, *more = _texts(entry)
+            lines.append(f"{' ' * (depth + _INDENT)}{entry.mark} {entry.title}{by}")
+            lines += [f"{' ' * (depth + _INDENT + 4)}{text}" for text in more]
+    return "\n".join(lines)
 
 
-def to_rich(diff: Changes) -> Text:
-    """The diff as a rich renderable."""
-    return Text("\n").join(Text(text, style=_STYLES[mark], no_wrap=False) for mark, text in _lines(diff))
+def to_rich(diff: Changes) -> RenderableType:
+    """The diff as a rich renderable, which wraps within its columns."""
+    parts: list[RenderableType] = [Text(title(diff), style="bold")]
+    for section in arrange(diff):
+        depth = _depth(section)
+        heading = Text(section.path or "(root)", style="bold")
+        heading.append(f"  {section.type}" if section.type else "", style="dim")
+        parts.append(Padding(heading, (0, 0, 0, depth)))
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=1)
+        grid.add_column(ratio=1, overflow="fold")
+        for entry in section.entries:
+            grid.add_row(Text(entry.mark, style=_STYLES[entry.mark]), _paragraph(entry))
+        parts.append(Padding(grid, (0, 0, 0, depth + _INDENT)))
+    return Group(*parts)
 
 
 def to_terminal(diff: Changes) -> str:
@@ -33,52 +54,51 @@ def to_terminal(diff: Changes) -> str:
     out = io.StringIO()
     width = shutil.get_terminal_size((100, 24)).columns
     Console(file=out, force_terminal=True, width=width, highlight=False).print(to_rich(diff))
-    return out.getvalue().rstrip("\n")
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip("\n").split("\n"))
 
 
-def to_html(diff: Changes) -> str:
+def to_notebook(diff: Changes) -> str:
     """The diff as one preformatted block of HTML."""
-    console = Console(file=io.StringIO(), record=True, width=160, highlight=False, force_jupyter=False)
+    console = Console(file=io.StringIO(), record=True, width=140, highlight=False, force_jupyter=False)
     console.print(to_rich(diff))
     return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.3">{code}</pre>')
 
 
-def _lines(diff: Changes) -> Iterator[Line]:
-    """Every line with its mark: a title, module headings, changes, and folded stretches."""
-    yield "title", f"{diff.before} → {diff.after}: {_summary(diff)}"
-    module, unchanged = "", 0
-    for change in diff.changes:
-        if change.kind == "unchanged" and not change.reason:
-            unchanged += 1
-            continue
-        if unchanged:
-            yield " ", f"  … {unchanged} unchanged"
-            unchanged = 0
-        if change.module_path != module:
-            module = change.module_path
-            yield "@", f"@ {module or '(root)'}"
-        yield from _change_lines(change)
-    if unchanged:
-        yield " ", f"  … {unchanged} unchanged"
+def title(diff: Changes) -> str:
+    """Both stages, and how many changes there are of each kind."""
+    return f"{diff.before} → {diff.after}: {summary(diff)}"
 
 
-def _summary(diff: Changes) -> str:
+def summary(diff: Changes) -> str:
+    """How many changes there are of each kind."""
     counts = diff.counts
-    return ", ".join(f"{counts[kind]} {kind}" for kind in _KINDS if kind in counts) or "both are empty"
+    return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if kind in counts) or "both are empty"
 
 
-def _change_lines(change: Change) -> Iterator[Line]:
-    by = f"  [{change.by}]" if change.by else ""
-    if change.kind == "unchanged":
-        yield "=", f"  = {_names(change.after)}"
-    else:
-        if change.before:
-            yield "-", f"  - {_names(change.before)}{'' if change.after else by}"
-        if change.after:
-            yield "+", f"  + {_names(change.after)}{by}"
-    if change.reason:
-        yield " ", f"      {change.reason}"
+def _texts(entry: Entry) -> Iterator[str]:
+    """Who did it, to go behind the title, then the reason in lines."""
+    change = entry.changes[0]
+    if entry.folded:
+        yield ""
+        return
+    yield f"  [{change.by_text}]" if change.by_text else ""
+    yield from (part for part in change.reason.split("; weight ", 1)[:1] if part)
+    if "; weight " in change.reason:
+        yield f"weight {change.reason.split('; weight ', 1)[1]}"
 
 
-def _names(nodes: tuple[NodeText, ...]) -> str:
-    return " · ".join(str(node) for node in nodes)
+def _paragraph(entry: Entry) -> Text:
+    by, *more = _texts(entry)
+    text = Text(entry.title, style=_STYLES[entry.mark])
+    text.append(by, style="blue")
+    for line in more:
+        text.append(f"\n  {line}", style="dim" if entry.mark != "=" else "")
+    return text
+
+
+def _heading(section: Section) -> str:
+    return f"{section.path or '(root)'}{f'  {section.type}' if section.type else ''}"
+
+
+def _depth(section: Section) -> int:
+    return _INDENT * section.path.count(".") if section.path else 0

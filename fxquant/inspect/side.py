@@ -16,6 +16,8 @@ from fxquant.ir.quant_plan import QuantPlan, Unit
 from fxquant.ir.stages import StageModule
 from fxquant.passes.parts_writer import MADE_BY as DECOMPOSED
 
+INTEGER_STAGES = ("reference", "quantized")
+
 Captured = tuple[records.NodeRecord, ...]
 
 
@@ -50,12 +52,12 @@ class Side:
     @cached_property
     def operators(self) -> tuple[fx.Node, ...]:
         """Nodes that compute what the captured model computes, inputs and output included, in order."""
-        return tuple(node for node in self._shown if not is_added(info(node)))
+        return tuple(node for node in self.shown if not is_added(info(node)))
 
     @cached_property
     def added(self) -> tuple[fx.Node, ...]:
         """Nodes that a pass added for its own purposes: observers, quantize, dequantize."""
-        return tuple(node for node in self._shown if is_added(info(node)))
+        return tuple(node for node in self.shown if is_added(info(node)))
 
     def range_note(self, value: str) -> str:
         """Where the range of a value came from, ``""`` before freeze."""
@@ -64,9 +66,10 @@ class Side:
         name = next((item.name for item in self.plan.classes if value in item.members), "")
         return self.model.state.range_notes.get(name, "")
 
-    @property
-    def _shown(self) -> list[fx.Node]:
-        return [node for node in self.graph.nodes if node.name not in self.operand_names]
+    @cached_property
+    def shown(self) -> dict[fx.Node, None]:
+        """All nodes but operands, in order."""
+        return {node: None for node in self.graph.nodes if node.name not in self.operand_names}
 
     def unit_of(self, node: fx.Node) -> Unit | None:
         """The planned unit that a node of this side belongs to."""

@@ -116,12 +116,12 @@ class StageModule(fx.GraphModule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         body = {key: value for key, value in self.__dict__.items() if key not in _REBUILT}
-        return _rebuild, (_stage_class(self), body, records.from_graph(self.graph), type(self).__name__)
+        return rebuild_stage, (_stage_class(self), body, records.from_graph(self.graph), type(self).__name__)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StageModule:
         _, (kind, body, nodes, name) = self.__reduce__()
         state = body.pop("state")  # frozen: shared, like the records of the nodes
-        result = _rebuild(kind, {**copy.deepcopy(body, memo), "state": state}, nodes, name)
+        result = rebuild_stage(kind, {**copy.deepcopy(body, memo), "state": state}, nodes, name)
         memo[id(self)] = result
         return result
 
@@ -137,9 +137,17 @@ def _stage_class(module: StageModule) -> type[StageModule]:
     return next(kind for kind in type(module).__mro__ if "stage" in vars(kind))
 
 
-def _rebuild(
+def rebuild_stage(
     kind: type[StageModule], body: dict[str, Any], nodes: tuple[records.NodeRecord, ...], name: str
 ) -> StageModule:
+    """Make a stage again from its parts.
+
+    Args:
+        kind: of the stage.
+        body: attributes of the instance, its graph and code left out.
+        nodes: of the graph.
+        name: of the class that the code is printed with.
+    """
     root = nn.Module()
     root.__dict__.update(body)
     result = kind(root, records.to_graph(nodes), name, state=body["state"])

@@ -94,17 +94,17 @@ def test_an_unhandled_error_exits_with_1(file: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["FILE:Missing", "--input", "3,4"], "has no 'Missing'"),
+        (["FILE:Missing", "--input", "3,4"], "has no Missing"),
         (["FILE:NeedsWidth", "--input", "3,4"], "without arguments"),
-        (["FILE:Net"], "no example inputs"),
-        (["FILE:Net", "--input", "3,4", "--inputs", "FILE:inputs"], "not both"),
+        (["FILE:Net"], "inputs of a call are not known"),
+        (["FILE:Net", "--input", "3,4", "--inputs", "FILE:inputs"], "say two things"),
         (["FILE:Net", "--input", "three"], "no shape"),
         (["FILE:Net", "--input", "3,4:float33"], "no shape"),
         (["FILE:Net", "--input", "3,5"], "does not run on the example inputs"),
-        (["FILE:SIZE", "--input", "3,4"], "expected an nn.Module"),
+        (["FILE:SIZE", "--input", "3,4"], "no model"),
         (["nowhere.at_all:Net", "--input", "3,4"], "cannot be imported"),
-        (["missing.py:Net", "--input", "3,4"], "cannot be imported"),
-        (["FILE", "--input", "3,4"], "names nothing"),
+        (["missing.py:Net", "--input", "3,4"], "there is no file"),
+        (["FILE", "--input", "3,4"], "is neither module:object"),
     ],
 )
 def test_what_cannot_be_checked_is_said_in_one_line(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fxquant import cli
+from fxquant.commands import demo as demo_command
 from fxquant.demo import run
 from fxquant.errors import FxquantError
 
@@ -48,7 +49,7 @@ def test_errors_are_one_paragraph_and_exit_code_1(
     def fail(name: str, **options: object) -> None:
         raise FxquantError("the wheel is missing", module_path="a.b", remedy="install it")
 
-    monkeypatch.setattr(cli, "run_demo", fail)
+    monkeypatch.setattr(demo_command, "run_demo", fail)
     assert cli.main(["demo"]) == 1
     assert capsys.readouterr().err == "fxquant: the wheel is missing (module a.b). Remedy: install it\n"
 
@@ -60,7 +61,7 @@ def test_too_many_batches_is_an_error(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_arguments_reach_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, object] = {}
-    monkeypatch.setattr(cli, "run_demo", lambda name, **options: seen.update(options, name=name))
+    monkeypatch.setattr(demo_command, "run_demo", lambda name, **options: seen.update(options, name=name))
     assert cli.main(["demo", "--model", "efficientnet_lite0", "--backend", "qnnpack", "--no-diff"]) == 0
     assert seen == {
         "name": "efficientnet_lite0",
