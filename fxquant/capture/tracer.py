@@ -209,7 +209,8 @@ class ValueTracer(fx.Tracer):
         """Register a module that is no module of the user's on the root; returns its name."""
         names = (name if not count else f"{name}_{count}" for count in itertools.count())
         free = next(item for item in names if not hasattr(self.root, item))
-        self.root.add_module(free, module)
+        children = vars(self.root)  # the model's forward may be going through the old dictionary
+        children["_modules"] = {**children["_modules"], free: module}
         self.constants[free] = module
         return free
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx
+from torch import fx, nn
 
 from fxquant.fusion.fuse_units import RULES, constant_nodes, fuse_units
 from fxquant.ir.meta import info
@@ -21,6 +21,7 @@ from fxquant.plan.read_qconfig import GLOBAL, activation_spec, choose_observers
 from fxquant.plan.request import PlanRequest
 from fxquant.plan.resolve_qconfig import Resolved, Resolver
 
+_AS_PYTHON = " runs as Python, in float: "  # in the notes of capture
 _IDENTITY = KernelChoice("identity", "")
 _MAC_OPERANDS = ("weight", "other", "key", "batch2")  # the operand whose shape OpDef.macs gets
 
@@ -47,7 +48,8 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
     rules = RULES if request.limits is None else request.limits.restrict(RULES)
     drafts, fusions = fuse_units(graph, modules, rules, lambda a, b: configs[a.name].qconfig is configs[b.name].qconfig)
     wide = find_wide_values(graph)
-    context = Context(modules, constant_nodes(graph), configs, specs, backend, request.limits, request.leaves, wide)
+    constants, kept = constant_nodes(graph), _kept(state.capture_notes, modules)
+    context = Context(modules, constants, configs, specs, backend, request.limits, request.leaves, wide, kept)
     candidates = [classify_unit(draft, context) for draft in drafts]
     source_of = see_through_identities(candidates)
     indexes = request.input_indexes, request.output_indexes
@@ -78,6 +80,13 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
         quantized_outputs=request.output_indexes,
     )
     return plan, qconfigs
+
+
+def _kept(capture_notes: tuple[str, ...], modules: dict[str, nn.Module]) -> dict[str, str]:
+    """Why the parts that capture left as Python are so, by path of their module."""
+    said = dict(note.split(_AS_PYTHON, 1) for note in capture_notes if _AS_PYTHON in note)
+    titles = {path: getattr(module, "title", f"module {path!r}") for path, module in modules.items()}
+    return {path: f"runs as Python: {said[title]}" for path, title in titles.items() if title in said}
 
 
 def _activation_specs(qconfigs: dict[str, Any]) -> dict[str, TensorSpec]:

@@ -45,6 +45,7 @@ class Context:
         limits: what a BackendConfig allows, None for everything.
         leaves: standalone and custom modules, by path.
         wide: why 8 bits cannot hold a value, by name, for those they cannot.
+        kept: why a part of the model runs as Python, by path of its module in the graph.
     """
 
     modules: dict[str, nn.Module]
@@ -55,6 +56,7 @@ class Context:
     limits: BackendLimits | None = None
     leaves: Mapping[str, LeafModule] = field(default_factory=dict)
     wide: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[Any, str] = field(default_factory=dict)
 
 
 def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
@@ -84,7 +86,7 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
     if isinstance(value, (tuple, list)) and any(info(user).op == ALIASED for user in draft.last.users):
         return floating("one of its results is changed in place")
     if row is None:
-        return floating(f"{info(anchor).origin.spelling} is not in the catalogue")
+        return floating(context.kept.get(anchor.target) or f"{info(anchor).origin.spelling} is not in the catalogue")
     if isinstance(row.output, Identity):
         return _identity(draft, row, activations, context)
     resolved = context.configs[anchor.name]
