@@ -155,12 +155,15 @@ def _recurrent(draft: UnitDraft, row: OpDef, context: Context, floating: Callabl
     resolved, value = context.configs[draft.anchor.name], info(draft.anchor).value
     if resolved.qconfig is None:
         return replace(floating(f"excluded by qconfig ({resolved.entry})"), excluded=True)
-    mode = mode_of(resolved.qconfig)
+    mode = mode_of(resolved.qconfig) or ("static" if resolved.named else "")
     if f"{context.backend.name}.{mode}" not in row.kernels:
         assert isinstance(row.output, FloatOnly)
         return floating(f"its qconfig asks for {ASKED[mode]}" if mode else row.output.why)
     if not _is_float32(value):
         return floating(f"computed in {_dtype_of(value)}")
+    refused = context.backend.refuses_spec(context.specs[draft.anchor.name]) or refuses_weight(resolved.qconfig)
+    if mode == "static" and refused:
+        return floating(refused)
     return classify_dynamic(draft, call_of(draft, row, context), mode, context.backend, floating)
 
 
