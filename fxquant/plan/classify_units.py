@@ -107,8 +107,9 @@ def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Calla
     mode = mode_of(qconfig)
     if mode and f"{context.backend.name}.{mode}" in row.kernels:
         return classify_dynamic(draft, call_of(draft, row, context), mode, context.backend, floating)
+    missing = f"its qconfig asks for {ASKED[mode]}, and {row.name} has no such kernel" if mode else ""
     if mode and not row.shares_range:
-        return floating(f"its qconfig asks for {ASKED[mode]}, and {row.name} has no such kernel")
+        return floating(missing)
     if context.backend.name not in row.kernels:
         why = row.output.why if isinstance(row.output, FloatOnly) else "no int8 kernel"
         return floating(f"{why} in {context.backend.name}")
@@ -134,6 +135,8 @@ def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Calla
     role = "requantize"
     if not has_own and judged.range != "own":
         role = "clip" if row.clip is not None else "share"
+    if mode and role == "requantize":
+        return floating(missing)
     if role == "requantize" and judged.range != "shared" and reuses_input(qconfig):
         return floating("its qconfig reuses the input's range, and its results have another")
     constants = frozenset(node.name for _, node in operands if call.is_constant(node))

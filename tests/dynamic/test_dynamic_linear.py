@@ -112,6 +112,33 @@ def test_what_has_no_such_kernel_says_so() -> None:
     assert unit.outcome == "float" and "taken at run time" in unit.reason
 
 
+class _Around(nn.Module):
+    """Operators that share their input's range or choose between values, around a static convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.permute(0, 2, 3, 1).amax(1, keepdim=True)
+        y = torch.maximum(y + y, y).permute(0, 3, 1, 2)
+        z = self.conv(y)
+        z = torch.where(z > 0, z, z.roll(1))
+        result: Tensor = self.last(torch.maximum(z, z * 2).mean((2, 3)))
+        return result
+
+
+@pytest.mark.parametrize("conv", [None, fxquant.get_default_qconfig(), fxquant.float16_dynamic_qconfig])
+def test_operators_that_nobody_measures_stay_float(conv: fxquant.QConfig | None) -> None:
+    mapping = fxquant.QConfigMapping().set_global(fxquant.per_channel_dynamic_qconfig).set_module_name("conv", conv)
+    model, x = _Around().eval(), torch.randn(2, 3, 4, 4)
+    reference, quantized = converted(model, mapping, (x,))
+    outcomes = {unit.op: unit.outcome for unit in quantized.plan.units}
+    assert outcomes["maximum"] == "float" and outcomes["linear"] == "int8"
+    assert outcomes["where"] == ("int8" if conv is not None and conv.activation().dtype == torch.uint8 else "float")
+    assert sqnr_db(model(x), quantized(x)) > 25 and sqnr_db(reference(x), quantized(x)) > 40
+
+
 def test_excluded_at_convert() -> None:
     model, x = Attention().eval(), torch.randn(2, 5, 8)
     observed = fxquant.prepare_fx(model, fxquant.per_channel_dynamic_qconfig, (x,))

@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fxquant.backends.native.kernels.base import Kernel, direct
 from fxquant.numerics.conv_geometry import grow_kernel
+
+_FLOAT = (F.conv1d, F.conv2d, F.conv3d)
 
 
 class ConvDynamic(Kernel):
@@ -62,10 +65,16 @@ class ConvDynamic(Kernel):
         rank = len(self.geometry["stride"])
         if x.dim() == rank + 1:
             return self.forward(x.unsqueeze(0)).squeeze(0)
+        if x.numel() == 0:
+            return self._of_nothing(x)
         arrived = torch.quantize_per_tensor_dynamic(x, torch.quint8, False)
         scale, zero_point = arrived.q_scale(), arrived.q_zero_point()
         found: Tensor = self.packed_function(arrived.int_repr(), scale, zero_point, *self.packed_arguments)
         return found.contiguous() if rank == 1 else found
+
+    def _of_nothing(self, x: Tensor) -> Tensor:
+        """What an empty batch becomes."""
+        return _FLOAT[x.dim() - 3](x, grow_kernel(self.weight, self.growth).float(), None, **self.geometry)
 
     def extra_repr(self) -> str:
         """Shape and clip."""
