@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from linears import ENGINES, Attention, Spelled, assert_same, converted, modes, through_file, through_state_dict
 from torch import Tensor, nn
 
@@ -24,6 +27,39 @@ def test_every_spelling_is_the_reference(engine: str, qconfig: fxquant.QConfig) 
     for given in (x, x[0], torch.randn(2, 3, 12), torch.empty(0, 12), 100 * x, torch.zeros(2, 12)):
         with torch.no_grad():
             assert_same(reference(given), quantized(given))
+    assert sqnr_db(model(x), quantized(x)) > (60 if qconfig is QCONFIGS[2] else 28)
+
+
+class _Product(nn.Module):
+    """A product with a parameter, written in some way."""
+
+    def __init__(self, write: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight, self.bias, self.write = nn.Parameter(torch.randn(12, 6)), nn.Parameter(torch.randn(6)), write
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.write(x, self.weight, self.bias)
+
+
+PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "operator": lambda x, weight, bias: x @ weight,
+    "matmul": lambda x, weight, bias: torch.matmul(x, weight) + bias,
+    "mm": lambda x, weight, bias: x.mm(weight).relu(),
+    "addmm": lambda x, weight, bias: torch.addmm(bias, x, weight),
+    "functional": lambda x, weight, bias: F.linear(x, weight.t(), bias),
+    "einsum": lambda x, weight, bias: torch.einsum("bi,io->bo", x, weight),
+    "einsum, weight first": lambda x, weight, bias: torch.einsum("io,bi->ob", weight, x),
+}
+
+
+@pytest.mark.parametrize("qconfig", QCONFIGS, ids=["tensor", "channel", "float16"])
+@pytest.mark.parametrize("name", PRODUCTS)
+@torch.no_grad()
+def test_products_with_parameters_are_linears(name: str, qconfig: fxquant.QConfig) -> None:
+    model, x = _Product(PRODUCTS[name]).eval(), torch.randn(5, 12)
+    reference, quantized = converted(model, qconfig, (x,))
+    assert len(modes(quantized)) == 1
+    assert_same(reference(x), quantized(x))
     assert sqnr_db(model(x), quantized(x)) > (60 if qconfig is QCONFIGS[2] else 28)
 
 
