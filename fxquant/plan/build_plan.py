@@ -47,9 +47,7 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
     modules = dict(captured.named_modules(remove_duplicate=False))
     rules = RULES if request.limits is None else request.limits.restrict(RULES)
     drafts, fusions = fuse_units(graph, modules, rules, lambda a, b: configs[a.name].qconfig is configs[b.name].qconfig)
-    wide = find_wide_values(graph)
-    constants, kept = constant_nodes(graph), _kept(state.capture_notes, modules)
-    context = Context(modules, constants, configs, specs, backend, request.limits, request.leaves, wide, kept)
+    context = _context(captured, request, modules, configs, specs)
     candidates = [classify_unit(draft, context) for draft in drafts]
     source_of = see_through_identities(candidates)
     indexes = request.input_indexes, request.output_indexes
@@ -80,6 +78,28 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
         quantized_outputs=request.output_indexes,
     )
     return plan, qconfigs
+
+
+def _context(
+    captured: CapturedModel,
+    request: PlanRequest,
+    modules: dict[str, nn.Module],
+    configs: dict[str, Resolved],
+    specs: dict[str, TensorSpec],
+) -> Context:
+    """What the classification of units goes by."""
+    return Context(
+        modules,
+        constant_nodes(captured.graph),
+        configs,
+        specs,
+        request.backend,
+        request.limits,
+        request.leaves,
+        wide=find_wide_values(captured.graph),
+        kept=_kept(captured.state.capture_notes, modules),
+        static_recurrent=request.static_recurrent,
+    )
 
 
 def _kept(capture_notes: tuple[str, ...], modules: dict[str, nn.Module]) -> dict[str, str]:

@@ -46,6 +46,7 @@ class Context:
         leaves: standalone and custom modules, by path.
         wide: why 8 bits cannot hold a value, by name, for those they cannot.
         kept: why a part of the model runs as Python, by path of its module in the graph.
+        static_recurrent: as in ``PlanRequest``.
     """
 
     modules: dict[str, nn.Module]
@@ -57,6 +58,7 @@ class Context:
     leaves: Mapping[str, LeafModule] = field(default_factory=dict)
     wide: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[Any, str] = field(default_factory=dict)
+    static_recurrent: frozenset[type[nn.Module]] = frozenset()
 
 
 def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
@@ -158,7 +160,8 @@ def _recurrent(draft: UnitDraft, row: OpDef, context: Context, floating: Callabl
     resolved, value = context.configs[draft.anchor.name], info(draft.anchor).value
     if resolved.qconfig is None:
         return replace(floating(f"excluded by qconfig ({resolved.entry})"), excluded=True)
-    mode = mode_of(resolved.qconfig) or ("static" if resolved.named else "")
+    is_named = resolved.named or type(context.modules[str(draft.anchor.target)]) in context.static_recurrent
+    mode = mode_of(resolved.qconfig) or ("static" if is_named else "")
     if f"{context.backend.name}.{mode}" not in row.kernels:
         assert isinstance(row.output, FloatOnly)
         return floating(f"its qconfig asks for {ASKED[mode]}" if mode else row.output.why)

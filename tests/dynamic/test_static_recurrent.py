@@ -192,6 +192,17 @@ def test_asking_for_it() -> None:
     assert "unless an entry names their type or their module" in reason
 
 
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_what_torch_ao_calls_it() -> None:
+    quantizable = pytest.importorskip("torch.ao.nn.quantizable")
+    model, x = _Layer(nn.LSTM).eval(), torch.randn(5, 2, 10)
+    custom = fxquant.PrepareCustomConfig().set_float_to_observed_mapping(nn.LSTM, quantizable.LSTM)
+    observed = _calibrated(model, fxquant.get_default_qconfig_mapping(), [(x,)], prepare_custom_config=custom)
+    quantized = fxquant.convert_fx(observed)  # torch.ao needs a state to start from, and a class for convert
+    assert modes(quantized) == {"layer": "static"} and _far(model(x), quantized(x)) > 25
+
+
 @torch.no_grad()
 def test_explanations_and_what_is_missing() -> None:
     model, x = _Layer(nn.LSTM).eval(), torch.randn(5, 2, 10)
