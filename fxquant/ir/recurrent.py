@@ -58,7 +58,7 @@ class Recurrent(nn.Module):
         sizes = [data.shape[1]] * len(data) if batch_sizes is None else batch_sizes.tolist()
         rows = data.flatten(0, 1) if batch_sizes is None else data
         outputs, last = run_layers(self, rows, sizes, state)
-        return outputs.view(*data.shape[:2], -1) if batch_sizes is None else outputs, last
+        return outputs.view(*data.shape[:2], outputs.shape[-1]) if batch_sizes is None else outputs, last
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As the module it stands for: a tensor or a ``PackedSequence``, with a state or without."""

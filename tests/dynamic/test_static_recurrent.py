@@ -110,6 +110,7 @@ def test_any_length_runs_in_one_loop(kind: type[nn.Module]) -> None:
         assert _same(reference(given)[1], quantized(given)[1])
         assert _far(model(given), quantized(given)) > 22
     assert _same(reference(x[0])[1], quantized(x[0])[1])  # without a batch
+    assert _same(reference(x[:0]), quantized(x[:0])) and quantized(x[:0])[0].shape == (0, 60, 3)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
