@@ -48,7 +48,7 @@ def check_graph(seed: int, count: int | None = None) -> tuple[Failure | None, tu
     try:
         with torch.no_grad():
             x, eager = net.example(), net(net.example())
-            observed = fxquant.prepare_fx(net, _mapping(net), (net.example(),))
+            observed = fxquant.prepare_fx(net, _mapping(net), (net.example(),), backend_config=_engine(net))
             what = "capture equals eager"
             assert _same(observed(x), eager, _SUMMATION)
             assert torch.equal(x, net.example()), "the input was changed"
@@ -83,11 +83,25 @@ def minimise(failure: Failure) -> Failure:
     return failure
 
 
+def _engine(net: RandomNet) -> str:
+    return ENGINES[net.seed % len(ENGINES)]
+
+
 def _mapping(net: RandomNet) -> fxquant.QConfigMapping:
-    """The default of some engine, with some modules in float."""
-    mapping = fxquant.get_default_qconfig_mapping(ENGINES[net.seed % len(ENGINES)])
-    for name in net.float_modules():
-        mapping.set_module_name(name, None)
+    """The default of some engine, or dynamic; with some modules quantized otherwise or in float."""
+    engine, kinds = _engine(net), net.kinds()
+    qconfigs = {
+        "static": fxquant.get_default_qconfig(engine),
+        "dynamic": fxquant.per_channel_dynamic_qconfig,
+        "float16": fxquant.float16_dynamic_qconfig,
+        "float": None,
+    }
+    is_static = kinds.pop("") == "static"
+    mapping = fxquant.get_default_qconfig_mapping(engine) if is_static else fxquant.QConfigMapping()
+    if not is_static:
+        mapping.set_global(qconfigs["dynamic"])
+    for name, kind in kinds.items():
+        mapping.set_module_name(name, qconfigs[kind])
     return mapping
 
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 _SMALLEST, _LARGEST = 5, 60
 _LARGEST_VALUE = 4096
+KINDS = ("static", "dynamic", "float16", "float")
+"""Kinds of quantization that a network's modules are given."""
 
 
 @dataclass
@@ -83,11 +85,20 @@ class RandomNet(nn.Module):
         lines = [f"v{position}: {step}" for position, step in enumerate(self.steps, 1)]
         return "\n".join([f"seed {self.seed}, {len(self.steps)} steps", *lines, f"returns {self.results}"])
 
-    def float_modules(self) -> list[str]:
-        """Paths of modules to leave in float, for a mixed configuration; often none."""
+    def kinds(self) -> dict[str, str]:
+        """How to quantize the whole network ("") and some of its modules, by path, for a mixed configuration.
+
+        Returns:
+            ``static``, ``dynamic``, ``float16`` or ``float``; of the whole ``static`` or ``dynamic``. In half of all
+            networks nothing but the whole.
+        """
         drawn = random.Random(self.seed + 1)
-        names = list(self.children_by_step)
-        return [f"children_by_step.{name}" for name in names if drawn.random() < 0.15] if drawn.random() < 0.5 else []
+        found = {"": "static" if drawn.random() < 0.8 else "dynamic"}
+        if drawn.random() < 0.5:
+            for name in self.children_by_step:
+                if drawn.random() < 0.5:
+                    found[f"children_by_step.{name}"] = drawn.choice(KINDS)
+        return found
 
     def _grow(self, values: list[Any]) -> None:
         """Append one step that fits and whose value is of a reasonable size; recent values are likelier sources."""

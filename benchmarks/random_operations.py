@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from random_arithmetic import ARITHMETIC
 from random_movement import MOVEMENT
-from random_operation import Operation, image, layer, method, one_of, plain, same_shape
+from random_operation import Operation, any_value, image, layer, method, nothing, one_of, plain, same_shape
 from torch import Tensor, nn
 
 # -- layers ------------------------------------------------------------------------------------------
@@ -45,7 +45,30 @@ def _batch_norm(drawn: random.Random, value: Tensor) -> nn.Module:
     return norm
 
 
+def _table(drawn: random.Random, value: Tensor) -> nn.Module:
+    return nn.Embedding(9, drawn.choice((3, 4)))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Positions in a table, of the first channel or column."""
+    return x.flatten(1)[:, :3].sigmoid().mul(8).long()
+
+
+def _recurrent(drawn: random.Random, value: Tensor) -> nn.Module:
+    kind = drawn.choice((nn.LSTM, nn.GRU, nn.RNN))
+    both, layers = drawn.random() < 0.3, drawn.choice((1, 1, 2))
+    return kind(value.shape[-1], drawn.choice((3, 4)), layers, batch_first=drawn.random() < 0.5, bidirectional=both)
+
+
+def _sequence(first: Tensor, value: Tensor) -> bool:
+    """Fits a batch of two sequences."""
+    return value.dim() == 3 and value.shape[0] == 2 and value.shape[1] > 0
+
+
 _LAYERS = (
+    Operation("recurrent", lambda module, x: module(x)[0], _sequence, nothing, _recurrent, weight=3.0),
+    layer("conv1d", lambda drawn, value: nn.Conv1d(value.shape[1], 4, 1), _sequence),
+    Operation("embedding", lambda module, x: module(_rows(x)), settings=nothing, fits=any_value, module=_table),
     layer("conv", _conv, image, 5.0),
     layer("conv_bn", _conv_bn, image, 4.0),
     layer("linear", _linear, weight=3.0),

@@ -102,6 +102,7 @@ def _request(
         given_inputs=bool(settings.path),
         matched_types=settings.matched_types,
         notes=(*captured.state.capture_notes, *unmatched_notes(model, called, custom), *_limit_notes(settings.limits)),
+        static_recurrent=custom.static_recurrent,
     )
 
 

@@ -28,7 +28,7 @@ from fxquant.backends.reference_modules import freeze_standalone, observed_for_u
 from fxquant.backends.reference_values import MADE_BY
 from fxquant.fusion.rule import WEIGHTED
 from fxquant.ir.checks import take_integers
-from fxquant.ir.containers import INPUT_STATISTICS, KERNELS, RANGE_OBSERVERS, WEIGHT_OBSERVERS
+from fxquant.ir.containers import INPUT_STATISTICS, KERNELS, RANGE_OBSERVERS, RECURRENT_OBSERVERS, WEIGHT_OBSERVERS
 from fxquant.ir.edit import evaluate_constant, holder_of, output_node, put_module, set_tensor
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.qdq import dequantize
@@ -261,7 +261,7 @@ class _Builder(DynamicUnits):
 def _float_parts(observed: ObservedModel) -> nn.Module:
     """A copy of the user's modules, without what calibration added: the result shares no tensor with its source."""
     holder = holder_of(observed, observed.state.preserved)
-    for name in (RANGE_OBSERVERS, INPUT_STATISTICS, WEIGHT_OBSERVERS):
+    for name in (RANGE_OBSERVERS, RECURRENT_OBSERVERS, INPUT_STATISTICS, WEIGHT_OBSERVERS):
         holder._modules.pop(name, None)
     for unit in observed.plan.units:
         if unit.kernel is not None and unit.kernel.convention == STANDALONE:

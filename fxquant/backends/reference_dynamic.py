@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxquant.backends.reference_recurrent import ReferenceRecurrent
+from fxquant.backends.reference_recurrent import ReferenceRecurrent, ReferenceStatic
 from fxquant.backends.reference_values import MADE_BY, ReferenceValues
 from fxquant.fusion.rule import WEIGHTED
-from fxquant.ir.containers import KERNELS, WEIGHT_OBSERVERS
+from fxquant.ir.containers import KERNELS, RECURRENT_OBSERVERS, WEIGHT_OBSERVERS
 from fxquant.ir.edit import put_module, set_tensor
 from fxquant.ir.meta import ARRIVING, NodeInfo, info, set_info
 from fxquant.ir.qdq import choose_qparams, dequantize, quantize
@@ -31,6 +31,7 @@ from fxquant.ir.recurrent import recurrence_of
 from fxquant.ir.stages import ObservedModel
 from fxquant.ops import catalogue
 from fxquant.ops.recurrent import RECURRENT
+from fxquant.passes.compute_qparams import observed_qparams
 from fxquant.passes.fold_weights import FloatWeight, fold_weights
 from fxquant.passes.quantize_recurrent import quantize_recurrent
 from fxquant.passes.quantize_tables import quantize_table
@@ -86,12 +87,26 @@ class DynamicUnits(ReferenceValues):
         observer = self.observed.get_submodule(f"{WEIGHT_OBSERVERS}.{unit.name}")
         recurrence = recurrence_of(module)
         tensors = quantize_recurrent(unit, module, recurrence, observer)
-        put_module(self.root, path, ReferenceRecurrent(recurrence, tensors))
         for name in tensors:
             self.key_origins[f"{path}.{name}"] = (f"{node.target}.{name.removesuffix('_scale')}",)
+        if unit.mode == "static":
+            ranges = self._recurrent_ranges(unit)
+            self.key_origins.update({f"{path}.{name}": () for name in ranges})
+            put_module(self.root, path, ReferenceStatic(recurrence, {**tensors, **ranges}))
+        else:
+            put_module(self.root, path, ReferenceRecurrent(recurrence, tensors))
         made = self._copy(node, self._as_float, unit)
         made.target = path
         self.floats[unit.name] = made
+
+    def _recurrent_ranges(self, unit: Unit) -> dict[str, torch.Tensor]:
+        """Parameters of all places in a recurrent layer, as buffers."""
+        observers: Any = self.observed.get_submodule(f"{RECURRENT_OBSERVERS}.{unit.name}.places")
+        found: dict[str, torch.Tensor] = {}
+        for place, attached in observers.items():
+            qparams = observed_qparams(f"{unit.name}.{place}", attached.observer)
+            found[f"{place}_scale"], found[f"{place}_zero_point"] = qparams.scale, qparams.zero_point
+        return found
 
     def _rounded_inputs(self, unit: Unit, made: fx.Node) -> dict[str, Any]:
         """The anchor's activations as they arrive, by operand; of modes that leave them in float, none."""

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fxquant.ir.recurrent import Layers, Recurrent
+from fxquant.ir.recurrent import Recurrent
+from fxquant.ir.recurrent_static import StaticRecurrent
 from fxquant.numerics.affine import dequantize, fake_quantize
 from fxquant.numerics.dynamic import choose_dynamic_qparams
-from fxquant.numerics.recurrent import Recurrence, run_layers
+from fxquant.numerics.recurrent import Recurrence
 
 
 class ReferenceRecurrent(Recurrent):
@@ -41,9 +42,11 @@ class ReferenceRecurrent(Recurrent):
         rounded = fake_quantize(x, *qparams, 0, 255, torch.uint8)
         return F.linear(rounded, dequantize(weight, scale, zeros, 0 if scale.dim() else None), bias)
 
-    def layers(self, data: Tensor, batch_sizes: Tensor | None, state: list[Tensor]) -> Layers:
-        """Run all layers step by step."""
-        sizes = [data.shape[1]] * len(data) if batch_sizes is None else batch_sizes.tolist()
-        rows = data.flatten(0, 1) if batch_sizes is None else data
-        outputs, last = run_layers(self.recurrence, self.product, rows, sizes, state)
-        return outputs.view(*data.shape[:2], -1) if batch_sizes is None else outputs, last
+
+class ReferenceStatic(StaticRecurrent):
+    """A recurrent layer on ranges known before, in plain aten operations, on any device."""
+
+    def sums(self, name: str, integers: Tensor, zero_point: Tensor) -> Tensor:
+        """Summed in float64, which holds every sum of integers."""
+        centred = integers.to(torch.float64) - zero_point
+        return F.linear(centred, self.get_buffer(name).to(torch.float64)).to(torch.float32)

@@ -23,6 +23,7 @@ from fxquant.backends.native.kernels.functional import QFunctional
 from fxquant.backends.select import select_backend
 from fxquant.eager.integer_weights import make_by_mode, make_static
 from fxquant.eager.prepare import OBSERVER, walk, without_observers
+from fxquant.eager.recurrent import make_static_recurrent
 from fxquant.eager.roles import Part, Role
 from fxquant.errors import CalibrationError, ConvertError
 from fxquant.passes.compute_qparams import has_seen_data, observed_qparams
@@ -128,6 +129,8 @@ def _quantized(module: nn.Module, role: Role, path: str, engine: str) -> nn.Modu
     output = _output_range(module, role, path)
     if role.part is Part.WEIGHTED:
         quantized = make_static(module, role, path, engine, output)
+    elif role.part is Part.RECURRENT:
+        quantized = make_static_recurrent(module, role, path, engine, output)
     else:
         quantized = _MAKERS[role.part](module, role, output, path)
     if role.part in _TAKES_INTEGERS:

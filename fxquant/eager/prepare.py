@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fxquant.eager.recurrent import INSIDE, ObserveRecurrent, observe_recurrent
 from fxquant.eager.roles import OPAQUE, Part, Role, role_of
 from fxquant.errors import CalibrationError, ConfigError, NotYetError
 from fxquant.fusion.rule import spatial_rank
@@ -141,6 +142,10 @@ def _attach(module: nn.Module, role: Role, path: str) -> None:
     qconfig: Any = module.qconfig
     if role.part in (Part.WEIGHTED, Part.TABLE, Part.RECURRENT) and _needs_no_data(role, path, qconfig):
         return
+    if role.part is Part.RECURRENT:
+        if not hasattr(module, OBSERVER):
+            observe_recurrent(module, role, path, OBSERVER)
+        return
     if role.part is Part.FUNCTIONAL:
         setattr(module, OBSERVER, qconfig.activation())
         return
@@ -162,26 +167,25 @@ def _needs_no_data(role: Role, path: str, qconfig: Any) -> bool:
     """
     if mode_of(qconfig):
         return True
-    if role.part is Part.TABLE:
-        wanted = "float_qparams_weight_only_qconfig"
-    elif role.part is Part.RECURRENT:
-        wanted = "default_dynamic_qconfig"
-    else:
+    if role.part is not Part.TABLE:
         return False
     raise ConfigError(
         f"{type(role.layer).__name__} has no int8 kernel whose ranges are calibrated",
         module_path=path,
-        remedy=f"set its attribute qconfig to {wanted}, or to None to keep it float",
+        remedy="set its attribute qconfig to float_qparams_weight_only_qconfig, or to None to keep it float",
     )
 
 
 def without_observers(module: nn.Module) -> nn.Module:
     """Remove from a module what ``prepare`` put there, in place."""
-    for name in (OBSERVER, STATISTICS, INPUT_RANGE):
+    for name in (OBSERVER, STATISTICS, INPUT_RANGE, INSIDE):
         if name in module._modules:
             delattr(module, name)
-    for hooks, kind in ((module._forward_hooks, ObserveOutput), (module._forward_pre_hooks, ObserveInput)):
-        for key in [key for key, hook in hooks.items() if isinstance(hook, kind)]:
-            del hooks[key]
+    kinds = (ObserveOutput, ObserveRecurrent)
+    for key in [key for key, hook in module._forward_hooks.items() if isinstance(hook, kinds)]:
+        del module._forward_hooks[key]
+        module._forward_hooks_with_kwargs.pop(key, None)
+    for key in [key for key, hook in module._forward_pre_hooks.items() if isinstance(hook, ObserveInput)]:
+        del module._forward_pre_hooks[key]
     module.__dict__.pop("qconfig", None)
     return module

@@ -30,7 +30,7 @@ class Part(StrEnum):
     CLIP = "clip"  # keeps its input's range
     STEP = "step"  # computes in float between integers
     TABLE = "table"  # embeddings: integer rows, float results
-    RECURRENT = "recurrent"  # dynamic only
+    RECURRENT = "recurrent"  # layers and cells
     NONE = ""  # is left as it is: it moves integers, or contains other modules
 
 

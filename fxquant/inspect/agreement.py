@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import fx
+from torch import Tensor, fx
 
-from fxquant.inspect.agreement_limits import Limit, limit_of
+from fxquant.inspect.agreement_dynamic import rounded_results
+from fxquant.inspect.agreement_limits import DYNAMIC, Limit, limit_of
 from fxquant.inspect.record_values import RecordedValues, record_values
 from fxquant.inspect.reference_arithmetic import ReferenceArithmetic
 from fxquant.ir.meta import info
 from fxquant.ir.qdq import quantize
-from fxquant.ir.quant_plan import CUSTOM
+from fxquant.ir.quant_plan import CUSTOM, Unit
 from fxquant.ir.stages import QuantizedModel, ReferenceModel
 
 # Float32 sums of a zero point and a level below 256 are off by 1e-5 at most; kernels add a few such errors.
@@ -103,6 +104,8 @@ class Agreement:
 def check_agreement(reference: ReferenceModel, quantized: QuantizedModel, *args: Any, **kwargs: Any) -> Agreement:
     """Compare every value that a quantized model holds in integer form with the reference; one row each.
 
+    So are the results of kernels with floats on both sides, rounded to 255 steps over their range.
+
     Rows of standalone modules follow, named after the module's path. Custom modules are not judged: in the reference
     they compute in float, with weights that their own class may have rounded.
 
@@ -150,10 +153,40 @@ def compare_values(
         only: the value to compare, "" for all.
     """
     arithmetic = ReferenceArithmetic(reference, values)
+    dynamic = {unit.name: unit for unit in reference.plan.units if unit.mode}
     for node in reference.graph.nodes:
         if only in ("", info(node).holds) and _can_judge(node, arithmetic):
             row = _compare(node, arithmetic, dtype)
             yield row if row.agrees or dtype == torch.float64 else _compare(node, arithmetic, torch.float64)
+        unit = dynamic.get(node.name)
+        if unit is not None and only in ("", unit.name):
+            yield from _compare_dynamic(node, unit, arithmetic)
+
+
+def _compare_dynamic(node: fx.Node, unit: Unit, arithmetic: ReferenceArithmetic) -> Iterator[UnitAgreement]:
+    """The row of a unit with floats on both sides; none where the run lacks its value."""
+    found = rounded_results(node, unit.name, arithmetic)
+    if found is None:
+        return
+    expected, actual = found
+    row = UnitAgreement(
+        unit=unit.name,
+        op=unit.op,
+        kernel=str(unit.kernel),
+        count=expected.numel(),
+        differing=expected.numel(),
+        ties=0,
+        max_difference=-1,
+        limit=DYNAMIC,
+    )
+    yield row if actual.shape != expected.shape else _counted(row, expected, actual)
+
+
+def _counted(row: UnitAgreement, expected: Tensor, actual: Tensor) -> UnitAgreement:
+    """A row with its differences counted."""
+    difference = (actual.to(torch.int32) - expected.to(torch.int32)).abs()
+    largest = int(difference.max()) if difference.numel() else 0
+    return replace(row, differing=int(torch.count_nonzero(difference)), max_difference=largest)
 
 
 def _can_judge(node: fx.Node, arithmetic: ReferenceArithmetic) -> bool:
@@ -183,7 +216,5 @@ def _compare(node: fx.Node, arithmetic: ReferenceArithmetic, dtype: torch.dtype)
         return row
     if torch.equal(actual, expected):
         return replace(row, differing=0, max_difference=0)
-    difference = (actual.to(torch.int32) - expected.to(torch.int32)).abs()
-    largest = int(difference.max()) if difference.numel() else 0
     ties = int(((level - level.floor() - 0.5).abs() < _TIE).sum())
-    return replace(row, differing=int(torch.count_nonzero(difference)), ties=ties, max_difference=largest)
+    return replace(_counted(row, expected, actual), ties=ties)

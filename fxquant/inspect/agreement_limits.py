@@ -43,6 +43,10 @@ EXACT = Limit(0, 0.0)
 # torch adds the zero point in float32 before it rounds, the reference after: that moves ties, and nothing else.
 _BORDER = Limit(1, 0.0)
 
+# Kernels with floats on both sides sum in another order: a result on the edge of a step, or an input or a state that
+# rounds the other way, moves by one.
+DYNAMIC = Limit(1, 0.001)
+
 
 def limit_of(unit: Unit | None, plan: QuantPlan) -> Limit:
     """The limit of one unit.

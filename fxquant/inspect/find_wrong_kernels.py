@@ -64,7 +64,7 @@ def judge(row: UnitAgreement) -> str:
 
 def _has_kernel(plan: QuantPlan, name: str) -> bool:
     """Whether a value is made by a kernel of the backend's."""
-    unit = next((unit for unit in plan.units if unit.name == name and unit.output), None)
+    unit = next((unit for unit in plan.units if unit.name == name and (unit.output or unit.mode)), None)
     return unit is not None and unit.kernel is not None and unit.kernel.convention not in (STANDALONE, CUSTOM)
 
 

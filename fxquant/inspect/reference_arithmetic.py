@@ -26,6 +26,7 @@ class ReferenceArithmetic:
     def __init__(self, reference: ReferenceModel, given: RecordedValues) -> None:
         self.reference, self.given = reference, given
         self.units = {unit.name: unit for unit in reference.plan.units if unit.output}
+        self._judged = ""
 
     def level(self, node: fx.Node, dtype: torch.dtype) -> Tensor:
         """``x * (1/scale)`` of a quantize node.
@@ -52,6 +53,18 @@ class ReferenceArithmetic:
         assert isinstance(low, int) and isinstance(high, int)
         return torch.clamp(torch.round(level) + get_tensor(self.reference, str(zero_point.target)), low, high).to(dtype)
 
+    def float_value(self, node: fx.Node) -> Any:
+        """What a unit with floats on both sides makes of the floats of the run, in float32.
+
+        Args:
+            node: the last node of the unit in the reference graph.
+        """
+        self._judged = info(node).unit
+        try:
+            return self._evaluate(node, torch.float32)
+        finally:
+            self._judged = ""
+
     def _evaluate(self, root: fx.Node, dtype: torch.dtype) -> Tensor:
         """Run the backward slice of ``root`` up to the nearest integers and floats of the run."""
         known: dict[fx.Node, Any] = {}
@@ -73,7 +86,8 @@ class ReferenceArithmetic:
     def _is_given(self, node: fx.Node) -> bool:
         if info(node).holds:
             return info(node).holds in self.given.integers
-        return node.op == "get_attr" or (node.name in self.given.floats and info(node).unit not in self.units)
+        computed = info(node).unit in self.units or (info(node).unit == self._judged != "")
+        return node.op == "get_attr" or (node.name in self.given.floats and not computed)
 
     def _take(self, node: fx.Node, dtype: torch.dtype) -> Any:
         if info(node).holds:

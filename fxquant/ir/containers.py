@@ -6,6 +6,7 @@ KERNELS = "int8"  # frozen weights and kernels, one child per unit
 RANGES = "int8_ranges"  # scale and zero_point, one child per range class
 RANGE_OBSERVERS = "int8_range_observers"  # one child per observed range class
 WEIGHT_OBSERVERS = "int8_weight_observers"  # one child per unit with a weight
+RECURRENT_OBSERVERS = "int8_recurrent_observers"  # one child per recurrent layer on ranges known before
 INPUT_STATISTICS = "int8_input_statistics"  # one child per unit with a weight
 
-RESERVED = (KERNELS, RANGES, RANGE_OBSERVERS, WEIGHT_OBSERVERS, INPUT_STATISTICS)
+RESERVED = (KERNELS, RANGES, RANGE_OBSERVERS, WEIGHT_OBSERVERS, RECURRENT_OBSERVERS, INPUT_STATISTICS)

@@ -141,8 +141,9 @@ class Unit:
         config: the configuration entry that decided, such as ``set_global``.
         macs: multiply-accumulates on the example inputs.
         mode: of units that read and return floats and have a kernel all the same: ``dynamic`` (int8 weights, the input
-            is quantized when it arrives), ``weights`` or ``weights4`` (integer weights alone, of 8 or 4 bits) or
-            ``float16`` (weights in half precision); "" for all others.
+            is quantized when it arrives), ``static`` (of recurrent layers: int8 weights, ranges inside known from
+            calibration), ``weights`` or ``weights4`` (integer weights alone, of 8 or 4 bits) or ``float16`` (weights in
+            half precision); "" for all others.
     """
 
     name: str

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from fxquant.numerics.recurrent import Recurrence, run_step
+from fxquant.numerics.recurrent import Recurrence, run_layers, run_step
 
 Layers = tuple[Tensor, list[Tensor]]
 
@@ -41,9 +41,12 @@ class Recurrent(nn.Module):
     def product(self, name: str, x: Tensor) -> Tensor:
         """Multiply [n, in] by the weight of that name: [n, out], bias included."""
 
-    @abstractmethod
+    def gate(self, name: str, x: Tensor) -> Tensor:
+        """What a gate gets, before its sigmoid or tanh: as it is."""
+        return x
+
     def layers(self, data: Tensor, batch_sizes: Tensor | None, state: list[Tensor]) -> Layers:
-        """Run all layers.
+        """Run all layers, step by step.
 
         Args:
             data: [time, batch, in], or [sum of batch sizes, in] with ``batch_sizes``, int64 [time].
@@ -52,6 +55,10 @@ class Recurrent(nn.Module):
         Returns:
             Outputs, in the form of ``data``, and last states.
         """
+        sizes = [data.shape[1]] * len(data) if batch_sizes is None else batch_sizes.tolist()
+        rows = data.flatten(0, 1) if batch_sizes is None else data
+        outputs, last = run_layers(self, rows, sizes, state)
+        return outputs.view(*data.shape[:2], outputs.shape[-1]) if batch_sizes is None else outputs, last
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As the module it stands for: a tensor or a ``PackedSequence``, with a state or without."""
@@ -82,7 +89,7 @@ class Recurrent(nn.Module):
     def _cell(self, input: Tensor, hx: Any) -> Any:
         batched = input if input.dim() == 2 else input.unsqueeze(0)
         state = self._state(hx, batched, len(batched), added=0 if input.dim() == 1 else None, leading=())
-        new = run_step(self.recurrence, self.product, self.product("weight_ih", batched), state)
+        new = run_step(self, self.product("weight_ih", batched), state)
         return self._as_given(new if input.dim() == 2 else [part.squeeze(0) for part in new])
 
     def _state(

@@ -43,7 +43,10 @@ CONV1D = OpDef(
     signature=_CONV_SIGNATURE,
     weights=("weight", "bias"),
     output=Requantize(),
-    kernels={"native": Kernel("conv", "quantized.conv1d")},
+    kernels={
+        "native": Kernel("conv", "quantized.conv1d"),
+        "native.dynamic": Kernel("conv_dynamic", "onednn.qconv_pointwise"),
+    },
     macs=_conv_macs,
     examples=(Example(((2, 4, 16),)),),
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv1d.html",
@@ -55,7 +58,10 @@ CONV2D = OpDef(
     signature=_CONV_SIGNATURE,
     weights=("weight", "bias"),
     output=Requantize(),
-    kernels={"native": Kernel("conv", "quantized.conv2d")},
+    kernels={
+        "native": Kernel("conv", "quantized.conv2d"),
+        "native.dynamic": Kernel("conv_dynamic", "onednn.qconv_pointwise"),
+    },
     macs=_conv_macs,
     examples=(
         Example(((2, 4, 9, 9),)),
@@ -71,7 +77,10 @@ CONV3D = OpDef(
     signature=_CONV_SIGNATURE,
     weights=("weight", "bias"),
     output=Requantize(),
-    kernels={"native": Kernel("conv", "quantized.conv3d")},
+    kernels={
+        "native": Kernel("conv", "quantized.conv3d"),
+        "native.dynamic": Kernel("conv_dynamic", "onednn.qconv_pointwise"),
+    },
     macs=_conv_macs,
     examples=(Example(((2, 4, 5, 6, 6),)),),
     source="https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.conv3d.html",

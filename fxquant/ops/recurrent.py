@@ -6,7 +6,9 @@ from torch import nn
 
 from fxquant.ops.opdef import FloatOnly, Kernel, OpDef
 
-_WHY = FloatOnly("recurrent layers stay float where calibration finds the ranges")
+_WHY = FloatOnly(
+    "recurrent layers stay float where calibration finds the ranges, unless an entry names their type or their module"
+)
 
 
 def _row(kind: type[nn.Module], function: str) -> OpDef:
@@ -19,6 +21,7 @@ def _row(kind: type[nn.Module], function: str) -> OpDef:
         modules=(kind,),
         output=_WHY,
         kernels={
+            "native.static": Kernel("static_recurrent", "onednn.qlinear_pointwise"),
             "native.dynamic": Kernel("recurrent_steps" if steps else "recurrent", function),
             "native.float16": Kernel(
                 "recurrent_steps_float16" if steps else "recurrent_float16",

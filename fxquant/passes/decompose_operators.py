@@ -19,15 +19,18 @@ from fxquant.ir.meta import info
 from fxquant.ir.stages import CapturedModel, with_state
 from fxquant.passes.decompose_attention import decompose_attention
 from fxquant.passes.decompose_products import (
+    addmm_as_linear,
     decompose_addmm,
     decompose_baddbmm,
     decompose_einsum,
     decompose_matmul,
     decompose_outer,
+    einsum_as_linear,
+    matmul_as_linear,
 )
 from fxquant.passes.mark_masks import mark_masks
 from fxquant.passes.parts_writer import PartsWriter
-from fxquant.plan.read_qconfig import activation_spec
+from fxquant.plan.read_qconfig import activation_spec, mode_of
 from fxquant.plan.resolve_qconfig import Resolver
 from fxquant.qconfig.mapping import QConfigMapping
 
@@ -38,6 +41,11 @@ DECOMPOSED: dict[str, Callable[[PartsWriter], None]] = {
     "einsum": decompose_einsum,
     "matmul": decompose_matmul,
     "outer": decompose_outer,
+}
+_AS_LINEAR: dict[str, Callable[[PartsWriter], Any]] = {
+    "addmm": addmm_as_linear,
+    "einsum": einsum_as_linear,
+    "matmul": matmul_as_linear,
 }
 
 
@@ -58,17 +66,23 @@ def decompose_operators(captured: CapturedModel, mapping: QConfigMapping) -> Cap
     configs = resolver.resolve_graph(graph)
     constants = constant_nodes(graph)
     for node in list(graph.nodes):
-        decompose = DECOMPOSED.get(info(node).op)
-        wanted = decompose is not None and node.name not in constants and _is_float32(node)
-        if decompose is not None and wanted and _stores_integers(configs[node.name].qconfig):
-            decompose(PartsWriter(node, constants))
+        if info(node).op in DECOMPOSED and node.name not in constants and _is_float32(node):
+            decompose = _decomposition(info(node).op, configs[node.name].qconfig)
+            if decompose is not None:
+                decompose(PartsWriter(node, constants))
     mark_masks(graph)
     state = with_state(captured, captured=records.from_graph(graph))
     return CapturedModel(captured, graph, type(captured).__name__, state=state)
 
 
-def _stores_integers(qconfig: Any) -> bool:
-    return qconfig is not None and not activation_spec(qconfig).dtype.is_floating_point
+def _decomposition(op: str, qconfig: Any) -> Callable[[PartsWriter], Any] | None:
+    """How to take an operator apart; without ranges of activations only products with constants have kernels."""
+    if qconfig is None:
+        return None
+    mode = mode_of(qconfig)
+    if mode:
+        return _AS_LINEAR.get(op) if mode in ("dynamic", "float16") else None
+    return None if activation_spec(qconfig).dtype.is_floating_point else DECOMPOSED[op]
 
 
 def _is_float32(node: fx.Node) -> bool:

@@ -19,12 +19,14 @@ from typing import Any
 from torch import fx, nn
 
 from fxquant.fusion.rule import WEIGHTED, spatial_rank
-from fxquant.ir.containers import INPUT_STATISTICS, RANGE_OBSERVERS, WEIGHT_OBSERVERS
+from fxquant.ir.containers import INPUT_STATISTICS, RANGE_OBSERVERS, RECURRENT_OBSERVERS, WEIGHT_OBSERVERS
 from fxquant.ir.edit import copy_graph, holder_of, put_module
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.quant_plan import QuantPlan, Unit
+from fxquant.ir.recurrent import recurrence_of
 from fxquant.ir.stages import CapturedModel, ObservedModel, with_state
 from fxquant.observers.attached import AttachedObserver, InputStatistics
+from fxquant.observers.recurrent import RecurrentObserver
 
 MADE_BY = "insert_observers"
 
@@ -62,6 +64,7 @@ def insert_observers(
             _record_statistics(graph, by_name[unit.inputs[0].source], unit)
     for name, children in (
         (RANGE_OBSERVERS, activation),
+        (RECURRENT_OBSERVERS, _observe_recurrent(graph, plan, qconfigs, captured)),
         (INPUT_STATISTICS, means),
         (WEIGHT_OBSERVERS, weights),
     ):
@@ -90,6 +93,28 @@ def _record_statistics(graph: fx.Graph, source: fx.Node, unit: Unit) -> None:
             "call_module", f"{INPUT_STATISTICS}.{unit.name}", (source,), {}, f"{unit.name}_input_statistics"
         )
     set_info(made, NodeInfo(origin=info(source).origin, origins=info(source).origins, made_by=MADE_BY))
+
+
+def _observe_recurrent(
+    graph: fx.Graph, plan: QuantPlan, qconfigs: dict[str, Any], captured: CapturedModel
+) -> nn.ModuleDict:
+    """Observers of the recurrent layers on ranges known before, called after them with what they are called with."""
+    observers, anchors = nn.ModuleDict(), {unit.anchor: unit for unit in plan.units if unit.mode == "static"}
+    for node in [node for node in graph.nodes if node.name in anchors]:
+        unit, origin = anchors[node.name], info(node).origin
+        module = captured.get_submodule(str(node.target))
+        recurrence, spoken_of = recurrence_of(module), (node.name, origin.module_path, origin.source)
+        observers[unit.name] = RecurrentObserver(recurrence, qconfigs[unit.name].activation, spoken_of)
+        with graph.inserting_after(node):
+            path = f"{RECURRENT_OBSERVERS}.{unit.name}"
+            made = graph.create_node("call_module", path, node.args, dict(node.kwargs), f"{node.name}_observer")
+        with graph.inserting_before(made):
+            names = [name for name, _ in module.named_parameters(recurse=False)]
+            weights = {name: graph.get_attr(f"{node.target}.{name}") for name in names}
+        made.update_kwarg("weights", weights)
+        for added in (made, *weights.values()):
+            set_info(added, NodeInfo(origin=origin, origins=info(node).origins, made_by=MADE_BY))
+    return observers
 
 
 def remove_observers(observed: ObservedModel) -> fx.Graph:

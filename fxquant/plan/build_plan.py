@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import fx
+from torch import fx, nn
 
 from fxquant.fusion.fuse_units import RULES, constant_nodes, fuse_units
 from fxquant.ir.meta import info
@@ -21,6 +21,7 @@ from fxquant.plan.read_qconfig import GLOBAL, activation_spec, choose_observers
 from fxquant.plan.request import PlanRequest
 from fxquant.plan.resolve_qconfig import Resolved, Resolver
 
+_AS_PYTHON = " runs as Python, in float: "  # in the notes of capture
 _IDENTITY = KernelChoice("identity", "")
 _MAC_OPERANDS = ("weight", "other", "key", "batch2")  # the operand whose shape OpDef.macs gets
 
@@ -46,8 +47,7 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
     modules = dict(captured.named_modules(remove_duplicate=False))
     rules = RULES if request.limits is None else request.limits.restrict(RULES)
     drafts, fusions = fuse_units(graph, modules, rules, lambda a, b: configs[a.name].qconfig is configs[b.name].qconfig)
-    wide = find_wide_values(graph)
-    context = Context(modules, constant_nodes(graph), configs, specs, backend, request.limits, request.leaves, wide)
+    context = _context(captured, request, modules, configs, specs)
     candidates = [classify_unit(draft, context) for draft in drafts]
     source_of = see_through_identities(candidates)
     indexes = request.input_indexes, request.output_indexes
@@ -78,6 +78,35 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
         quantized_outputs=request.output_indexes,
     )
     return plan, qconfigs
+
+
+def _context(
+    captured: CapturedModel,
+    request: PlanRequest,
+    modules: dict[str, nn.Module],
+    configs: dict[str, Resolved],
+    specs: dict[str, TensorSpec],
+) -> Context:
+    """What the classification of units goes by."""
+    return Context(
+        modules,
+        constant_nodes(captured.graph),
+        configs,
+        specs,
+        request.backend,
+        request.limits,
+        request.leaves,
+        wide=find_wide_values(captured.graph),
+        kept=_kept(captured.state.capture_notes, modules),
+        static_recurrent=request.static_recurrent,
+    )
+
+
+def _kept(capture_notes: tuple[str, ...], modules: dict[str, nn.Module]) -> dict[str, str]:
+    """Why the parts that capture left as Python are so, by path of their module."""
+    said = dict(note.split(_AS_PYTHON, 1) for note in capture_notes if _AS_PYTHON in note)
+    titles = {path: getattr(module, "title", f"module {path!r}") for path, module in modules.items()}
+    return {path: f"runs as Python: {said[title]}" for path, title in titles.items() if title in said}
 
 
 def _activation_specs(qconfigs: dict[str, Any]) -> dict[str, TensorSpec]:

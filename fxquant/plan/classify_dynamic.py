@@ -13,6 +13,7 @@ from fxquant.plan.backend import Backend, Call, Refusal
 
 MODES = {
     "dynamic": "its input is quantized when it arrives",
+    "static": "one loop over the steps, with a range for what each gate gets",
     "weights": "its weights alone are integers",
     "weights4": "its weights alone are integers, of 4 bits",
     "float16": "its weights alone are float16",

@@ -46,6 +46,8 @@ class Context:
         limits: what a BackendConfig allows, None for everything.
         leaves: standalone and custom modules, by path.
         wide: why 8 bits cannot hold a value, by name, for those they cannot.
+        kept: why a part of the model runs as Python, by path of its module in the graph.
+        static_recurrent: as in ``PlanRequest``.
     """
 
     modules: dict[str, nn.Module]
@@ -56,6 +58,8 @@ class Context:
     limits: BackendLimits | None = None
     leaves: Mapping[str, LeafModule] = field(default_factory=dict)
     wide: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[Any, str] = field(default_factory=dict)
+    static_recurrent: frozenset[type[nn.Module]] = frozenset()
 
 
 def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
@@ -87,7 +91,7 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
     if anchor.op == "call_module" and isinstance(part := context.modules[str(anchor.target)], FloatPart):
         return floating(f"{part.title} runs as Python: {part.why}".removesuffix(": "))
     if row is None:
-        return floating(f"{info(anchor).origin.spelling} is not in the catalogue")
+        return floating(context.kept.get(anchor.target) or f"{info(anchor).origin.spelling} is not in the catalogue")
     if isinstance(row.output, Identity):
         return _identity(draft, row, activations, context)
     resolved = context.configs[anchor.name]
@@ -108,8 +112,9 @@ def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Calla
     mode = mode_of(qconfig)
     if mode and f"{context.backend.name}.{mode}" in row.kernels:
         return classify_dynamic(draft, call_of(draft, row, context), mode, context.backend, floating)
+    missing = f"its qconfig asks for {ASKED[mode]}, and {row.name} has no such kernel" if mode else ""
     if mode and not row.shares_range:
-        return floating(f"its qconfig asks for {ASKED[mode]}, and {row.name} has no such kernel")
+        return floating(missing)
     if context.backend.name not in row.kernels:
         why = row.output.why if isinstance(row.output, FloatOnly) else "no int8 kernel"
         return floating(f"{why} in {context.backend.name}")
@@ -135,6 +140,8 @@ def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Calla
     role = "requantize"
     if not has_own and judged.range != "own":
         role = "clip" if row.clip is not None else "share"
+    if mode and role == "requantize":
+        return floating(missing)
     if role == "requantize" and judged.range != "shared" and reuses_input(qconfig):
         return floating("its qconfig reuses the input's range, and its results have another")
     constants = frozenset(node.name for _, node in operands if call.is_constant(node))
@@ -156,12 +163,16 @@ def _recurrent(draft: UnitDraft, row: OpDef, context: Context, floating: Callabl
     resolved, value = context.configs[draft.anchor.name], info(draft.anchor).value
     if resolved.qconfig is None:
         return replace(floating(f"excluded by qconfig ({resolved.entry})"), excluded=True)
-    mode = mode_of(resolved.qconfig)
+    is_named = resolved.named or type(context.modules[str(draft.anchor.target)]) in context.static_recurrent
+    mode = mode_of(resolved.qconfig) or ("static" if is_named else "")
     if f"{context.backend.name}.{mode}" not in row.kernels:
         assert isinstance(row.output, FloatOnly)
         return floating(f"its qconfig asks for {ASKED[mode]}" if mode else row.output.why)
     if not _is_float32(value):
         return floating(f"computed in {_dtype_of(value)}")
+    refused = context.backend.refuses_spec(context.specs[draft.anchor.name]) or refuses_weight(resolved.qconfig)
+    if mode == "static" and refused:
+        return floating(refused)
     return classify_dynamic(draft, call_of(draft, row, context), mode, context.backend, floating)
 
 

@@ -82,6 +82,7 @@ def _in_float(unit: Unit, plan: QuantPlan, reason: str) -> Unit:
         outcome="step" if stored else "float",
         inputs=tuple(Edge(edge.operand, edge.source) for edge in unit.inputs),
         output="",
+        mode="",
         kernel=None,
         fallbacks=(),
         reason=f"{reason}; computed in float" + (", stored int8" if stored else ""),

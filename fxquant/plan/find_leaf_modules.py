@@ -64,7 +64,7 @@ def unmatched_notes(model: nn.Module, called: Called, custom: PrepareCustomConfi
     ]
     notes += [
         f"set_float_to_observed_mapping({kind.__name__}) matched nothing"
-        for kind in custom.observed_classes
+        for kind in (*custom.observed_classes, *custom.static_recurrent)
         if kind not in called_kinds
     ]
     return tuple(notes)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from fxquant.plan.backend import Backend
 from fxquant.plan.backend_limits import BackendLimits
 from fxquant.plan.leaf_modules import LeafModule
@@ -25,6 +27,7 @@ class PlanRequest:
         given_inputs: whether the parameters of those inputs come from outside, instead of being observed.
         matched_types: object types of ``mapping`` that matched something, in this model or a part of it; added to.
         notes: sentences for the plan.
+        static_recurrent: classes of recurrent modules that get ranges known before, whatever entry they have.
     """
 
     mapping: QConfigMapping
@@ -36,3 +39,4 @@ class PlanRequest:
     given_inputs: bool = False
     matched_types: set[Any] = field(default_factory=set)
     notes: tuple[str, ...] = ()
+    static_recurrent: frozenset[type[nn.Module]] = frozenset()

@@ -17,10 +17,15 @@ from fxquant.qconfig.mapping import QConfigMapping
 
 @dataclass(frozen=True)
 class Resolved:
-    """The outcome for one node: its QConfig, None to stay float, and the entry that said so."""
+    """The outcome for one node: its QConfig, None to stay float, and the entry that said so.
+
+    Attributes:
+        named: whether the entry names this operator, by its type or the path of its own module.
+    """
 
     qconfig: Any
     entry: str
+    named: bool = False
 
 
 @dataclass
@@ -72,14 +77,15 @@ class Resolver:
         for key, qconfig in self.mapping.object_type_qconfigs.items():
             if matches_type(key, origin, op):
                 self.matched_types.add(key)
-                result = Resolved(qconfig, f"set_object_type({_title(key)})")
+                result = Resolved(qconfig, f"set_object_type({_title(key)})", named=True)
         for pattern, qconfig in self.mapping.module_name_regex_qconfigs.items():
             if re.match(pattern, origin.module_path):
                 result = Resolved(qconfig, f"set_module_name_regex({pattern!r})")
                 break
         for path in _enclosing(origin.module_path):
             if path in self.mapping.module_name_qconfigs:
-                result = Resolved(self.mapping.module_name_qconfigs[path], f"set_module_name({path!r})")
+                own = path == origin.module_path
+                result = Resolved(self.mapping.module_name_qconfigs[path], f"set_module_name({path!r})", named=own)
                 break
         return self._by_order(origin, op) or result
 
@@ -91,7 +97,8 @@ class Resolver:
                 continue
             position = self._counts.setdefault((path, key), 0)
             if position == index:
-                found = Resolved(qconfig, f"set_module_name_object_type_order({path!r}, {_title(key)}, {index})")
+                entry = f"set_module_name_object_type_order({path!r}, {_title(key)}, {index})"
+                found = Resolved(qconfig, entry, named=True)
         for path, key in {(p, k) for p, k, _ in self.mapping.module_name_object_type_order_qconfigs}:
             if path == owner and matches_type(key, origin, op):
                 self._counts[(path, key)] = self._counts.get((path, key), 0) + 1

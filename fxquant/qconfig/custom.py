@@ -21,6 +21,8 @@ from fxquant.qconfig.dtype_config import check_keys
 from fxquant.qconfig.mapping import QConfigMapping, as_mapping
 from fxquant.qconfig.quant_type import QuantType, require_static
 
+_QUANTIZABLE = "torch.ao.nn.quantizable"
+
 
 @dataclass(frozen=True)
 class StandaloneModuleConfigEntry:
@@ -109,7 +111,8 @@ class PrepareCustomConfig(CustomConfig):
         """Replace modules of exactly ``float_class`` by ``observed_class.from_float(module)`` at prepare.
 
         The module it is given is a copy with a ``qconfig`` attribute, on its children too. Its ``forward`` takes one
-        tensor and returns one.
+        tensor and returns one. Recurrent layers and cells that are mapped to torch.ao's quantizable classes become
+        fxquant's own static ones instead, as if an entry named their type.
 
         Raises:
             ConfigError: the class has no ``from_float``, or ``quant_type`` is not STATIC.
@@ -148,8 +151,21 @@ class PrepareCustomConfig(CustomConfig):
 
     @property
     def observed_classes(self) -> dict[type[nn.Module], type[nn.Module]]:
-        """Float class to observed class."""
-        return self.float_to_observed_mapping.get(QuantType.STATIC, {})
+        """Float class to observed class, but for ``static_recurrent``."""
+        return {
+            kind: observed
+            for kind, observed in self.float_to_observed_mapping.get(QuantType.STATIC, {}).items()
+            if kind not in self.static_recurrent
+        }
+
+    @property
+    def static_recurrent(self) -> frozenset[type[nn.Module]]:
+        """Recurrent classes that are mapped to torch.ao's quantizable ones."""
+        return frozenset(
+            kind
+            for kind, observed in self.float_to_observed_mapping.get(QuantType.STATIC, {}).items()
+            if issubclass(kind, (nn.RNNBase, nn.RNNCellBase)) and observed.__module__.startswith(_QUANTIZABLE)
+        )
 
     @classmethod
     def from_dict(cls, custom_config_dict: Mapping[str, Any]) -> PrepareCustomConfig:

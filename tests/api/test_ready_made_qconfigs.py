@@ -75,8 +75,6 @@ REFUSED = {
     "default_per_channel_symmetric_qnnpack_qconfig": "uint8 activations, not torch.int8",
     "default_quint8_weight_qconfig": "weights of torch.uint8",
     "float16_dynamic_qconfig": "weights in float16",
-    "default_dynamic_qconfig": "ranges taken at run time",
-    "per_channel_dynamic_qconfig": "ranges taken at run time",
     "float_qparams_weight_only_qconfig": "integer weights alone",
     "float_qparams_weight_only_qconfig_4bit": "integer weights alone",
 }

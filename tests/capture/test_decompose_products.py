@@ -36,6 +36,8 @@ CASES = {
     "einsum as attention scores": (lambda m, x, y: torch.einsum("bqd,bkd->bqk", x, y), 5, {"matmul"}),
     "einsum with a permuted result": (lambda m, x, y: torch.einsum("bqd,bkd->kbq", x, y), 5, {"matmul"}),
     "einsum with spaces": (lambda m, x, y: torch.einsum("b q d, b k d -> b q k", x, y), 5, {"matmul"}),
+    "einsum with a parameter": (lambda m, x, y: torch.einsum("bqd,do->bqo", x + y, m.weight), 6, {"linear"}),
+    "einsum with a parameter first": (lambda m, x, y: torch.einsum("do,bqd->obq", m.weight, x), 5, {"linear"}),
     "outer": (lambda m, x, y: torch.outer(x[0, 0], y[0, 0]), 8, {"mul"}),
 }
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from linears import ENGINES, Attention, Spelled, assert_same, converted, modes, through_file, through_state_dict
 from torch import Tensor, nn
 
@@ -24,6 +27,39 @@ def test_every_spelling_is_the_reference(engine: str, qconfig: fxquant.QConfig) 
     for given in (x, x[0], torch.randn(2, 3, 12), torch.empty(0, 12), 100 * x, torch.zeros(2, 12)):
         with torch.no_grad():
             assert_same(reference(given), quantized(given))
+    assert sqnr_db(model(x), quantized(x)) > (60 if qconfig is QCONFIGS[2] else 28)
+
+
+class _Product(nn.Module):
+    """A product with a parameter, written in some way."""
+
+    def __init__(self, write: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight, self.bias, self.write = nn.Parameter(torch.randn(12, 6)), nn.Parameter(torch.randn(6)), write
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.write(x, self.weight, self.bias)
+
+
+PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "operator": lambda x, weight, bias: x @ weight,
+    "matmul": lambda x, weight, bias: torch.matmul(x, weight) + bias,
+    "mm": lambda x, weight, bias: x.mm(weight).relu(),
+    "addmm": lambda x, weight, bias: torch.addmm(bias, x, weight),
+    "functional": lambda x, weight, bias: F.linear(x, weight.t(), bias),
+    "einsum": lambda x, weight, bias: torch.einsum("bi,io->bo", x, weight),
+    "einsum, weight first": lambda x, weight, bias: torch.einsum("io,bi->ob", weight, x),
+}
+
+
+@pytest.mark.parametrize("qconfig", QCONFIGS, ids=["tensor", "channel", "float16"])
+@pytest.mark.parametrize("name", PRODUCTS)
+@torch.no_grad()
+def test_products_with_parameters_are_linears(name: str, qconfig: fxquant.QConfig) -> None:
+    model, x = _Product(PRODUCTS[name]).eval(), torch.randn(5, 12)
+    reference, quantized = converted(model, qconfig, (x,))
+    assert len(modes(quantized)) == 1
+    assert_same(reference(x), quantized(x))
     assert sqnr_db(model(x), quantized(x)) > (60 if qconfig is QCONFIGS[2] else 28)
 
 
@@ -110,6 +146,33 @@ def test_what_has_no_such_kernel_says_so() -> None:
     quantized = fxquant.quantize(net, example_inputs=(torch.randn(2, 4),), dynamic=True)
     unit = next(unit for unit in quantized.plan.units if unit.op == "sigmoid")
     assert unit.outcome == "float" and "taken at run time" in unit.reason
+
+
+class _Around(nn.Module):
+    """Operators that share their input's range or choose between values, around a static convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.permute(0, 2, 3, 1).amax(1, keepdim=True)
+        y = torch.maximum(y + y, y).permute(0, 3, 1, 2)
+        z = self.conv(y)
+        z = torch.where(z > 0, z, z.roll(1))
+        result: Tensor = self.last(torch.maximum(z, z * 2).mean((2, 3)))
+        return result
+
+
+@pytest.mark.parametrize("conv", [None, fxquant.get_default_qconfig(), fxquant.float16_dynamic_qconfig])
+def test_operators_that_nobody_measures_stay_float(conv: fxquant.QConfig | None) -> None:
+    mapping = fxquant.QConfigMapping().set_global(fxquant.per_channel_dynamic_qconfig).set_module_name("conv", conv)
+    model, x = _Around().eval(), torch.randn(2, 3, 4, 4)
+    reference, quantized = converted(model, mapping, (x,))
+    outcomes = {unit.op: unit.outcome for unit in quantized.plan.units}
+    assert outcomes["maximum"] == "float" and outcomes["linear"] == "int8"
+    assert outcomes["where"] == ("int8" if conv is not None and conv.activation().dtype == torch.uint8 else "float")
+    assert sqnr_db(model(x), quantized(x)) > 25 and sqnr_db(reference(x), quantized(x)) > 40
 
 
 def test_excluded_at_convert() -> None:

@@ -66,7 +66,8 @@ def test_layers_are_the_reference(
     model, x = _Layer(kind, **arguments).eval(), torch.randn(3, 5, 10)
     reference, quantized = converted(model, qconfig, (x,))
     assert list(modes(quantized).values()) == ["dynamic" if qconfig is INT8 else "float16"]
-    for given in (x, torch.randn(4, 4, 10), x[:1]):  # another length, another batch
+    none = x[:0] if arguments.get("batch_first") else x[:, :0]
+    for given in (x, torch.randn(4, 4, 10), x[:1], none):  # another length, another batch, an empty one
         assert_same(reference(given), quantized(given))
     assert _far(model, quantized, x) > db
     assert_same(quantized(x), through_file(quantized)(x))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import fxquant
 from fxquant import eager
-from fxquant.errors import CaptureError, FxquantError
+from fxquant.errors import FxquantError
 from fxquant.ir.stages import QuantizedModel
 from fxquant.numerics.sqnr import sqnr_db
 
@@ -50,6 +50,13 @@ class Branching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.first(x) if x.mean() > 0 else self.second(x)
+
+
+class Turned(nn.Module):
+    """A branch in the middle of a model that has no stubs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
 
 
 X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -173,6 +180,12 @@ def test_models_eager_are_any_module() -> None:
     assert sqnr_db(model(-x), quantized(-x)) > 30
 
 
-def test_models_fx_can_be_captured() -> None:
-    with pytest.raises(CaptureError, match="value of a tensor"):
-        by_graph(Branching().eval(), x=torch.rand(2, 8))
+def test_models_fx_are_any_module_in_int8_where_captured() -> None:
+    model, x = nn.Sequential(Plain(), nn.Flatten(), nn.Linear(256, 8), Turned()).eval(), X
+    quantized = by_graph(model, x=x)
+    rows = fxquant.explain(quantized).rows
+    assert {row.op: row.outcome for row in rows}["linear"] == "int8"
+    assert ["x.sum() > 0" in row.reason for row in rows if row.reason.startswith("runs as Python")] == [True]
+    assert sqnr_db(model(x), quantized(x)) > 25
+    whole = by_graph(Branching().eval(), x=torch.rand(2, 8))
+    assert [unit.outcome for unit in whole.plan.units] == ["float"]

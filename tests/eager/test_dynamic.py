@@ -104,12 +104,19 @@ def test_state_dicts_hold_plain_tensors_that_load() -> None:
     assert torch.equal(second(x), first(x))
 
 
+def test_convolutions_are_those_of_a_graph() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1)).eval(), torch.randn(2, 3, 9, 9)
+    quantized = eager.quantize_dynamic(model, {nn.Conv2d: fxquant.per_channel_dynamic_qconfig})
+    assert torch.equal(quantized(x), fxquant.quantize(model, example_inputs=(x,), dynamic=True)(x))
+    assert sqnr_db(model(x), quantized(x)) > 30
+
+
 def test_requests_that_cannot_be_met_are_errors() -> None:
     with pytest.raises(ConfigError, match="no module is called"):
         eager.quantize_dynamic(bert(), {"0.quary"})
     with pytest.raises(ConfigError, match="cannot be quantized dynamically"):
         eager.quantize_dynamic(bert(), {nn.LayerNorm})
     with pytest.raises(ConvertError, match="no kernel"):
-        eager.quantize_dynamic(nn.Sequential(nn.Conv2d(3, 3, 1)), {nn.Conv2d})
+        eager.quantize_dynamic(nn.Sequential(nn.ConvTranspose2d(3, 3, 1)), {nn.ConvTranspose2d})
     with pytest.raises(ConfigError, match="float64"):
         eager.quantize_dynamic(bert(), dtype=torch.float64)

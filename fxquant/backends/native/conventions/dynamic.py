@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from fxquant.backends.native.convention import Convention, Made, Packing, UnitView
-from fxquant.backends.native.conventions.weighted import linear_packings, refuse_weights, weighted_tensors
+from fxquant.backends.native.conventions.weighted import (
+    conv_limit,
+    geometry_of,
+    linear_packings,
+    refuse_conv,
+    refuse_weights,
+    weighted_tensors,
+)
+from fxquant.backends.native.kernels.conv_dynamic import ConvDynamic
 from fxquant.backends.native.kernels.dynamic import LinearDynamic, LinearFloat16
 from fxquant.plan.backend import Call
 
@@ -19,6 +27,20 @@ def _linear_float16(view: UnitView, relu: bool) -> Made:
     return Made((view.input,), module=LinearFloat16(tensors, view.unit.kernel.engine, relu))
 
 
+def _conv(view: UnitView, relu: bool) -> Made:
+    tensors = weighted_tensors(view)
+    assert tensors["weight"] is not None
+    geometry, growth = geometry_of(view, tensors["weight"], None)  # a pad before it is done in float
+    return Made((view.lowered(view.bound["input"]),), module=ConvDynamic(tensors, relu, geometry, growth))
+
+
+def _conv_packings(call: Call, engine: str) -> tuple[Packing, ...]:
+    """Only onednn returns the sums in float."""
+    assert call.weight is not None
+    depthwise = call.bound["groups"] > 1 and call.weight.shape[1] == 1
+    return (Packing("onednn", conv_limit("onednn", depthwise)),)
+
+
 def float16_packings(call: Call, engine: str) -> tuple[Packing, ...]:
     """Only fbgemm packs float16 weights."""
     return (Packing("fbgemm"),)
@@ -26,5 +48,6 @@ def float16_packings(call: Call, engine: str) -> tuple[Packing, ...]:
 
 CONVENTIONS = {
     "linear_float16": Convention(_linear_float16, refuse_weights, clips_at_zero=True, packings=float16_packings),
+    "conv_dynamic": Convention(_conv, refuse_conv, clips_at_zero=True, packings=_conv_packings),
     "linear_dynamic": Convention(_linear, refuse_weights, clips_at_zero=True, packings=linear_packings),
 }

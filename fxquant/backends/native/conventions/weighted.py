@@ -38,7 +38,8 @@ def is_computed(argument: Any) -> bool:
     return bool(found)
 
 
-def _refuse_conv(call: Call) -> str:
+def refuse_conv(call: Call) -> str:
+    """Why a convolution cannot be packed, "" when it can."""
     refused = refuse_weights(call)
     if refused or call.weight is None:
         return refused
@@ -65,10 +66,10 @@ def _conv_packings(call: Call, engine: str) -> tuple[Packing, ...]:
     groups, channels = call.bound["groups"], call.weight.shape[1]
     first = fastest_on_x86(groups, channels) if engine == "x86" else engine
     depthwise = groups > 1 and channels == 1
-    return tuple(Packing(name, _conv_limit(name, depthwise)) for name in preferring(first))
+    return tuple(Packing(name, conv_limit(name, depthwise)) for name in preferring(first))
 
 
-def _conv_limit(engine: str, depthwise: bool) -> str:
+def conv_limit(engine: str, depthwise: bool) -> str:
     """What int16 accumulation demands on CPUs without VNNI (fbgemm's depthwise kernels: on all)."""
     if depthwise and engine != "qnnpack":
         return "none" if engine == "onednn" else "half"
@@ -90,11 +91,18 @@ def weighted_tensors(view: UnitView) -> dict[str, Tensor | None]:
     return {key: view.tensor(key) for key in ("weight", "weight_scale", "weight_zero_point", "bias")}
 
 
-def _conv(view: UnitView, relu: bool) -> Made:
-    bound, tensors = view.bound, weighted_tensors(view)
-    weight, rank = tensors["weight"], spatial_rank(view.row.name)
-    assert weight is not None and view.unit.kernel is not None
-    pads, pad = split_pads(bound, weight.shape), view.member("pad")
+def geometry_of(
+    view: UnitView, weight: Tensor, pad: fx.Node | None
+) -> tuple[dict[str, Any], tuple[tuple[int, int], ...]]:
+    """Geometry of a convolution, and the zeros to put around its taps.
+
+    Args:
+        view: the unit.
+        weight: [out, in/groups, *kernel].
+        pad: the padding that the kernel does besides its own, None for none.
+    """
+    bound, rank = view.bound, spatial_rank(view.row.name)
+    pads = split_pads(bound, weight.shape)
     if pad is not None:
         pads = fold_pads(pads, catalogue.arguments(pad, catalogue.row_of(pad))["pad"])
     growth = pads.grown_kernel(bound["dilation"])
@@ -105,6 +113,14 @@ def _conv(view: UnitView, relu: bool) -> Made:
         "dilation": as_tuple(bound["dilation"], rank),
         "groups": bound["groups"],
     }
+    return geometry, growth
+
+
+def _conv(view: UnitView, relu: bool) -> Made:
+    tensors, rank = weighted_tensors(view), spatial_rank(view.row.name)
+    weight = tensors["weight"]
+    assert weight is not None and view.unit.kernel is not None
+    geometry, growth = geometry_of(view, weight, view.member("pad"))
     kernel = Conv(tensors, view.scale, view.zero_point, view.unit.kernel.engine, relu, rank, geometry, growth)
     return Made((view.input,), module=kernel)
 
@@ -116,6 +132,6 @@ def _linear(view: UnitView, relu: bool) -> Made:
 
 
 CONVENTIONS = {
-    "conv": Convention(_conv, _refuse_conv, clips_at_zero=True, packings=_conv_packings, rate=RATE),
+    "conv": Convention(_conv, refuse_conv, clips_at_zero=True, packings=_conv_packings, rate=RATE),
     "linear": Convention(_linear, refuse_weights, clips_at_zero=True, packings=linear_packings, rate=RATE),
 }

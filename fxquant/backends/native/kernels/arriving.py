@@ -8,11 +8,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_map_only
 
 from fxquant.backends.native.kernels.base import Kernel, RequantizingKernel, from_integers, integers_of
 from fxquant.backends.native.kernels.elementwise import Clip
 from fxquant.backends.native.kernels.lookup import Lookup
 from fxquant.backends.native.kernels.norm import BatchNorm
+from fxquant.backends.native.kernels.recurrent import RecurrentStatic
 from fxquant.errors import FxquantError
 from fxquant.numerics.affine import dequantize, quantize
 
@@ -125,6 +128,49 @@ class Step(RequantizingKernel):
         """Apply to ``x``, uint8 of any shape that the module takes."""
         result = self.module(x.dequantize())
         return torch.quantize_per_tensor(result, self.packed_scale, self.packed_zero_point, torch.quint8)
+
+
+def _as_floats(x: Tensor) -> Tensor:
+    return x.dequantize() if x.is_quantized else x
+
+
+class ArrivingRecurrent(RequantizingKernel):
+    """A recurrent layer or cell that returns integers where it is given integers; the state of a cell stays float.
+
+    Args:
+        layer: float in, float out.
+        scale, zero_point: of its outputs, which are its hidden states too.
+    """
+
+    def __init__(self, layer: RecurrentStatic, scale: Tensor, zero_point: Tensor) -> None:
+        super().__init__(scale, zero_point)
+        self.layer = layer
+        self.pack()
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """As the module it stands for, with states in float or integers.
+
+        Args:
+            input: a tensor or a ``PackedSequence``, uint8 or floating.
+            hx: the state, None for zeros.
+        """
+        data = input.data if isinstance(input, PackedSequence) else input
+        result = self.layer(*tree_map_only(Tensor, _as_floats, (input, hx)))
+        return self._as_integers(result) if data.is_quantized else result
+
+    def _as_integers(self, result: Any) -> Any:
+        """Outputs and hidden states of a result."""
+        if isinstance(result, Tensor):
+            return torch.quantize_per_tensor(result, self.packed_scale, self.packed_zero_point, torch.quint8)
+        if isinstance(result, PackedSequence):
+            return PackedSequence(self._as_integers(result.data), *result[1:])
+        first, second = result
+        is_cell = self.layer.recurrence.is_cell
+        last = second if is_cell else self._as_state(second)
+        return self._as_integers(first), last
+
+    def _as_state(self, state: Any) -> Any:
+        return self._as_integers(state) if isinstance(state, Tensor) else (self._as_integers(state[0]), state[1])
 
 
 class ArrivingLookup(Step):

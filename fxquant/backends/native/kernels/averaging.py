@@ -5,6 +5,7 @@ torch's int8 pooling picks its algorithm by ``torch.backends.quantized.engine``,
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -38,6 +39,10 @@ def average_pool(
     kernel, pads = as_tuple(kernel_size, rank), as_tuple(padding, rank)
     steps = kernel if stride in (None, (), []) else as_tuple(stride, rank)
     batched = x if x.dim() == rank + 2 else x.unsqueeze(0)
+    if prod(batched.shape[2:]) == 1:  # torch's kernels take single pixels in another layout than they lie in
+        settings = (kernel, steps, pads, ceil_mode, count_include_pad)
+        averages: Tensor = through_float(f"avg_pool{rank}d", x, *settings, *(() if rank == 1 else (divisor_override,)))
+        return averages
     if rank == 3:
         pooled = F.avg_pool3d(batched, kernel, steps, pads, ceil_mode, count_include_pad, divisor_override)
         return pooled if batched is x else pooled.squeeze(0)

@@ -12,7 +12,8 @@ from fxquant.backends.native.engine import packing_for, require_engine
 from fxquant.backends.native.kernels.base import Kernel, direct
 from fxquant.backends.native.kernels.dynamic import as_quantized
 from fxquant.ir.recurrent import Layers, Recurrent
-from fxquant.numerics.recurrent import Recurrence, run_layers
+from fxquant.ir.recurrent_static import StaticRecurrent
+from fxquant.numerics.recurrent import Recurrence
 
 
 class RecurrentSteps(Kernel, Recurrent):
@@ -59,13 +60,6 @@ class RecurrentSteps(Kernel, Recurrent):
             return x.new_zeros(0, self.get_buffer(name).shape[0])
         return self.packed_function(x, self.packed_weights[name])  # type: ignore[no-any-return]
 
-    def layers(self, data: Tensor, batch_sizes: Tensor | None, state: list[Tensor]) -> Layers:
-        """Run all layers step by step."""
-        sizes = [data.shape[1]] * len(data) if batch_sizes is None else batch_sizes.tolist()
-        rows = data.flatten(0, 1) if batch_sizes is None else data
-        outputs, last = run_layers(self.recurrence, self.product, rows, sizes, state)
-        return outputs.view(*data.shape[:2], -1) if batch_sizes is None else outputs, last
-
 
 class RecurrentLayers(RecurrentSteps):
     """LSTM and GRU on torch's own kernels for whole sequences."""
@@ -99,3 +93,39 @@ class RecurrentLayers(RecurrentSteps):
         else:
             outputs, *last = torch.quantized_gru(*args)
         return outputs, last
+
+
+class RecurrentStatic(Kernel, StaticRecurrent):
+    """A recurrent layer on ranges known before: the sums of its products on integers.
+
+    Args:
+        recurrence: what it is.
+        tensors: as for ``StaticRecurrent``.
+        engine: of the kernels, ``onednn``.
+    """
+
+    def __init__(self, recurrence: Recurrence, tensors: Mapping[str, Tensor], engine: str) -> None:
+        StaticRecurrent.__init__(self, recurrence, tensors)
+        self.engine = engine
+        self.pack()
+
+    def pack(self) -> None:
+        """Pack every weight for this CPU."""
+        require_engine(self.engine)
+        with torch.inference_mode(False), torch.no_grad():
+            self.packed_weights = {name: self._prepack(name) for name in self.recurrence.weights}
+        self.packed_function = direct(torch.ops.onednn.qlinear_pointwise.default)
+
+    def _prepack(self, name: str) -> Any:
+        """The packed weight and what follows it in a call: sums are wanted as they are, with all scales 1."""
+        weight = self.get_buffer(name).contiguous()
+        rows = len(weight)
+        packed = torch.ops.onednn.qlinear_prepack(weight, [1, weight.shape[1]])
+        scales, zeros = torch.ones(rows), torch.zeros(rows, dtype=torch.int32)
+        return packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+
+    def sums(self, name: str, integers: Tensor, zero_point: Tensor) -> Tensor:
+        """Summed by the kernel in int32."""
+        if len(integers) == 0:
+            return torch.zeros(0, len(self.get_buffer(name)))
+        return self.packed_function(integers, 1.0, int(zero_point), *self.packed_weights[name])  # type: ignore[no-any-return]
