@@ -19,11 +19,12 @@ from typing import Any
 from torch import fx, nn
 
 from fxquant.fusion.rule import WEIGHTED, spatial_rank
+from fxquant.ir import records
 from fxquant.ir.containers import INPUT_STATISTICS, RANGE_OBSERVERS, WEIGHT_OBSERVERS
 from fxquant.ir.edit import copy_graph, holder_of, put_module
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.quant_plan import QuantPlan, Unit
-from fxquant.ir.stages import CapturedModel, ObservedModel, with_state
+from fxquant.ir.stages import CapturedModel, FakeQuantizedModel, ObservedModel, with_state
 from fxquant.observers.attached import AttachedObserver, InputStatistics
 
 MADE_BY = "insert_observers"
@@ -93,6 +94,11 @@ def _record_statistics(graph: fx.Graph, source: fx.Node, unit: Unit) -> None:
 
 
 def remove_observers(observed: ObservedModel) -> fx.Graph:
-    """The captured graph again: a copy of the observed one without what ``insert_observers`` made."""
+    """The captured graph again: a copy of the observed one without what ``insert_observers`` made.
+
+    Fake quantization changes more than it adds; there the graph is the one that was kept.
+    """
+    if isinstance(observed, FakeQuantizedModel):
+        return records.to_graph(observed.state.captured)
     graph, _ = copy_graph(observed.graph, lambda node: info(node).made_by != MADE_BY)
     return graph
