@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from fxquant.errors import CalibrationError
 from fxquant.numerics import choose_qparams
-from fxquant.numerics.qparams import NO_RANGE
 from fxquant.observers.base import SYMMETRIC_SCHEMES
 from fxquant.observers.fake_quantize import FakeQuantize
 
@@ -73,9 +72,7 @@ class AttachedFakeQuantize(nn.Module):
         own.observe(x)
         if self.others:
             fake.take(*self._union())
-        with torch.no_grad():
-            scale, offset = fake.calculate_qparams()
-            fake.take(torch.where(scale <= NO_RANGE, torch.ones_like(scale), scale), offset)
+        fake.scale_empty_range()
 
     def _union(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point of a range that covers the averages of all places seen so far."""

@@ -1,7 +1,7 @@
 """Fake quantization: tensors are rounded to what integers can represent while a model trains.
 
-The arithmetic is the reference's, ``clamp(round_half_even(x * (1/scale)) + zero_point)``, in one pass of torch's own
-operator. Gradients pass where a value is inside the range, and stop where it was clipped (straight-through estimator).
+The arithmetic is the reference's, ``clamp(round_half_even(x * (1/scale)) + zero_point)``. Gradients pass where a value
+is inside the range, and stop where it was clipped (straight-through estimator).
 
 Source: Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.
 """
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 
 from fxquant.errors import ConfigError
 from fxquant.numerics import FLOAT32_EPS
+from fxquant.numerics.qparams import NO_RANGE
 from fxquant.observers.factory import ObserverFactory
 from fxquant.observers.fixed import FixedQParamsObserver
+from fxquant.observers.follow_range import averages_plainly, follow_range
 from fxquant.observers.moving_average import MovingAverageMinMaxObserver
+from fxquant.observers.rounding import fake_quantize_tensor
 from fxquant.observers.shared_range import shared_extremes
 
 _Self = TypeVar("_Self", bound="FakeQuantizeBase")
@@ -133,6 +136,8 @@ class FakeQuantize(FakeQuantizeBase):
         self.ch_axis: int = -1 if axis is None else axis
         scheme = str(self.qscheme).removeprefix("torch.")
         self.is_per_channel = scheme in _PER_CHANNEL
+        self.eps = float(getattr(observer, "eps", FLOAT32_EPS))
+        self._plain, self._seen = averages_plainly(observer), False
         floating = torch.float32 if scheme.endswith("float_qparams") else torch.int32
         with torch.inference_mode(False):
             self.register_buffer("scale", torch.ones(1))
@@ -141,18 +146,16 @@ class FakeQuantize(FakeQuantizeBase):
     @property
     def has_seen_data(self) -> bool:
         """Whether there is a range to round to."""
-        smallest = getattr(self.activation_post_process, "min_val", None)
-        return not isinstance(smallest, Tensor) or (smallest.numel() > 0 and bool(torch.isfinite(smallest).all()))
+        if not self._seen:
+            smallest = getattr(self.activation_post_process, "min_val", None)
+            known = not isinstance(smallest, Tensor)
+            self._seen = known or (smallest.numel() > 0 and bool(torch.isfinite(smallest).all()))
+        return self._seen
 
     @property
     def follows(self) -> bool:
         """Whether the range follows what is observed, so that several places need several averages."""
         return True
-
-    @property
-    def eps(self) -> float:
-        """Lower bound of the scale."""
-        return float(getattr(self.activation_post_process, "eps", FLOAT32_EPS))
 
     @property
     def is_memoryless(self) -> bool:
@@ -192,19 +195,36 @@ class FakeQuantize(FakeQuantizeBase):
             return
         with torch.inference_mode(False), torch.no_grad():
             observer: Any = self.activation_post_process
-            observer(shared_extremes(x.detach(), observer))
-            self.take(*observer.calculate_qparams())
+            shown = shared_extremes(x.detach(), observer)
+            if self._plain:
+                found = follow_range(observer, shown, self.has_seen_data, self.eps)
+            else:
+                observer(shown)
+                found = observer.calculate_qparams()
+            self.take(*found)
 
     def take(self, scale: Any, zero_point: Any) -> None:
         """Sets scale and zero point, both [] or [1] or [C]."""
+        if type(scale) is float and self.scale.numel() == 1:
+            self.scale.fill_(scale)
+            self.zero_point.fill_(zero_point)
+            return
         with torch.inference_mode(False), torch.no_grad():
-            given = torch.as_tensor(scale).detach().reshape(-1), torch.as_tensor(zero_point).detach().reshape(-1)
+            given = torch.as_tensor(scale).reshape(-1), torch.as_tensor(zero_point).reshape(-1)
             for name, value in zip(("scale", "zero_point"), given, strict=True):
                 own = getattr(self, name)
                 if own.shape != value.shape:
                     setattr(self, name, value.to(device=own.device, dtype=own.dtype).clone())
                 else:
                     own.copy_(value)
+
+    def scale_empty_range(self) -> None:
+        """Gives a range of nothing but zeros a sane scale; see ``NO_RANGE``."""
+        with torch.inference_mode(False), torch.no_grad():
+            if self.scale.device.type != "cpu":
+                self.scale.masked_fill_(self.scale <= NO_RANGE, 1.0)
+            elif self.scale.item() <= NO_RANGE:
+                self.scale.fill_(1.0)
 
     def start_at(self, scale: Tensor, zero_point: Tensor) -> None:
         """Begins with a range instead of with the first tensor's.
@@ -247,6 +267,7 @@ class FakeQuantize(FakeQuantizeBase):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Takes on the saved number of channels before values are copied."""
+        self._seen = False
         for name in ("scale", "zero_point"):
             saved, own = state_dict.get(prefix + name), getattr(self, name)
             if isinstance(saved, Tensor) and saved.shape != own.shape and not isinstance(own, nn.Parameter):
@@ -311,26 +332,6 @@ class FusedMovingAvgObsFakeQuantize(FakeQuantize):
     def is_symmetric_quant(self) -> bool:
         """Whether 0.0 sits in the middle of the integers."""
         return self.qscheme in (torch.per_tensor_symmetric, torch.per_channel_symmetric)
-
-
-def fake_quantize_tensor(
-    x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int, axis: int | None = None
-) -> Tensor:
-    """Rounds ``x`` to what integers represent; gradients pass inside the range.
-
-    Args:
-        x: any shape; half precision is computed in float32.
-        scale: float32 [1] or [C]; zero_point: int32 or float32 of the same shape.
-        quant_min, quant_max: smallest and largest integer.
-        axis: the dimension of ``x`` that ``scale`` runs along; None for one scale.
-    """
-    work = x if x.dtype == torch.float32 else x.to(torch.float32)
-    if axis is None:
-        rounded = torch.fake_quantize_per_tensor_affine(work, scale, zero_point, quant_min, quant_max)
-    else:
-        along = axis % x.dim()
-        rounded = torch.fake_quantize_per_channel_affine(work, scale, zero_point, along, quant_min, quant_max)
-    return rounded.to(x.dtype)
 
 
 def runs_again() -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxquant.observers.fake_quantize import FakeQuantize, fake_quantize_tensor, runs_again
+from fxquant.observers.fake_quantize import FakeQuantize, runs_again
+from fxquant.observers.rounding import fake_quantize_tensor
 from fxquant.observers.shared_range import shared_extremes
 
 _SMALLEST_STEP = 1e-6

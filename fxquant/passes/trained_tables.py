@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fxquant.numerics.affine import dequantize
 from fxquant.numerics.dynamic import choose_dynamic_qparams
 from fxquant.numerics.qparams import choose_qparams
-from fxquant.observers.fake_quantize import FakeQuantize, fake_quantize_tensor
+from fxquant.observers.fake_quantize import FakeQuantize
+from fxquant.observers.rounding import fake_quantize_tensor
 from fxquant.passes.quantize_tables import quantize_rows
 
 
