@@ -76,6 +76,7 @@ from fxquant.observers import (
     weight_observer_range_neg_127_to_127,
 )
 from fxquant.passes.normalize import freeze_bn_stats, update_bn_stats
+from fxquant.qat import QATSchedule
 from fxquant.qconfig import (
     BackendConfig,
     BackendPatternConfig,
@@ -152,6 +153,7 @@ __all__ = [
     "PlaceholderObserver",
     "PrepareCustomConfig",
     "Profile",
+    "QATSchedule",
     "QConfig",
     "QConfigAny",
     "QConfigMapping",

@@ -144,7 +144,7 @@ def observe(
         require_trainable(plan, decomposed.graph)
     custom = observe_custom_modules(decomposed, plan, qconfigs, custom_classes)
     if trains:
-        return verify(insert_fake_quantize(decomposed, plan, qconfigs, {**standalone, **custom}))
+        return verify(insert_fake_quantize(decomposed, plan, qconfigs, {**standalone, **custom}, captured))
     return verify(insert_observers(decomposed, plan, qconfigs, {**standalone, **custom}))
 
 

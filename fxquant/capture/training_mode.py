@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from fxquant.ir import records
-from fxquant.ir.edit import get_tensor
+from fxquant.ir.edit import adopt, get_tensor
 from fxquant.ir.meta import info
 from fxquant.ir.records import NodeRecord, NodeRef
 from fxquant.ir.stages import CapturedModel
@@ -149,6 +149,8 @@ def _training_record(
     target = records.pack_target(node.target)
     if node.op == "get_attr" and "." not in str(target) and str(target).startswith("_"):
         target = _kept_constant(str(target), evaluated, trained)
+    elif node.op in ("get_attr", "call_module"):
+        adopt(evaluated, str(target), trained)
     return NodeRecord(names[node].name, node.op, target, args, kwargs, info(node))
 
 

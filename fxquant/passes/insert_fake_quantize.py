@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from fxquant.capture.training_mode import TrainingOnly
 from fxquant.fusion.rule import TRANSPOSED, WEIGHTED
 from fxquant.ir.containers import BATCH_NORMS, MODES, RANGE_OBSERVERS, WEIGHT_OBSERVERS
-from fxquant.ir.edit import copy_graph, holder_of, output_node, put_module
+from fxquant.ir.edit import adopt, copy_graph, holder_of, output_node, put_module
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.quant_plan import STANDALONE, QuantPlan, RangeClass, Unit
 from fxquant.ir.stages import CapturedModel, FakeQuantizedModel, with_state
@@ -46,7 +47,11 @@ MADE_BY = "insert_fake_quantize"
 
 
 def insert_fake_quantize(
-    captured: CapturedModel, plan: QuantPlan, qconfigs: dict[str, Any], modules: Mapping[str, nn.Module]
+    captured: CapturedModel,
+    plan: QuantPlan,
+    qconfigs: dict[str, Any],
+    modules: Mapping[str, nn.Module],
+    original: nn.Module,
 ) -> FakeQuantizedModel:
     """Build the model to train.
 
@@ -55,12 +60,17 @@ def insert_fake_quantize(
         plan: its plan.
         qconfigs: QConfig of each unit by name.
         modules: standalone modules in training, and observed custom modules, by path.
+        original: has the parameters and modules that only training needs.
 
     Returns:
         A model with children ``int8_range_observers``, ``int8_weight_observers``, ``int8_batch_norms``, ``int8_modes``.
     """
     with torch.inference_mode(False):
-        return _Inserter(captured, plan, qconfigs, modules).build()
+        inserter = _Inserter(captured, plan, qconfigs, modules)
+        for item in captured.state.by_mode:
+            if isinstance(item, TrainingOnly) and item.record.op in ("get_attr", "call_module"):
+                adopt(inserter.root, str(item.record.target), original)
+        return inserter.build()
 
 
 class _Inserter:
