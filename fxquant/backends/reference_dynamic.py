@@ -127,6 +127,8 @@ class DynamicUnits(ReferenceValues):
 
     def _stored_weights(self, unit: Unit) -> dict[str, Any]:
         """Buffers for the unit's weights; returns the nodes that read them as floats, by operand."""
+        if unit.mode == "float16":
+            return self._register_half(unit, fold_weights(unit, self.nodes, self.observed))
         observer: Any = copy.deepcopy(self.observed.get_submodule(f"{WEIGHT_OBSERVERS}.{unit.name}"))
         if isinstance(observer, TrainedTable):
             observer = observer.fake.eval()
@@ -134,8 +136,6 @@ class DynamicUnits(ReferenceValues):
             table = quantize_table(unit, self.nodes, self.observed, observer)
             return {"weight": self._register_weight(unit, table)["weight"]}
         folded = fold_weights(unit, self.nodes, self.observed)
-        if unit.mode == "float16":
-            return self._register_half(unit, folded)
         if isinstance(observer, TrainedWeight):
             return self._register_weight(unit, observer.frozen(unit, folded))
         return self._register_weight(unit, quantize_unit(unit, folded, observer))
