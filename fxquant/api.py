@@ -14,9 +14,10 @@ from fxquant.backends.select import default_engine, read_limits, require_same_ba
 from fxquant.calibration import calibrate, example_of
 from fxquant.capture.inputs import split_inputs
 from fxquant.errors import ConfigError, ConvertError, NotYetError
-from fxquant.ir.stages import FusedModel, ObservedModel, QuantizedModel, ReferenceModel
+from fxquant.ir.stages import FakeQuantizedModel, FusedModel, ObservedModel, QuantizedModel, ReferenceModel
 from fxquant.passes.find_original_weights import find_original_weights
 from fxquant.passes.preserve_attributes import preserve_attributes, require_attributes
+from fxquant.passes.start_ranges import start_ranges
 from fxquant.plan.demote_unit import Demotion
 from fxquant.qconfig import (
     ConvertCustomConfig,
@@ -90,6 +91,48 @@ def prepare_fx(
 
 
 @_collector_paused()
+def prepare_qat_fx(
+    model: nn.Module,
+    qconfig_mapping: Any,
+    example_inputs: Any,
+    prepare_custom_config: Any = None,
+    backend_config: Any = None,
+    *,
+    start_from: ObservedModel | None = None,
+) -> FakeQuantizedModel:
+    """Capture ``model``, plan its quantization as ``prepare_fx`` does, and make it round as it will when converted.
+
+    The result trains like any module; ``.train()`` and ``.eval()`` work on it. In evaluation it computes what the
+    converted model computes.
+
+    Args:
+        model: float model in any mode, which the result has too; it is not changed, nor is torch's random state.
+        qconfig_mapping: see ``prepare_fx``; ``get_default_qat_qconfig_mapping()`` is the usual one.
+        example_inputs, prepare_custom_config, backend_config: see ``prepare_fx``.
+        start_from: the same network from ``prepare_fx``, calibrated: its ranges are what training begins with.
+
+    Returns:
+        A model to train, then to pass to ``convert_fx``. Its parameters are copies: give the optimizer these.
+
+    Raises:
+        CaptureError, ConfigError: as in ``prepare_fx``. NotYetError: a recurrent layer has a qconfig.
+    """
+    if example_inputs is None:
+        raise ConfigError("prepare_qat_fx needs example_inputs", remedy="pass a tuple of typical inputs")
+    custom = PrepareCustomConfig.of(prepare_custom_config)
+    require_attributes(model, custom.preserved_attributes)
+    mapping = as_mapping(qconfig_mapping)
+    backend = select_backend(backend_config, mapping.backend)
+    settings = Settings(mapping, custom, backend, read_limits(backend_config), trains=True)
+    prepared = prepare(model, example_inputs, settings)
+    assert isinstance(prepared, FakeQuantizedModel)
+    prepared.example_inputs = split_inputs(example_inputs)
+    if start_from is not None:
+        start_ranges(prepared, start_from)
+    return prepared
+
+
+@_collector_paused()
 def convert_to_reference_fx(
     graph_module: ObservedModel,
     convert_custom_config: Any = None,
@@ -160,7 +203,7 @@ def _freeze(
 ) -> ReferenceModel:
     if not isinstance(graph_module, ObservedModel):
         raise ConvertError(
-            f"expected a model from prepare_fx, got {type(graph_module).__name__}",
+            f"expected a model from prepare_fx or prepare_qat_fx, got {type(graph_module).__name__}",
             remedy="call prepare_fx(model, qconfig_mapping, example_inputs) and calibrate its result",
         )
     require_same_backend(graph_module.plan, backend_config)
@@ -270,5 +313,5 @@ def require_eval(model: Any, caller: str) -> None:
     if isinstance(model, nn.Module) and model.training:
         raise ConfigError(
             f"{caller} needs the model in eval mode; it is in training mode",
-            remedy="call model.eval() first (quantization-aware training is not in this version)",
+            remedy="call model.eval() first; to train it quantized, use prepare_qat_fx",
         )

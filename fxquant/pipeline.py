@@ -15,8 +15,10 @@ from torch import nn
 from fxquant.backends.native.lower import lower_native
 from fxquant.backends.native.pack_again import pack_again
 from fxquant.backends.reference import build_reference
+from fxquant.capture.copy_module import copy_module
 from fxquant.capture.trace_model import trace_model
 from fxquant.capture.trace_plain import trace_plain
+from fxquant.capture.training_mode import compare_modes, may_differ, training_copy
 from fxquant.fusion.fuse_units import RULES, fuse_units
 from fxquant.inspect.find_wrong_kernels import probe_kernels
 from fxquant.inspect.verify_conversion import verify_conversion
@@ -37,6 +39,7 @@ from fxquant.passes.canonicalize_calls import canonicalize_calls
 from fxquant.passes.decompose_operators import decompose_operators
 from fxquant.passes.exclude_units import exclude_units
 from fxquant.passes.fold_units import fold_units
+from fxquant.passes.insert_fake_quantize import insert_fake_quantize
 from fxquant.passes.insert_observers import insert_observers
 from fxquant.passes.mark_aliases import mark_aliases
 from fxquant.passes.mark_borders import mark_borders
@@ -45,6 +48,7 @@ from fxquant.passes.read_sizes_only import read_sizes_only
 from fxquant.passes.remove_dead_nodes import remove_dead_nodes
 from fxquant.passes.rename_nodes import rename_nodes
 from fxquant.passes.replace_in_place import replace_in_place
+from fxquant.passes.require_trainable import require_trainable
 from fxquant.plan.backend_limits import BackendLimits
 from fxquant.plan.build_plan import build_plan
 from fxquant.plan.demote_unit import Demotion, demote_units
@@ -95,6 +99,21 @@ def capture(
     return verify(CapturedModel(traced.root, traced.graph, type(model).__name__, state=state))
 
 
+def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) -> CapturedModel:
+    """``capture`` of what the model computes in evaluation mode, with what is different in training beside it.
+
+    Args:
+        model: in any mode; neither its statistics nor the random state change.
+        example_inputs: as for ``capture``.
+        options: the other arguments of ``capture``.
+    """
+    captured = capture(copy_module(model).eval(), example_inputs, **options)
+    if may_differ(captured):
+        trained = capture(training_copy(model, copy_module), example_inputs, **options)
+        captured.state = with_state(captured, by_mode=compare_modes(captured, trained))
+    return captured
+
+
 def fuse(captured: CapturedModel, limits: BackendLimits | None = None) -> FusedModel:
     """Fold batch norms into weights, in float; where a BackendConfig is given, those that it lists."""
     rules = RULES if limits is None else limits.restrict(RULES)
@@ -107,6 +126,7 @@ def observe(
     request: PlanRequest,
     standalone: Mapping[str, ObservedModel] = _NOTHING,
     custom_classes: Mapping[type[nn.Module], type[nn.Module]] = _NOTHING,
+    trains: bool = False,
 ) -> ObservedModel:
     """Plan, and insert the observers the plan asks for.
 
@@ -115,10 +135,18 @@ def observe(
         request: the configuration, and the backend to plan for.
         standalone: standalone modules by path, observed already.
         custom_classes: class of custom modules to the class that observes them.
+        trains: whether to insert fake quantization instead.
+
+    Raises:
+        NotYetError: ``trains``, and the model has recurrent layers with a qconfig.
     """
     decomposed = verify(decompose_operators(captured, request.mapping))
     plan, qconfigs = build_plan(decomposed, request)
+    if trains:
+        require_trainable(plan, decomposed.graph)
     custom = observe_custom_modules(decomposed, plan, qconfigs, custom_classes)
+    if trains:
+        return verify(insert_fake_quantize(decomposed, plan, qconfigs, {**standalone, **custom}, captured))
     return verify(insert_observers(decomposed, plan, qconfigs, {**standalone, **custom}))
 
 
@@ -192,4 +220,4 @@ def convert(
         demotions += found.demotions
 
 
-__all__ = ["capture", "convert", "freeze", "fuse", "lower", "observe"]
+__all__ = ["capture", "capture_for_training", "convert", "freeze", "fuse", "lower", "observe"]

@@ -38,6 +38,7 @@ class Settings:
         config_prefix: path from where ``mapping``'s names start, "" when they start here.
         matched_types: object types of ``mapping`` that matched something so far.
         strict_trace: raise where a part of the model would run as Python.
+        trains: whether to prepare for quantization-aware training.
     """
 
     mapping: QConfigMapping
@@ -48,6 +49,7 @@ class Settings:
     config_prefix: str = ""
     matched_types: set[Any] = field(default_factory=set)
     strict_trace: bool = False
+    trains: bool = False
 
 
 def prepare(model: nn.Module, example_inputs: Any, settings: Settings) -> ObservedModel:
@@ -63,7 +65,8 @@ def prepare(model: nn.Module, example_inputs: Any, settings: Settings) -> Observ
     """
     custom = settings.custom
     entries = standalone_entries(model, custom)
-    captured = pipeline.capture(
+    capture = pipeline.capture_for_training if settings.trains else pipeline.capture
+    captured = capture(
         model,
         example_inputs,
         leaf_names=(*custom.non_traceable_module_names, *entries, *custom_paths(model, custom)),
@@ -76,10 +79,19 @@ def prepare(model: nn.Module, example_inputs: Any, settings: Settings) -> Observ
     _require_float32_borders(captured, custom)
     parts = _prepare_parts(captured, model, example_inputs, entries, settings)
     request = _request(captured, model, parts, settings)
-    observed = pipeline.observe(captured, request, parts, custom.observed_classes)
+    observed = pipeline.observe(captured, request, parts, custom.observed_classes, settings.trains)
     if settings.path:
         require_simple_output(observed)
+    if settings.trains:
+        _take_modes(observed, model)
     return observed
+
+
+def _take_modes(prepared: nn.Module, model: nn.Module) -> None:
+    """Training or evaluation mode of every module, as in the user's model; what is new follows the whole."""
+    modes = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
+    for name, module in prepared.named_modules(remove_duplicate=False):
+        module.training = modes.get(name, model.training)
 
 
 def _request(

@@ -28,7 +28,7 @@ from fxquant.backends.reference_modules import freeze_standalone, observed_for_u
 from fxquant.backends.reference_values import MADE_BY
 from fxquant.fusion.rule import WEIGHTED
 from fxquant.ir.checks import take_integers
-from fxquant.ir.containers import INPUT_STATISTICS, KERNELS, RANGE_OBSERVERS, RECURRENT_OBSERVERS, WEIGHT_OBSERVERS
+from fxquant.ir.containers import INPUT_STATISTICS, KERNELS, TRAINED, WEIGHT_OBSERVERS
 from fxquant.ir.edit import evaluate_constant, holder_of, output_node, put_module, set_tensor
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.qdq import dequantize
@@ -44,6 +44,7 @@ from fxquant.passes.fold_weights import fold_weights
 from fxquant.passes.insert_observers import remove_observers
 from fxquant.passes.quantize_weights import QuantizedWeight, quantize_unit
 from fxquant.passes.remove_dead_nodes import remove_dead_nodes
+from fxquant.passes.trained_weights import TrainedWeight
 from fxquant.plan.borders import output_elements
 from fxquant.plan.leaf_modules import map_arguments
 
@@ -206,8 +207,12 @@ class _Builder(DynamicUnits):
     def _weights(self, unit: Unit) -> dict[str, Any]:
         """Buffers for the unit's weight and bias; returns the nodes that read them, by operand."""
         folded = fold_weights(unit, self.nodes, self.observed)
+        trained = self.observed.get_submodule(f"{WEIGHT_OBSERVERS}.{unit.name}")
+        if isinstance(trained, TrainedWeight):  # its bias was trained, and is not corrected
+            scale = self.qparams[unit.inputs[0].range_class].scale
+            return self._register_weight(unit, trained.frozen(unit, folded, scale))
         statistics = self.observed.get_submodule(f"{INPUT_STATISTICS}.{unit.name}")
-        observer = copy.deepcopy(self.observed.get_submodule(f"{WEIGHT_OBSERVERS}.{unit.name}"))
+        observer = copy.deepcopy(trained)
         scale = self.qparams[unit.inputs[0].range_class].scale
         frozen = quantize_unit(unit, folded, observer, scale, statistics)  # type: ignore[arg-type]
         return self._register_weight(unit, frozen)
@@ -261,7 +266,7 @@ class _Builder(DynamicUnits):
 def _float_parts(observed: ObservedModel) -> nn.Module:
     """A copy of the user's modules, without what calibration added: the result shares no tensor with its source."""
     holder = holder_of(observed, observed.state.preserved)
-    for name in (RANGE_OBSERVERS, RECURRENT_OBSERVERS, INPUT_STATISTICS, WEIGHT_OBSERVERS):
+    for name in TRAINED:
         holder._modules.pop(name, None)
     for unit in observed.plan.units:
         if unit.kernel is not None and unit.kernel.convention == STANDALONE:

@@ -36,6 +36,8 @@ from fxquant.passes.fold_weights import FloatWeight, fold_weights
 from fxquant.passes.quantize_recurrent import quantize_recurrent
 from fxquant.passes.quantize_tables import quantize_table
 from fxquant.passes.quantize_weights import QuantizedWeight, quantize_unit
+from fxquant.passes.trained_tables import TrainedTable
+from fxquant.passes.trained_weights import TrainedWeight
 
 
 class DynamicUnits(ReferenceValues):
@@ -140,13 +142,17 @@ class DynamicUnits(ReferenceValues):
 
     def _stored_weights(self, unit: Unit) -> dict[str, Any]:
         """Buffers for the unit's weights; returns the nodes that read them as floats, by operand."""
-        observer = copy.deepcopy(self.observed.get_submodule(f"{WEIGHT_OBSERVERS}.{unit.name}"))
+        if unit.mode == "float16":
+            return self._register_half(unit, fold_weights(unit, self.nodes, self.observed))
+        observer: Any = copy.deepcopy(self.observed.get_submodule(f"{WEIGHT_OBSERVERS}.{unit.name}"))
+        if isinstance(observer, TrainedTable):
+            observer = observer.fake.eval()
         if unit.mode.startswith("weights"):
             table = quantize_table(unit, self.nodes, self.observed, observer)
             return {"weight": self._register_weight(unit, table)["weight"]}
         folded = fold_weights(unit, self.nodes, self.observed)
-        if unit.mode == "float16":
-            return self._register_half(unit, folded)
+        if isinstance(observer, TrainedWeight):
+            return self._register_weight(unit, observer.frozen(unit, folded))
         return self._register_weight(unit, quantize_unit(unit, folded, observer))
 
     def _register_half(self, unit: Unit, folded: FloatWeight) -> dict[str, Any]:

@@ -218,8 +218,8 @@ def _with_weights(call: AttentionCall, heads: _Heads, mask: Any) -> tuple[Any, A
     keys = heads.k.transpose(-2, -1)
     scores = torch.bmm(scaled, keys) if mask is None else torch.baddbmm(mask, scaled, keys)
     weights = F.softmax(scores, dim=-1)
-    if call.dropout > 0.0:
-        weights = F.dropout(weights, p=call.dropout)
+    if call.dropout_p > 0.0:
+        weights = F.dropout(weights, p=call.dropout_p, training=call.training)
     output = torch.bmm(weights, heads.v).transpose(0, 1)
     output = output.reshape(heads.length * heads.batch, call.embed_dim_to_check)
     weights = weights.view(heads.batch, call.num_heads, heads.length, heads.keys)

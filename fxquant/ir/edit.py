@@ -52,6 +52,21 @@ def put_module(root: nn.Module, path: str, module: nn.Module) -> None:
     root._modules[name] = module
 
 
+def adopt(root: nn.Module, path: str, source: nn.Module) -> None:
+    """Let ``root`` have the parameter, buffer or module that ``source`` has at a dotted path, unless it has one there.
+
+    Modules on the way are copied shallowly, as in ``put_module``.
+    """
+    *prefix, name = path.split(".")
+    for part in prefix:
+        child = root._modules.get(part)
+        root._modules[part] = nn.Module() if child is None else holder_of(child)
+        root, source = root.get_submodule(part), source.get_submodule(part)
+    for kind in ("_parameters", "_buffers", "_modules"):
+        if name in vars(source)[kind] and name not in vars(root)[kind]:
+            vars(root)[kind][name] = vars(source)[kind][name]
+
+
 def get_tensor(root: nn.Module, path: str) -> Tensor:
     """Fetch a tensor at a dotted path."""
     found: Any = root

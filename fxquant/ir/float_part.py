@@ -20,7 +20,6 @@ from typing import Any
 
 from torch import nn
 
-
 EFFECTS = "fxquant_effects"  # key of a node's meta: it runs the user's Python, and stays when nothing reads its result
 
 

@@ -58,9 +58,7 @@ class NodeRecord:
 def from_graph(graph: fx.Graph) -> tuple[NodeRecord, ...]:
     """Record every node of ``graph`` in order."""
     return tuple(
-        NodeRecord(
-            node.name, node.op, _pack_target(node.target), _pack(node.args), _pack(dict(node.kwargs)), info(node)
-        )
+        NodeRecord(node.name, node.op, pack_target(node.target), _pack(node.args), _pack(dict(node.kwargs)), info(node))
         for node in graph.nodes
     )
 
@@ -74,7 +72,7 @@ def to_graph(nodes: tuple[NodeRecord, ...]) -> fx.Graph:
         return made[item.name] if isinstance(item, NodeRef) else item
 
     for record in nodes:
-        target = _unpack_target(record.target)
+        target = unpack_target(record.target)
         args, kwargs = _map(record.args, unpack), _map(record.kwargs, unpack)
         node = graph.create_node(record.op, target, args, kwargs, record.name)
         set_info(node, record.info)
@@ -86,7 +84,7 @@ def _pack(structure: Any) -> Any:
     return _map(structure, lambda item: NodeRef(item.name) if isinstance(item, fx.Node) else item)
 
 
-def _pack_target(target: Any) -> Any:
+def pack_target(target: Any) -> Any:
     if isinstance(target, torch._ops.OpOverload):
         return TorchOp(f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}")
     name = getattr(target, "__name__", "")
@@ -95,7 +93,7 @@ def _pack_target(target: Any) -> Any:
     return target
 
 
-def _unpack_target(target: Any) -> Any:
+def unpack_target(target: Any) -> Any:
     if isinstance(target, TorchOp):
         found: Any = torch.ops
         for part in target.path.split("."):

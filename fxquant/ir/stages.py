@@ -30,6 +30,8 @@ class StageState:
         capture_notes: what runs as Python because it could not be captured, one sentence each.
         plan: the plan, once there is one.
         preserved: names of user attributes kept on the module.
+        by_mode: arguments that differ in training, ``fxquant.capture.training_mode.ModeArgument``s, of models that are
+            prepared for quantization-aware training.
         float_dtype: dtype of the user's model when it was not float32, else None.
         module_paths: module paths of the user's model, which configurations speak of.
         range_notes: where the range of each class came from, by its name, after freeze.
@@ -44,6 +46,7 @@ class StageState:
     capture_notes: tuple[str, ...] = ()
     plan: QuantPlan | None = None
     preserved: tuple[str, ...] = ()
+    by_mode: tuple[Any, ...] = ()
     float_dtype: torch.dtype | None = None
     module_paths: tuple[str, ...] = ()
     range_notes: dict[str, str] = field(default_factory=dict)
@@ -188,6 +191,12 @@ class ObservedModel(StageModule):
         result = super().__deepcopy__(memo)
         result.example_inputs = self.example_inputs  # type: ignore[assignment]
         return result
+
+
+class FakeQuantizedModel(ObservedModel):
+    """The float model with its values and weights rounded as integers will hold them; train it, then convert it."""
+
+    stage = "fake_quantized"
 
 
 class ReferenceModel(StageModule):

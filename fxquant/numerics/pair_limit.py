@@ -78,6 +78,7 @@ def limit_pairs(
     quant_max: int,
     order: PairOrder,
     importance: Tensor | None = None,
+    stretch: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Quantizes a weight symmetrically so that no pair sums past ``PAIR_LIMIT``, at the least error found.
 
@@ -94,6 +95,7 @@ def limit_pairs(
         order: as in ``pairs_along``.
         importance: [C_in/groups] float, what a squared error of a weight of each input channel costs: the variance
             of that channel, so that the error of the output is what becomes small. Default: all the same.
+        stretch: of ``scale``'s shape, factors to use instead of trying some; see ``choose_stretch``.
 
     Returns:
         ``(scale, weight_int)``: float32 of ``scale``'s shape and nowhere below it, and int8 of ``weight``'s
@@ -101,23 +103,39 @@ def limit_pairs(
     """
     pairs = pairs_along(weight.detach().to(torch.float32), order)
     base = scale.detach().to(torch.float32).reshape(-1)
+    costs = _costs_along(weight, importance, order)
+    factors = _stretch(pairs, base, costs, quant_min, quant_max) if stretch is None else stretch.reshape(-1)
+    base = base * factors
+    levels, integers = _round(pairs, base, quant_min, quant_max)
+    _project(levels, integers, costs, quant_min, quant_max)
+    return base.reshape(scale.shape), _from_pairs(integers.to(torch.int8), weight.shape, order)
+
+
+def choose_stretch(weight: Tensor, scale: Tensor, quant_min: int, quant_max: int, order: PairOrder) -> Tensor:
+    """Factors that ``limit_pairs`` would multiply ``scale`` with, of its shape, for weights that all cost the same.
+
+    Arguments are those of ``limit_pairs``.
+    """
+    pairs = pairs_along(weight.detach().to(torch.float32), order)
+    base = scale.detach().to(torch.float32).reshape(-1)
+    return _stretch(pairs, base, _costs_along(weight, None, order), quant_min, quant_max).reshape(scale.shape)
+
+
+def _stretch(pairs: Tensor, base: Tensor, costs: Tensor, quant_min: int, quant_max: int) -> Tensor:
+    """One factor per scale: 1 where no pair is past the limit, else the best one tried."""
     _, integers = _round(pairs, base, quant_min, quant_max)
     offending = _past_limit(integers).any(1)
+    factors = torch.ones_like(base)
     if bool(offending.any()):
-        costs = _costs_along(weight, importance, order)
-        factors = torch.ones_like(base)
         chosen = offending if base.numel() > 1 else slice(None)
         factors[chosen] = _best_stretch(pairs[chosen], base[chosen], costs, quant_min, quant_max)
-        base = base * factors
-        levels, integers = _round(pairs, base, quant_min, quant_max)
-        _project(levels, integers, costs, quant_min, quant_max)
-    return base.reshape(scale.shape), _from_pairs(integers.to(torch.int8), weight.shape, order)
+    return factors
 
 
 def _costs_along(weight: Tensor, importance: Tensor | None, order: PairOrder) -> Tensor:
     """What a squared error costs, arranged like the pairs: [1, P, 2], or [1, 1, 2] when all cost the same."""
     if importance is None:
-        return torch.ones(1, 1, 2)
+        return torch.ones(1, 1, 2, device=weight.device)
     smallest = importance.mean() * _LEAST_IMPORTANCE + torch.finfo(torch.float32).tiny
     costs = importance.to(torch.float32).clamp(min=float(smallest))
     return pairs_along(costs.reshape(1, -1, *(1,) * (weight.dim() - 2)).expand(1, *weight.shape[1:]), order) + smallest
@@ -125,7 +143,7 @@ def _costs_along(weight: Tensor, importance: Tensor | None, order: PairOrder) ->
 
 def _best_stretch(pairs: Tensor, base: Tensor, costs: Tensor, quant_min: int, quant_max: int) -> Tensor:
     """Factor with the smallest squared error: [C] for pairs [C, P, 2] and base [C], [1] for a base of [1]."""
-    factors = torch.tensor(_STRETCHES, dtype=torch.float32)
+    factors = torch.tensor(_STRETCHES, dtype=torch.float32, device=base.device)
     scales = (factors[:, None] * base).expand(-1, len(pairs))
     channels = max(1, _TOGETHER // (len(factors) * pairs[0].numel()))
     errors = []

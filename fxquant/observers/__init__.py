@@ -20,8 +20,37 @@ from fxquant.observers.defaults import (
     weight_observer_range_neg_127_to_127,
 )
 from fxquant.observers.factory import ObserverFactory
+from fxquant.observers.fake_quantize import (
+    FakeQuantize,
+    FakeQuantizeBase,
+    FixedQParamsFakeQuantize,
+    FusedMovingAvgObsFakeQuantize,
+    disable_fake_quant,
+    disable_observer,
+    enable_fake_quant,
+    enable_observer,
+)
+from fxquant.observers.fake_quantize_defaults import (
+    default_affine_fixed_qparams_fake_quant,
+    default_dynamic_fake_quant,
+    default_embedding_fake_quant,
+    default_embedding_fake_quant_4bit,
+    default_fake_quant,
+    default_fixed_qparams_range_0to1_fake_quant,
+    default_fixed_qparams_range_neg1to1_fake_quant,
+    default_fused_act_fake_quant,
+    default_fused_per_channel_wt_fake_quant,
+    default_fused_wt_fake_quant,
+    default_histogram_fake_quant,
+    default_per_channel_weight_fake_quant,
+    default_symmetric_fixed_qparams_fake_quant,
+    default_weight_fake_quant,
+    fused_per_channel_wt_fake_quant_range_neg_127_to_127,
+    fused_wt_fake_quant_range_neg_127_to_127,
+)
 from fxquant.observers.fixed import FixedQParamsObserver
 from fxquant.observers.histogram import HistogramObserver
+from fxquant.observers.learnable import LearnableFakeQuantize
 from fxquant.observers.min_max import MinMaxObserver
 from fxquant.observers.moving_average import MovingAverageMinMaxObserver
 from fxquant.observers.passive import NoopObserver, RecordingObserver, ReuseInputObserver
@@ -30,8 +59,13 @@ from fxquant.observers.placeholder import PlaceholderObserver
 from fxquant.observers.state import get_observer_state_dict, load_observer_state_dict
 
 __all__ = [
+    "FakeQuantize",
+    "FakeQuantizeBase",
+    "FixedQParamsFakeQuantize",
     "FixedQParamsObserver",
+    "FusedMovingAvgObsFakeQuantize",
     "HistogramObserver",
+    "LearnableFakeQuantize",
     "MinMaxObserver",
     "MovingAverageMinMaxObserver",
     "MovingAveragePerChannelMinMaxObserver",
@@ -43,20 +77,40 @@ __all__ = [
     "RangeObserver",
     "RecordingObserver",
     "ReuseInputObserver",
+    "default_affine_fixed_qparams_fake_quant",
     "default_affine_fixed_qparams_observer",
     "default_debug_observer",
+    "default_dynamic_fake_quant",
     "default_dynamic_quant_observer",
+    "default_embedding_fake_quant",
+    "default_embedding_fake_quant_4bit",
+    "default_fake_quant",
+    "default_fixed_qparams_range_0to1_fake_quant",
     "default_fixed_qparams_range_0to1_observer",
+    "default_fixed_qparams_range_neg1to1_fake_quant",
     "default_fixed_qparams_range_neg1to1_observer",
     "default_float_qparams_observer",
     "default_float_qparams_observer_4bit",
+    "default_fused_act_fake_quant",
+    "default_fused_per_channel_wt_fake_quant",
+    "default_fused_wt_fake_quant",
+    "default_histogram_fake_quant",
     "default_histogram_observer",
     "default_observer",
+    "default_per_channel_weight_fake_quant",
     "default_per_channel_weight_observer",
     "default_placeholder_observer",
     "default_reuse_input_observer",
+    "default_symmetric_fixed_qparams_fake_quant",
     "default_symmetric_fixed_qparams_observer",
+    "default_weight_fake_quant",
     "default_weight_observer",
+    "disable_fake_quant",
+    "disable_observer",
+    "enable_fake_quant",
+    "enable_observer",
+    "fused_per_channel_wt_fake_quant_range_neg_127_to_127",
+    "fused_wt_fake_quant_range_neg_127_to_127",
     "get_observer_state_dict",
     "load_observer_state_dict",
     "per_channel_weight_observer_range_neg_127_to_127",

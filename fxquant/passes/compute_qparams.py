@@ -16,6 +16,7 @@ from fxquant.errors import CalibrationError, FxquantError
 from fxquant.ir.containers import RANGE_OBSERVERS
 from fxquant.ir.quant_plan import QuantPlan
 from fxquant.ir.stages import ObservedModel
+from fxquant.numerics.qparams import NO_RANGE
 from fxquant.observers.histogram import HistogramObserver, histogram_qparams
 
 
@@ -121,15 +122,10 @@ def range_notes(observed: ObservedModel, plan: QuantPlan) -> dict[str, str]:
     return notes
 
 
-# The smallest scale observers give, 2**-23: they saw nothing but zeros. Any scale stores zeros; a sane one keeps
-# rounding noise of the float computation from looking like signal.
-_NO_RANGE = 1.2e-7
-
-
 def _qparams(scale: Any, zero_point: Any) -> QParams:
     value = torch.as_tensor(scale, dtype=torch.float32).detach().cpu().reshape(()).clone()
     return QParams(
-        torch.ones(()) if float(value) <= _NO_RANGE else value,
+        torch.ones(()) if float(value) <= NO_RANGE else value,
         torch.as_tensor(zero_point, dtype=torch.int64).detach().cpu().reshape(()).clone(),
     )
 

@@ -19,12 +19,13 @@ from typing import Any
 from torch import fx, nn
 
 from fxquant.fusion.rule import WEIGHTED, spatial_rank
+from fxquant.ir import records
 from fxquant.ir.containers import INPUT_STATISTICS, RANGE_OBSERVERS, RECURRENT_OBSERVERS, WEIGHT_OBSERVERS
 from fxquant.ir.edit import copy_graph, holder_of, put_module
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.quant_plan import QuantPlan, Unit
 from fxquant.ir.recurrent import recurrence_of
-from fxquant.ir.stages import CapturedModel, ObservedModel, with_state
+from fxquant.ir.stages import CapturedModel, FakeQuantizedModel, ObservedModel, with_state
 from fxquant.observers.attached import AttachedObserver, InputStatistics
 from fxquant.observers.recurrent import RecurrentObserver
 
@@ -118,6 +119,11 @@ def _observe_recurrent(
 
 
 def remove_observers(observed: ObservedModel) -> fx.Graph:
-    """The captured graph again: a copy of the observed one without what ``insert_observers`` made."""
+    """The captured graph again: a copy of the observed one without what ``insert_observers`` made.
+
+    Fake quantization changes more than it adds; there the graph is the one that was kept.
+    """
+    if isinstance(observed, FakeQuantizedModel):
+        return records.to_graph(observed.state.captured)
     graph, _ = copy_graph(observed.graph, lambda node: info(node).made_by != MADE_BY)
     return graph

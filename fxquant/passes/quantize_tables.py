@@ -14,6 +14,7 @@ from fxquant.errors import ConvertError
 from fxquant.ir.edit import evaluate_constant
 from fxquant.ir.quant_plan import Unit
 from fxquant.numerics.affine import quantize
+from fxquant.observers.fake_quantize import FakeQuantize
 from fxquant.ops import catalogue
 from fxquant.passes.fold_weights import origins_of
 from fxquant.passes.quantize_weights import QuantizedWeight
@@ -54,8 +55,12 @@ def quantize_rows(table: Tensor, observer: Any, mode: str, name: str) -> tuple[T
     Raises:
         ConvertError: the observer gives no scale per row.
     """
-    observer(table)
-    scale, zero_point = (torch.as_tensor(value, dtype=torch.float32) for value in observer.calculate_qparams())
+    if isinstance(observer, FakeQuantize):
+        found = observer.weight_qparams(table)
+    else:
+        observer(table)
+        found = observer.calculate_qparams()
+    scale, zero_point = (torch.as_tensor(value, dtype=torch.float32) for value in found)
     if scale.numel() != len(table):
         raise ConvertError(
             f"{name}: the table has {len(table)} rows, and its observer gives {scale.numel()} scales",

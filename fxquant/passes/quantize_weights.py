@@ -6,8 +6,9 @@ channel or one for all, a float bias.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,14 +18,18 @@ from fxquant.ir.quant_plan import Unit
 from fxquant.numerics.affine import dequantize, quantize
 from fxquant.numerics.balance import balance_taps
 from fxquant.numerics.bias import weight_error_bias
-from fxquant.numerics.pair_limit import PairOrder, limit_pairs
+from fxquant.numerics.pair_limit import PAIR_LIMIT, PairOrder, limit_pairs
 from fxquant.observers.attached import InputStatistics
+from fxquant.observers.fake_quantize import FakeQuantize
 from fxquant.passes.fold_weights import FloatWeight
 
 # A bias must stay representable as int32 in units of (input scale x weight scale); qnnpack stores it so.
 _LARGEST_BIAS = 2.0**22
 _HALF = 63
 _PAIR_ORDERS: dict[str, PairOrder] = {"channels": "channels", "taps_then_channels": "taps_then_channels"}
+
+Stretch: TypeAlias = Callable[[Tensor, Tensor, int, int, str], Tensor]
+"""From weight, scale, smallest and largest integer and the order of pairs to factors of ``scale``'s shape."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ def quantize_unit(
     observer: Any,
     input_scale: Tensor | None = None,
     statistics: InputStatistics | None = None,
+    stretch: Stretch | None = None,
 ) -> QuantizedWeight:
     """Quantize one unit's weight as its kernel demands.
 
@@ -62,20 +68,18 @@ def quantize_unit(
         observer: a fresh weight observer.
         input_scale: float32 [], scale of the activation it reads; None when that is quantized as it arrives.
         statistics: mean and variance of that activation per channel, where calibration took them.
+        stretch: chooses how much kernels that limit pairs stretch the scales; the default tries some.
 
     Raises:
         ConvertError: the weight observer is not symmetric int8.
     """
     rows = folded.rows.to(torch.float32)
-    scale, per_channel = _scales(unit, rows, observer)
-    axis = 0 if per_channel else None
-    low, high = _integer_range(observer)
-    scale = scale if input_scale is None else _floor_scale(scale, folded.bias, input_scale)
     input_mean, variance = _per_channel(statistics, rows.shape[1] * folded.groups)
     importance = variance if folded.groups == 1 else None
     balanced = input_mean is not None and not folded.transposed  # calibrated; taps that meet in one output
-    scale, integers = _rounded(rows, scale, low, high, axis, unit, importance, balanced)
-    scale = scale if per_channel else scale.reshape(())
+    integers, scale = round_rows(unit, rows, folded.bias, observer, input_scale, importance, stretch, balanced)
+    per_channel = scale.dim() == 1
+    axis = 0 if per_channel else None
     zeros = torch.zeros_like(scale, dtype=torch.int64)
     bias = folded.bias
     if input_mean is not None:
@@ -84,9 +88,42 @@ def quantize_unit(
         bias = (0.0 if bias is None else bias) - error
     in_integers = unit.kernel is not None and unit.kernel.engine == "qnnpack"
     if bias is not None and input_scale is not None and in_integers:
-        bias = _as_int32(bias, input_scale * scale)
+        bias = as_int32(bias, input_scale * scale)
     axis = 1 if per_channel and folded.transposed else axis
     return QuantizedWeight(folded.as_called(integers), scale, zeros, axis, bias, folded.origins)
+
+
+def round_rows(
+    unit: Unit,
+    rows: Tensor,
+    bias: Tensor | None,
+    observer: Any,
+    input_scale: Tensor | None = None,
+    importance: Tensor | None = None,
+    stretch: Stretch | None = None,
+    balanced: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Integers of a weight, and their scale.
+
+    Args:
+        unit, observer, input_scale, stretch: see ``quantize_unit``.
+        rows: float32, one row per output channel.
+        bias: [C_out] or None.
+        importance: float32 [C_in] or None, see ``limit_pairs``.
+        balanced: whether errors are to cancel over the taps of each kernel, see ``balance_taps``.
+
+    Returns:
+        int8 of ``rows``'s shape, and float32 [C_out], or [] when there is one scale.
+
+    Raises:
+        ConvertError: the weight observer is not symmetric int8.
+    """
+    scale, per_channel = _scales(unit, rows, observer)
+    low, high = _integer_range(observer)
+    scale = scale if input_scale is None else _floor_scale(scale, bias, input_scale)
+    axis = 0 if per_channel else None
+    scale, integers = _rounded(rows, scale, low, high, axis, unit, importance, stretch, balanced)
+    return integers, scale if per_channel else scale.reshape(())
 
 
 def _scales(unit: Unit, rows: Tensor, observer: Any) -> tuple[Tensor, bool]:
@@ -95,23 +132,26 @@ def _scales(unit: Unit, rows: Tensor, observer: Any) -> tuple[Tensor, bool]:
     The observer sees one row per output channel, so that is the axis of its channels, whatever it was made for. A
     kernel that takes one scale gets the widest channel's.
     """
-    if hasattr(observer, "ch_axis"):
-        observer.ch_axis = 0
-    observer(rows)
-    scale, zero_point = observer.calculate_qparams()
+    if isinstance(observer, FakeQuantize):
+        scale, zero_point = observer.weight_qparams(rows)
+    else:
+        if hasattr(observer, "ch_axis"):
+            observer.ch_axis = 0
+        observer(rows)
+        scale, zero_point = observer.calculate_qparams()
     if bool(torch.as_tensor(zero_point).any()) or "int8" not in str(observer.dtype) or "uint8" in str(observer.dtype):
         raise ConvertError(
             f"{unit.name}: weights must be symmetric int8, its observer gives {observer.dtype}",
             op=unit.op,
             remedy="use PerChannelMinMaxObserver.with_args(dtype=torch.int8, qscheme=torch.per_channel_symmetric)",
         )
-    scale = torch.as_tensor(scale, dtype=torch.float32).cpu().reshape(-1)
+    scale = torch.as_tensor(scale, dtype=torch.float32).to(rows.device).reshape(-1)
     if unit.kernel is not None and unit.kernel.weight_granularity == "tensor":
         return scale.max().reshape(1), False
     return scale, scale.numel() > 1 or _is_per_channel(observer)
 
 
-def _as_int32(bias: Tensor, step: Tensor) -> Tensor:
+def as_int32(bias: Tensor, step: Tensor) -> Tensor:
     """The bias as qnnpack stores it: int32 in steps of (input scale x weight scale)."""
     return torch.round(bias.to(torch.float32) / step) * step
 
@@ -132,13 +172,15 @@ def _rounded(
     axis: int | None,
     unit: Unit,
     importance: Tensor | None,
+    stretch: Stretch | None,
     balanced: bool,
 ) -> tuple[Tensor, Tensor]:
     """Scale and integers inside the limit of the unit's kernel; ``balanced`` over the taps of each kernel or not."""
     limit = unit.kernel.weight_limit if unit.kernel is not None else "none"
-    order = _PAIR_ORDERS.get(limit)
+    order = _PAIR_ORDERS.get(limit) if max(-low, high) * 2 > PAIR_LIMIT else None
     if order is not None:
-        scale, integers = limit_pairs(weight, scale, low, high, order, importance)
+        factors = None if stretch is None else stretch(weight, scale, low, high, order)
+        scale, integers = limit_pairs(weight, scale, low, high, order, importance, factors)
     else:
         if limit == "half":
             scale, low, high = scale * (max(-low, high) / _HALF), max(low, -_HALF), min(high, _HALF)

@@ -108,7 +108,8 @@ def _measures(qconfig: Any) -> bool:
     spec = None if qconfig is None else activation_spec(qconfig)
     if spec is None or spec.dynamic or spec.dtype.is_floating_point:
         return False
-    return not _builds(qconfig.activation, "FixedQParamsObserver") and not reuses_input(qconfig)
+    fixed = any(_builds(qconfig.activation, name) for name in ("FixedQParamsObserver", "FixedQParamsFakeQuantize"))
+    return not fixed and not reuses_input(qconfig)
 
 
 def _dtype(observer: Any) -> Any:

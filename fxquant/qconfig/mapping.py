@@ -10,6 +10,7 @@ from torch import nn
 
 from fxquant.errors import ConfigError
 from fxquant.qconfig.defaults import float_qparams_weight_only_qconfig, per_channel_dynamic_qconfig
+from fxquant.qconfig.qat_defaults import get_default_qat_qconfig
 from fxquant.qconfig.qconfig import QConfig, check_engine, get_default_qconfig
 
 ObjectType = type | Callable[..., Any] | str
@@ -133,6 +134,26 @@ def get_default_qconfig_mapping(backend: str = "x86", version: int = 0) -> QConf
     mapping = QConfigMapping().set_global(get_default_qconfig(backend, version))
     mapping.backend = check_engine(backend)
     return mapping
+
+
+def get_default_qat_qconfig_mapping(backend: str = "x86", version: int = 1) -> QConfigMapping:
+    """The recommended mapping for quantization-aware training on ``backend``; see ``get_default_qat_qconfig``.
+
+    Raises:
+        ConfigError: unknown backend.
+    """
+    mapping = QConfigMapping().set_global(get_default_qat_qconfig(backend, version))
+    mapping.backend = check_engine(backend)
+    return mapping
+
+
+def get_default_qat_qconfig_dict(backend: str = "x86", version: int = 1) -> dict[str, Any]:
+    """``get_default_qat_qconfig_mapping`` as a dictionary; see ``QConfigMapping.to_dict``.
+
+    Raises:
+        ConfigError: unknown backend.
+    """
+    return get_default_qat_qconfig_mapping(backend, version).to_dict()
 
 
 def get_default_dynamic_qconfig_mapping(backend: str = "x86") -> QConfigMapping:

@@ -1,0 +1,163 @@
+"""What a model computes differently in training: two captures, one in each mode, compared node by node.
+
+Quantization is planned on what the model computes in evaluation. What differs in training is written down beside it:
+arguments with another value (``F.dropout(x, training=self.training)``, ``dropout_p`` of an attention), and operations
+that only training has (``if self.training: x = drop_path(x)``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from fxquant.ir import records
+from fxquant.ir.edit import adopt, get_tensor
+from fxquant.ir.meta import info
+from fxquant.ir.records import NodeRecord, NodeRef
+from fxquant.ir.stages import CapturedModel
+from fxquant.ops import catalogue
+
+_PREFIX = "training_"
+# Operands that follow the mode of a module, by name.
+_FOLLOWS = ("training", "use_input_stats", "dropout_p")
+
+
+@dataclass(frozen=True)
+class ModeArgument:
+    """An argument that is another one in training.
+
+    Attributes:
+        node: name of the captured node.
+        operand: its name in the operator's signature; for operators that the catalogue does not know, its position or
+            keyword.
+        value: in training, with a ``NodeRef`` for each node.
+    """
+
+    node: str
+    operand: str | int
+    value: Any
+
+
+@dataclass(frozen=True)
+class TrainingOnly:
+    """An operation that only training has.
+
+    Attributes:
+        record: the node; the names that it and others refer to it by begin with ``training_``.
+        before: name of the captured node that it stands in front of.
+    """
+
+    record: NodeRecord
+    before: str
+
+
+ByMode = tuple[ModeArgument | TrainingOnly, ...]
+
+
+def may_differ(captured: CapturedModel) -> bool:
+    """Whether a capture in training mode could be another one: someone asked for the mode."""
+    if any(fact.kind == "training" for fact in captured.state.facts):
+        return True
+    return any(name in _FOLLOWS for node in captured.graph.nodes for name in _bound(node))
+
+
+def training_copy(model: nn.Module, copy: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """A copy of ``model`` in training mode, but for modules that stay modules in graphs: they follow by themselves."""
+    made = copy(model).train()
+    for module in made.modules():
+        if catalogue.by_module(type(module)) is not None:
+            module.eval()
+    return made
+
+
+def compare_modes(evaluated: CapturedModel, trained: CapturedModel) -> ByMode:
+    """What training changes.
+
+    Args:
+        evaluated: captured in evaluation mode; constants that only training needs are added to it.
+        trained: captured in training mode.
+    """
+    ours, theirs = list(evaluated.graph.nodes), list(trained.graph.nodes)
+    pairs = _pairs(ours, theirs)
+    names = {other: NodeRef(own.name) for other, own in pairs.items()}
+    names |= {other: NodeRef(f"{_PREFIX}{other.name}") for other in theirs if other not in pairs}
+    found: list[ModeArgument | TrainingOnly] = []
+    waiting: list[NodeRecord] = []
+    for node in theirs:
+        if node not in pairs:
+            waiting.append(_training_record(node, names, evaluated, trained))
+            continue
+        own = pairs[node]
+        found += [TrainingOnly(record, own.name) for record in waiting]
+        waiting.clear()
+        found += _changes(own, node, names)
+    return tuple(found)
+
+
+def _pairs(ours: list[fx.Node], theirs: list[fx.Node]) -> dict[fx.Node, fx.Node]:
+    """Nodes of the second graph to those of the first that do the same at the same place, in order."""
+    matcher = SequenceMatcher(None, [_key(node) for node in ours], [_key(node) for node in theirs], autojunk=False)
+    pairs: dict[fx.Node, fx.Node] = {}
+    for start, other, size in matcher.get_matching_blocks():
+        pairs |= dict(zip(theirs[other : other + size], ours[start : start + size], strict=True))
+    return pairs
+
+
+def _key(node: fx.Node) -> tuple[Any, ...]:
+    origin = info(node).origin
+    target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", repr(node.target))
+    return node.op, target, origin.module_path, origin.line
+
+
+def _bound(node: fx.Node) -> dict[Any, Any]:
+    """Arguments by name, or by position and keyword."""
+    row = catalogue.by_name(info(node).op)
+    if row is not None and node.op != "call_module":
+        return dict(catalogue.arguments(node, row))
+    return {**dict(enumerate(node.args)), **node.kwargs}
+
+
+def _changes(own: fx.Node, other: fx.Node, names: dict[fx.Node, NodeRef]) -> list[ModeArgument]:
+    given = {key: _plain(value, lambda node: NodeRef(node.name)) for key, value in _bound(own).items()}
+    wanted = {key: _plain(value, names.__getitem__) for key, value in _bound(other).items()}
+    changed = [key for key in wanted if key not in given or given[key] != wanted[key]]
+    return [ModeArgument(own.name, key, wanted[key]) for key in changed]
+
+
+def _plain(value: Any, at_node: Callable[[fx.Node], Any]) -> Any:
+    """Nested containers as plain ones, nodes replaced."""
+    if isinstance(value, fx.Node):
+        return at_node(value)
+    if isinstance(value, (tuple, list)):
+        items = [_plain(item, at_node) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, dict):
+        return {key: _plain(item, at_node) for key, item in value.items()}
+    if isinstance(value, slice):
+        return slice(*(_plain(part, at_node) for part in (value.start, value.stop, value.step)))
+    return value
+
+
+def _training_record(
+    node: fx.Node, names: dict[fx.Node, NodeRef], evaluated: CapturedModel, trained: CapturedModel
+) -> NodeRecord:
+    args, kwargs = _plain(node.args, names.__getitem__), _plain(dict(node.kwargs), names.__getitem__)
+    target = records.pack_target(node.target)
+    if node.op == "get_attr" and "." not in str(target) and str(target).startswith("_"):
+        target = _kept_constant(str(target), evaluated, trained)
+    elif node.op in ("get_attr", "call_module"):
+        adopt(evaluated, str(target), trained)
+    return NodeRecord(names[node].name, node.op, target, args, kwargs, info(node))
+
+
+def _kept_constant(name: str, evaluated: CapturedModel, trained: CapturedModel) -> str:
+    """A constant that only the capture in training mode has, under a name of its own."""
+    kept = f"_{_PREFIX}{name.lstrip('_')}"
+    value = get_tensor(trained, name)
+    assert isinstance(value, Tensor)
+    evaluated.register_buffer(kept, value, persistent=False)
+    return kept

@@ -1,0 +1,58 @@
+"""The gradient of a weight that was rounded to given integers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class RoundedWeight(torch.autograd.Function):
+    """A weight as its integers hold it; gradients pass to the weight where it is inside the range.
+
+    A learned step gets the gradient of ``LearnableFakeQuantize``; the factor by which limits of pairs stretched it is
+    taken as given.
+
+    Source: Esser et al. 2020, https://arxiv.org/abs/1902.08153, equations 3 to 5 and section 2.2.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, rounded: Tensor, integers: Tensor, scale: Tensor, step: Tensor | None, largest: int
+    ) -> Tensor:
+        """Give ``rounded``.
+
+        Args:
+            ctx: of autograd.
+            rows: float32 [C_out, ...], the weight.
+            rounded: what ``integers`` and ``scale`` ([C_out] or []) stand for, of the same shape.
+            integers: int8 of the same shape.
+            scale: float32, after stretching.
+            step: the learned step it was made of, [C_out] or [1], or None.
+            largest: largest integer of the range.
+        """
+        along = scale.reshape(-1, *[1] * (rows.dim() - 1)) if scale.dim() else scale
+        inside = rows.abs() <= (largest + 0.5) * along
+        ctx.largest = largest
+        if step is None:
+            ctx.save_for_backward(inside)
+        else:
+            ctx.save_for_backward(inside, rows, integers, scale, step)
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        """Gradients of ``rows`` and ``step``."""
+        inside, *rest = ctx.saved_tensors
+        passed = gradient * inside
+        if not rest:
+            return passed, None, None, None, None, None
+        rows, integers, scale, step = rest
+        along = scale.reshape(-1, *[1] * (rows.dim() - 1)) if scale.dim() else scale
+        slope = gradient * (integers - inside * (rows / along))
+        total = slope.flatten(1).sum(1) if step.numel() > 1 else slope.sum().reshape(1)
+        factor = 1.0 / math.sqrt(max(1.0, rows.numel() / step.numel() * ctx.largest))
+        learned = total * (scale.reshape(-1) / step) * factor if scale.numel() == step.numel() else total * factor
+        return passed, None, None, None, learned.reshape(step.shape), None

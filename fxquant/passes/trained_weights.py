@@ -1,0 +1,177 @@
+"""Weights of a model in quantization-aware training: batch norms folded, rounded as the kernel will have them.
+
+While a batch norm normalises by the batch at hand, the weight is rounded as it will be with the running statistics
+folded in, and divided again, so that the batch norm after it sees what it would see in float, but for the rounding::
+
+    y = batch_norm(conv(x, round(w·f) / f)),  f = γ·rsqrt(σ²+ε) of the running statistics
+
+In evaluation, and once batch norms are frozen, it is what conversion makes: ``conv(x, round(w·f), (b-μ)·f+β)``.
+
+Source: Krishnamoorthi 2018, https://arxiv.org/abs/1806.08342, section 3.2.2.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.ir.quant_plan import Unit
+from fxquant.numerics.affine import dequantize
+from fxquant.numerics.batch_norm import fold_batch_norm, fold_batch_norm_before
+from fxquant.numerics.conv_geometry import input_rows, output_rows
+from fxquant.numerics.pair_limit import choose_stretch
+from fxquant.observers.fake_quantize import FakeQuantize, runs_again
+from fxquant.observers.learnable import LearnableFakeQuantize
+from fxquant.passes.fold_weights import FloatWeight
+from fxquant.passes.normalize import normalizes_by_batch
+from fxquant.passes.quantize_weights import QuantizedWeight, as_int32, quantize_unit, round_rows
+from fxquant.passes.round_weight import RoundedWeight
+
+_STRETCH_EVERY = 100
+"""Training steps between two searches for the stretch of scales that limits of pairs ask for: weights move slowly."""
+
+_SMALLEST_GAMMA = 2.0**-10
+"""Channels with a smaller γ are rounded as if it were 1: they could not be divided by it again."""
+
+
+class TrainedWeight(nn.Module):
+    """Gives a unit's weight and bias as integers will hold them.
+
+    Args:
+        unit: its kernel states the limits of the weights.
+        fake: the fake-quantize module of the weight.
+        groups: of the convolution, 1 for linear.
+        transposed: whether it is a transposed convolution.
+
+    Attributes:
+        stretch: float32 [C_out] or [1], empty until searched; see ``choose_stretch``.
+        uses: int64 [], training steps since the first.
+        batch_norm_frozen: uint8 [1], whether batch norms keep their statistics and are folded in training too.
+    """
+
+    stretch: Tensor
+    uses: Tensor
+    batch_norm_frozen: Tensor
+
+    def __init__(self, unit: Unit, fake: FakeQuantize, groups: int, transposed: bool) -> None:
+        super().__init__()
+        self.unit, self.fake, self.groups, self.transposed = unit, fake, groups, transposed
+        fake.ch_axis = 0
+        if hasattr(fake.activation_post_process, "ch_axis"):
+            fake.activation_post_process.ch_axis = 0
+        with torch.inference_mode(False):
+            self.register_buffer("stretch", torch.zeros(0))
+            self.register_buffer("uses", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("batch_norm_frozen", torch.zeros(1, dtype=torch.uint8))
+
+    def forward(
+        self, weight: Tensor, bias: Tensor | None, before: Any = None, after: Any = None, source: Any = None
+    ) -> tuple[Tensor, Tensor | None, bool, bool]:
+        """Fold and round.
+
+        Args:
+            weight: as the unit's operator takes it.
+            bias: [C_out] or None.
+            before, after: the batch norms on either side: modules, or ``NormCall``s; None where there is none.
+            source: the range of the unit's input, None when that is quantized as it arrives.
+
+        Returns:
+            Weight and bias to call the operator with, and whether the batch norms before and after it are to be called.
+        """
+        rows = output_rows(weight, self.groups) if self.transposed else weight
+        frozen = bool(self.batch_norm_frozen.item())
+        calls_before = before is not None and not frozen and normalizes_by_batch(before)
+        calls_after = after is not None and not frozen and normalizes_by_batch(after)
+        factors = []
+        if before is not None:
+            if calls_before:
+                factors.append(_along_inputs(_factor(before), rows, self.groups))
+                rows = rows * factors[-1]
+            else:
+                rows, bias = fold_batch_norm_before(rows, bias, **_terms(before), groups=self.groups)
+        if after is not None:
+            if calls_after:
+                factors.append(_factor(after).reshape(-1, *[1] * (rows.dim() - 1)))
+                rows = rows * factors[-1]
+            else:
+                rows, bias = fold_batch_norm(rows, bias, **_terms(after))
+        rows, bias = self._round(rows, bias, source, as_it_runs=not factors)
+        for factor in factors:
+            rows = rows / factor
+        return input_rows(rows, self.groups) if self.transposed else rows, bias, calls_before, calls_after
+
+    def _round(self, rows: Tensor, bias: Tensor | None, source: Any, as_it_runs: bool) -> tuple[Tensor, Tensor | None]:
+        if not self.fake.fake_quant_enabled.item():
+            return rows, bias
+        values = rows if rows.dtype == torch.float32 else rows.to(torch.float32)
+        with torch.inference_mode(False), torch.no_grad():
+            step = None if source is None else source.calculate_qparams()[0].reshape(())
+            known = bias.detach() if bias is not None and as_it_runs else None
+            self._count()
+            integers, scale = round_rows(self.unit, values.detach(), known, self.fake, step, stretch=self._stretch_of)
+            axis = 0 if scale.dim() else None
+            rounded = dequantize(integers, scale, torch.zeros_like(scale, dtype=torch.int64), axis)
+        learned = self.fake.step if isinstance(self.fake, LearnableFakeQuantize) else None
+        result: Tensor = RoundedWeight.apply(values, rounded, integers, scale, learned, self.fake.quant_max)  # type: ignore[no-untyped-call]
+        engine = "" if self.unit.kernel is None else self.unit.kernel.engine
+        if bias is not None and step is not None and as_it_runs and engine == "qnnpack":
+            bias = bias + (as_int32(bias, step * scale) - bias).detach()
+        return result.to(rows.dtype), bias
+
+    def _count(self) -> None:
+        if self.training and not runs_again() and self.fake.observer_enabled.item():
+            if self.uses.item() % _STRETCH_EVERY == 0:
+                self.stretch = self.stretch.new_zeros(0)
+            self.uses += 1
+
+    def _stretch_of(self, weight: Tensor, scale: Tensor, low: int, high: int, order: str) -> Tensor:
+        if self.stretch.numel() != scale.numel():
+            self.stretch = choose_stretch(weight, scale, low, high, order).reshape(-1)  # type: ignore[arg-type]
+        return self.stretch.reshape(scale.shape)
+
+    def frozen(self, unit: Unit, folded: FloatWeight, input_scale: Tensor | None = None) -> QuantizedWeight:
+        """The final integers; this module is not changed.
+
+        Args:
+            unit: as it is converted, maybe with another kernel than the one trained for.
+            folded: its float weight and bias.
+            input_scale: float32 [], scale of the activation it reads; None when that is quantized as it arrives.
+        """
+        own = copy.deepcopy(self).eval()
+        return quantize_unit(unit, folded, own.fake, input_scale, stretch=own._stretch_of)
+
+    def freeze_batch_norm(self, frozen: bool = True) -> None:
+        """Fold batch norms in training too, with the statistics they have, or let them learn again."""
+        self.batch_norm_frozen.fill_(int(frozen))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Takes on the saved number of channels before values are copied."""
+        saved = state_dict.get(f"{prefix}stretch")
+        if isinstance(saved, Tensor) and saved.shape != self.stretch.shape:
+            self.stretch = torch.empty(saved.shape, device=self.stretch.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _terms(norm: Any) -> dict[str, Any]:
+    """Arguments of the folding functions."""
+    tensors = {"running_mean": norm.running_mean, "running_var": norm.running_var}
+    return {**tensors, "gamma": norm.weight, "beta": norm.bias, "eps": norm.eps}
+
+
+def _factor(norm: Any) -> Tensor:
+    """What the running statistics of a batch norm will multiply weights with, [C], without gradient."""
+    with torch.no_grad():
+        factor = torch.rsqrt(norm.running_var + norm.eps)
+        if norm.weight is None:
+            return factor
+        return factor * torch.where(norm.weight.abs() < _SMALLEST_GAMMA, torch.ones_like(factor), norm.weight)
+
+
+def _along_inputs(factor: Tensor, rows: Tensor, groups: int) -> Tensor:
+    """One factor per input channel, [C_in], shaped to multiply [C_out, C_in/groups, *k]."""
+    taps = [1] * (rows.dim() - 2)
+    per_group = factor.reshape(groups, 1, -1).expand(-1, rows.shape[0] // groups, -1)
+    return per_group.reshape(rows.shape[0], -1, *taps)
