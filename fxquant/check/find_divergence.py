@@ -7,8 +7,8 @@ with those that eager computes on the same lines.
 
 from __future__ import annotations
 
-import sys
 import os
+import sys
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
