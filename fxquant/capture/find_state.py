@@ -28,8 +28,6 @@ from fxquant.ir.meta import info
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
-# With ``max_norm`` they shorten the rows that they look up, in eager and in a graph alike.
-_RENORMALIZING = ("embedding", "embedding_bag", "embedding_renorm_")
 _NOTED = (FactKind.ATTRIBUTE_UPDATE, FactKind.CONTAINER_UPDATE)
 
 
@@ -107,7 +105,7 @@ def _changed_parameters(root: nn.Module, changes: list[Change], tracer: ValueTra
         module = root.get_submodule(change.module_path)
         origin = written[path]
         place = (origin.file, origin.line, origin.code)
-        if change.name in module._parameters and not origin.spelling.endswith(_RENORMALIZING):
+        if change.name in module._parameters:
             fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", f"parameter {change.name}")
             troubles.append(Trouble(fact, spots_around(change.module_path)))
         else:

@@ -40,6 +40,8 @@ from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+# With ``max_norm`` they shorten rows of their table, in eager and in a graph alike: nothing else is made of that.
+_RENORMALIZING = (F.embedding, F.embedding_bag)
 _READS_CONTAINER = (operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem)
 
 
@@ -253,7 +255,7 @@ class ValueTracer(fx.Tracer):
                 return value
             name = name_after_module(self, kind) or name
             node = self._make_node(kind, target, args, kwargs, name, changed)
-            mutates = _changed_names(proxies, changed) or changed_container(kind, target, args)
+            mutates = _changed_names(target, proxies, changed) or changed_container(kind, target, args)
             describe_node(self, node, value, mutates)
         for proxy in proxies:
             if id(proxy.value) in changed:
@@ -378,7 +380,9 @@ def _tensors(values: Any) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor) and not value.is_inference()]
 
 
-def _changed_names(proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:
+def _changed_names(target: Any, proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:
+    if target in _RENORMALIZING:
+        return ()
     return tuple(proxy.node.name for proxy in proxies if id(proxy.value) in changed)
 
 
