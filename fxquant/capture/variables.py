@@ -63,7 +63,8 @@ def _variables_in(owner: Any, prefix: str) -> Iterator[Variable]:
         if isinstance(value, FunctionType):
             if any(isinstance(item, _MUTABLE) for item in value.__defaults__ or ()):
                 yield Variable(value, "__defaults__", f"default of {prefix}{name}")
-            if any(isinstance(_content(cell), _KEPT) for cell in value.__closure__ or ()):
+            kept = (isinstance(_content(cell), _KEPT) for cell in value.__closure__ or ())
+            if any(kept) and value.__module__.partition(".")[0] not in _LIBRARIES:
                 yield Variable(owner, name, f"{prefix}{name}")
         elif not name.startswith("__") and _is_data(value):
             yield Variable(owner, name, f"{prefix}{name}")

@@ -26,7 +26,7 @@ _OTHER_SEEDS = (2, 11)
 _AS_IN_QAT = "captured in training mode, run in eval mode"
 _MOST_SIZES = 8
 _MOST_ATTEMPTS = 32
-_MOST_CAPTURES = 3  # for each group of comparisons: what a graph captured on other inputs has built in
+_MOST_CAPTURES = 2  # for each group of comparisons, of those that hold and those that do not: what is built in there
 # Facts whose answers differ from size to size: whether that matters is asked by capturing at other sizes.
 _OF_SIZES = frozenset(
     (FactKind.SIZE, FactKind.SIZE_BRANCH, FactKind.SIZE_LOOP, FactKind.SIZE_CONSTANT, FactKind.FORMAT)
@@ -70,7 +70,7 @@ class Prover:
         self.eager = Subject(model, keeps_state or model.training, graph.state.float_dtype, self._outer)
         self.captured = GraphSubject(graph, keeps_state or model.training, self._outer)
         self._built_in = any(fact.kind in _OF_SIZES for fact in graph.state.facts)
-        self._captures: dict[str, int] = {}
+        self._captures: dict[tuple[str, bool], int] = {}
         self.rows: list[ProofRow] = []
         self.answers: dict[int, dict[GuardKey, frozenset[str]]] = {}
 
@@ -109,10 +109,10 @@ class Prover:
             return
         found = _judge(expected, self.captured.call(probe.inputs))
         asks = self._built_in and probe.group in ("batch", "size", "given")
-        captures = self._captures.get(probe.group, 0)
+        key = probe.group, found.outcome.holds
         other = None
-        if (asks or not found.outcome.holds) and captures < _MOST_CAPTURES:
-            self._captures[probe.group] = captures + 1
+        if (asks or not found.outcome.holds) and self._captures.get(key, 0) < _MOST_CAPTURES:
+            self._captures[key] = self._captures.get(key, 0) + 1
             other = self._captured_on(probe)
         divergence = self._divergence(other, probe) if not found.outcome.holds else None
         if other is not None:
@@ -137,10 +137,15 @@ class Prover:
         return expected.error is None
 
     def _captured_on(self, probe: Probe) -> CapturedModel | None:
+        self._restore()
         try:
             return self.capture(self.model, probe.inputs)
         except Exception:
             return None
+
+    def _restore(self) -> None:
+        if self._outer is not None:
+            self._outer.restore()
 
     def _divergence(self, other: CapturedModel | None, probe: Probe) -> Divergence | None:
         if other is not None:
@@ -175,12 +180,14 @@ class Prover:
         training = not self.eager.fresh().training
         name = "training mode" if training else "eval mode"
         eager = self.eager.fresh().train(training)
+        self._restore()
         try:
             other = self.capture(eager, self.example)
         except Exception as error:
             yield ProofRow("mode", name, Outcome.SKIPPED, f"not captured: {_one_line(error)}")
             return
         graph = GraphSubject(other, True, self._outer)
+        self._restore()
         expected = self.eager.call_model(eager, self.example)
         if expected.error is not None:
             yield ProofRow("mode", name, Outcome.SKIPPED, f"eager does not run: {_one_line(expected.error)}")
@@ -188,7 +195,9 @@ class Prover:
         found = _judge(expected, graph.call(self.example))
         yield ProofRow("mode", name, found.outcome, found.detail, required=not training)
         source = graph if training else self.captured
+        self._restore()
         expected = self.eager.call_model(self.eager.fresh().eval(), self.example)
+        self._restore()
         found = _judge(expected, source.call_model(source.fresh().eval(), self.example))
         yield ProofRow("mode", _AS_IN_QAT, found.outcome, found.detail, required=not training)
 
@@ -254,7 +263,7 @@ def _by_names_of(eager: dict[str, Any], graph: dict[str, Any]) -> dict[str, Any]
 
     found = {}
     for name in eager:
-        best = max(others, key=lambda other: alike(name, other), default=name)
+        best = max(others, key=lambda other: alike(name, other), default="")
         found[name] = graph[name] if name in graph else graph[best] if alike(name, best) else None
     return found
 
