@@ -18,6 +18,7 @@ _DEPTH = 4
 _LARGEST_CONTAINER = 2000
 _MOST_PARTS = 20_000
 _LARGEST_TENSOR = 2**18  # larger ones are sampled; writes are told by their version anyway
+_WITHOUT_STATE = sys.stdlib_module_names | {"torch", "numpy"}  # packages whose objects do not change by themselves
 _OF_MODULES = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"))
 
 

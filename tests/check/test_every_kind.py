@@ -18,6 +18,7 @@ import broken_unreached
 import other_calls
 import other_effects
 import other_tensor_values
+import other_ways
 import pytest
 import torch
 from case import Case, all_cases, expected
@@ -31,7 +32,7 @@ from fxquant.check.kinds import MEANINGS
 
 FILES = (
     broken_calls, broken_effects, broken_sizes, broken_static_facts, broken_tensor_values, broken_unreached,
-    other_calls, other_effects, other_tensor_values,
+    other_calls, other_effects, other_tensor_values, other_ways,
 )  # fmt: skip
 CASES = [case for case in all_cases() if case.__module__ in {file.__name__ for file in FILES}]
 
