@@ -25,6 +25,7 @@ from fxquant.capture.inputs import BoundInputs
 from fxquant.capture.levels import depends_of, is_fixed
 from fxquant.capture.lower_arguments import ArgumentLowering
 from fxquant.capture.module_views import ModuleViews
+from fxquant.capture.part_counts import apart
 from fxquant.capture.placeholders import placeholder
 from fxquant.capture.plain_call import plainly_recorded
 from fxquant.capture.proxy import ValueProxy
@@ -225,6 +226,7 @@ class ValueTracer(fx.Tracer):
             expand = type(a.value) is tuple or (type(a.value) is list and not self.is_whole(a))
             if not expand or self._keep_containers:
                 return a.node
+            self.answers.count_parts(a)
             return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))
         return self.lowering.lower(a)
 
@@ -262,6 +264,7 @@ class ValueTracer(fx.Tracer):
                 proxy.depends = max(proxy.depends, depends)
         made = ValueProxy(node, self, value, depends, shape_depends)
         made.outside_grad = kind != "get_attr" and outside_gradients()
+        made.parts_of = apart(target, args, kwargs)
         made.from_part = target is operator.getitem and proxies[0].from_part
         return made
 
