@@ -85,10 +85,7 @@ def is_random(value: Any) -> bool:
 
 
 def _of_variable(variable: Variable) -> Held:
-    def put(value: Any) -> None:
-        setattr(variable.owner, variable.name, value)
-
-    return Held("", variable.shown, False, variable.get, put)
+    return Held("", variable.shown, False, variable.get, variable.put)
 
 
 def _of_modules(model: nn.Module) -> Iterator[Held]:

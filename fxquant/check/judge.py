@@ -71,7 +71,7 @@ def judge(seen: Iterable[Observation], evidence: Evidence) -> list[Finding]:
 def _finding(seen: Observation, evidence: Evidence) -> Finding:
     meaning, place = MEANINGS[seen.kind], seen.place
     severity, handled, remark = _verdict(seen, evidence)
-    shown = place.expression or place.code or seen.value
+    shown = place.expression or place.code or (f"line {place.line}" if place.line else seen.value)
     value = f"self.{seen.value}" if seen.kind in _OF_SELF and seen.value.isidentifier() else seen.value
     message = meaning.message.format(expression=" ".join(shown.split()), value=value or "so")
     fix = fix_for(seen, evidence.sources)
