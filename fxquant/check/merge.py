@@ -60,11 +60,15 @@ def merge(
 def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) -> Iterator[Observation]:
     """Changes of attributes at the lines where the eager run saw them; capture may name the line that called."""
     seen: dict[tuple[str, str], list[Observation]] = {}
+    at_line: dict[tuple[str, int, str], list[Observation]] = {}
     for item in run:
         if item.kind in _UPDATES:
-            seen.setdefault((item.place.module_path, item.value.removeprefix("self.")), []).append(item)
+            name = item.value.removeprefix("self.")
+            seen.setdefault((item.place.module_path, name), []).append(item)
+            at_line.setdefault((item.place.file, item.place.line, name), []).append(item)
     for item in captured:
-        same = seen.get((item.place.module_path, item.value.removeprefix("self.")), [])
+        name = item.value.removeprefix("self.")
+        same = seen.get((item.place.module_path, name), []) or at_line.get((item.place.file, item.place.line, name), [])
         if item.kind in _UPDATES and same and item.key not in {other.key for other in same}:
             for other in same:
                 yield replace(item, kind=other.kind, place=other.place)
