@@ -36,6 +36,7 @@ from fxquant.capture.source import user_line
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
+from fxquant.capture.trouble import StatementSpot
 from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
@@ -199,7 +200,8 @@ class ValueTracer(fx.Tracer):
             made_here = id(mod) not in self.lowering.contained_modules()
             kind = FactKind.MODULE_IN_FORWARD if made_here else FactKind.MODULE_IN_CONTAINER
             if made_here and next(mod.parameters(), None) is not None:
-                self.recorder.report(kind, type(mod).__name__)
+                around = [spot for spot in self.recorder.spots() if not isinstance(spot, StatementSpot)]
+                self.recorder.report(kind, type(mod).__name__, spots=around)  # its weights are new at every call
             else:
                 self.recorder.record(kind, type(mod).__name__, f"registered as {name}")
             self._register(name, mod)

@@ -344,7 +344,7 @@ class CachedInDict(Case):
             return self.first(x) + torch.ones((x.shape[0], 1))
 
     inputs = staticmethod(rows)
-    outcome = "limited"
+    outcome = "region"
 
 
 class Appended(Case):
