@@ -88,7 +88,10 @@ class Prover:
             for index, inputs in enumerate(probes):
                 self.compare_on(Probe("given", f"probe {index}", inputs))
         self.rows += [self._under_seed(seed) for seed in _OTHER_SEEDS]
-        self.rows.append(self._called_twice())
+        self.rows.append(self._called_twice("the second call", self.example))
+        if self._outer is not None:
+            other = next(value_probes(self.named)).inputs
+            self.rows.append(self._called_twice("a call on other values after the first", other))
         self.rows += self._in_the_other_mode()
         self.rows.append(self._backward())
         return Proof(tuple(self.rows), self.answers)
@@ -165,15 +168,17 @@ class Prover:
         found = _judge(expected, self.captured.call(self.example, seed))
         return ProofRow("seed", f"seed {seed}", found.outcome, found.detail)
 
-    def _called_twice(self) -> ProofRow:
+    def _called_twice(self, name: str, second: Any) -> ProofRow:
         eager = self.eager.model()
-        expected = [self.eager.call_model(eager, self.example) for _ in range(2)][-1]
+        expected = [self.eager.call_model(eager, inputs) for inputs in (self.example, second)][-1]
+        if expected.error is not None:
+            return ProofRow("state", name, Outcome.SKIPPED, f"eager does not run: {_one_line(expected.error)}")
         graph = self.captured.model()
-        found = [self.captured.call_model(graph, self.example) for _ in range(2)][-1]
+        found = [self.captured.call_model(graph, inputs) for inputs in (self.example, second)][-1]
         judged = _judge(expected, found)
         if judged.outcome.holds:
             judged = _compare_state(eager, graph)
-        return ProofRow("state", "the second call", judged.outcome, judged.detail)
+        return ProofRow("state", name, judged.outcome, judged.detail)
 
     def _in_the_other_mode(self) -> Iterator[ProofRow]:
         """The mode that the model is not in: captured there; and captured in training mode, run in eval mode."""
