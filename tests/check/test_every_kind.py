@@ -17,6 +17,7 @@ import broken_tensor_values
 import broken_unreached
 import other_calls
 import other_effects
+import other_state
 import other_tensor_values
 import other_ways
 import pytest
@@ -32,7 +33,7 @@ from fxquant.check.kinds import MEANINGS
 
 FILES = (
     broken_calls, broken_effects, broken_sizes, broken_static_facts, broken_tensor_values, broken_unreached,
-    other_calls, other_effects, other_tensor_values, other_ways,
+    other_calls, other_effects, other_state, other_tensor_values, other_ways,
 )  # fmt: skip
 CASES = [case for case in all_cases() if case.__module__ in {file.__name__ for file in FILES}]
 
