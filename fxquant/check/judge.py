@@ -176,7 +176,8 @@ def _divergence(row: ProofRow, evidence: Evidence) -> Finding:
     value = f"the graph and eager part on {row.name}: {row.detail or row.outcome}"
     if at is not None:
         value += f", first at node {at.node}"
-    seen = Observation(FindingKind.DIVERGENCE, place, value)
+    baked = at is not None and "tensor_constant" in at.node and row.group in ("batch", "size", "given")
+    seen = Observation(FindingKind.SIZE_CONSTANT if baked else FindingKind.DIVERGENCE, place, value)
     severity = Severity.ERROR if row.outcome is Outcome.DIFFERS else Severity.WARNING
     fix = fix_for(seen, evidence.sources)
     return Finding(seen.kind, severity, place.file, place.line, code, place.module_path, value, fix.text, "")

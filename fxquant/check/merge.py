@@ -98,7 +98,7 @@ def _is_noise(item: Observation, known: dict[tuple[FindingKind, str, int], Obser
 def _placed(item: Observation, model: nn.Module, sources: Sources) -> Observation:
     """The observation, under the kind and at the line that say most."""
     if item.kind is _K.FLAG and not item.place.file:
-        return replace(item, place=_first_use(item.value.partition("=")[0], model, sources))
+        return replace(item, place=first_use(item.value.partition("=")[0], model, sources))
     if item.kind is _K.SIZE and item.place.file:
         file = sources.file(item.place.file)
         node = file.expression_like(item.place.line, item.place.expression) if item.place.expression else None
@@ -111,7 +111,7 @@ def _is_range(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range"
 
 
-def _first_use(name: str, model: nn.Module, sources: Sources) -> Place:
+def first_use(name: str, model: nn.Module, sources: Sources) -> Place:
     """The first line of forward that reads one of its parameters."""
     code = getattr(model.forward, "__code__", None)
     file = sources.file(code.co_filename) if code is not None else None

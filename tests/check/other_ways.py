@@ -396,7 +396,7 @@ class RootHookChangesOutput(Case):
     class before(Layer):
         def __init__(self) -> None:
             super().__init__()
-            self.register_forward_hook(lambda m, a, o: o + 1)
+            self.register_forward_hook(lambda m, a, o: o + 1)  # finding: root-hook
 
         def forward(self, x: Tensor) -> Any:
             return self.first(x)
