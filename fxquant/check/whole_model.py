@@ -1,4 +1,4 @@
-"""What is true of a model and its example as a whole, before any line runs: hooks, signatures, masks, missing inputs."""
+"""What is true of a model and its example before any line runs: hooks, signatures, masks, inputs left out."""
 
 from __future__ import annotations
 
