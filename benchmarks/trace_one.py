@@ -16,6 +16,7 @@ from trace_values import changes, difference, is_close, signal_to_noise, snapsho
 
 import fxquant
 from fxquant import pipeline
+from fxquant.check.coverage import measure_coverage
 
 # An int8 output is within quantization error when it is at most this much noisier than the reference model, which
 # computes what quantization asks for in float, or when the reference itself is this good against eager.
@@ -104,7 +105,7 @@ def _agrees(model: nn.Module, graph: nn.Module, subject: Subject) -> str:
 
 
 def _capture(subject: Subject) -> Mapping[str, Any]:
-    """fxquant's capture: the same at both sizes, the model as it was, and how long it takes."""
+    """fxquant's capture: the same at both sizes, the model as it was, coverage, and how long it takes."""
     model = subject.model()
     expected = _run(model, subject.example())
     expected_other = _run(subject.model(), subject.other())
@@ -119,8 +120,12 @@ def _capture(subject: Subject) -> Mapping[str, Any]:
         "nodes": len(graph.graph.nodes),
         "capture_seconds": round(seconds, 2),
         "float_parts": list(graph.state.capture_notes),
+        "facts": len(graph.state.facts),
         "unchanged": "ok" if not changed else f"changed: {changed[0]}",
     }
+    coverage = measure_coverage(graph, subject.model(), _inputs(subject), ())
+    row["parameters"] = _share(coverage.int8_parameters, coverage.parameters)
+    row["macs"] = _share(coverage.int8_macs, coverage.macs)
     began = time.perf_counter()
     again = difference(expected, _run(model, subject.example()))
     row["eager_seconds"] = round(time.perf_counter() - began, 3)
@@ -147,12 +152,7 @@ def _int8(subject: Subject) -> Mapping[str, Any]:
     if got is None:  # boxes are chosen by scores, so that their number changes
         return {**row, "int8": "ok"}
     good = got >= _GOOD_DB or (wanted is not None and got >= wanted - _SLACK_DB)
-    return {**row, "int8": "ok" if good else f"wrong: {got:.1f} dB, reference {wanted or math_nan():.1f} dB"}
-
-
-def math_nan() -> float:
-    """Not a number."""
-    return float("nan")
+    return {**row, "int8": "ok" if good else f"wrong: {row['int8_db']} dB, reference {row['reference_db']} dB"}
 
 
 def _rounded(value: float | None) -> float | None:
@@ -160,16 +160,13 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _check(subject: Subject) -> Mapping[str, Any]:
-    """The checker: how many findings, and the shares of parameters and multiply-accumulates that will be int8."""
+    """The checker: how many findings, and whether one is an error that capture does not handle."""
     report = fxquant.check_traceable(subject.model(), _inputs(subject))
-    coverage = report.coverage
     return {
         "check": "ok"
         if not any(item.severity == "error" and not item.handled for item in report.findings)
         else "errors",
         "findings": len(report.findings),
-        "parameters": _share(coverage.int8_parameters, coverage.parameters),
-        "macs": _share(coverage.int8_macs, coverage.macs),
         "check_seconds": round(report.seconds, 1),
     }
 

@@ -91,8 +91,13 @@ _DETECTOR = {"weights_backbone": None, "num_classes": 5}
 _RESIZED = {"min_size": 96, "max_size": 128}
 
 
+_FEW_PROPOSALS = {"rpn_pre_nms_top_n_test": 100, "rpn_post_nms_top_n_test": 50, "box_detections_per_img": 20}
+_FEW_CANDIDATES = {"topk_candidates": 50, "detections_per_img": 20}
+
+
 def _detector(name: str) -> Subject:
-    options = {**_DETECTOR, **({} if name.startswith("ssd") else _RESIZED)}
+    few = _FEW_PROPOSALS if "rcnn" in name else _FEW_CANDIDATES
+    options = {**_DETECTOR, **few, **({} if name.startswith("ssd") else _RESIZED)}
     return Subject(name, "torchvision", _built(name, "detection", **options), listed_images, (2, 1))
 
 

@@ -84,7 +84,8 @@ def _table() -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for kind in FindingKind:
         meaning = MEANINGS[kind]
-        yield f"| `{kind.value}` | {meaning.title} | {_JUDGED[meaning.rule]} | {meaning.recorded or _DEALT_WITH[meaning.rule]} |"
+        dealt_with = meaning.recorded or _DEALT_WITH[meaning.rule]
+        yield f"| `{kind.value}` | {meaning.title} | {_JUDGED[meaning.rule]} | {dealt_with} |"
 
 
 def load_example() -> ModuleType:

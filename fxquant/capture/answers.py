@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import operator
+import os
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,10 @@ from torch import Tensor, fx
 
 from fxquant.capture.branches import Other, other_side
 from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.part_counts import count
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import may_run_as_python
-from fxquant.capture.source import Place, place_of, user_frames
+from fxquant.capture.source import Place, frames, place_of, user_frames
 from fxquant.capture.structures import leaves
 from fxquant.capture.trouble import Spot, Trouble
 from fxquant.ir.checks import require_same
@@ -27,6 +29,7 @@ from fxquant.ir.checks import require_same
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
+_OWN_FRAMES = tuple(os.path.join("capture", name) for name in ("answers.py", "proxy.py", "tracer.py"))
 _CHECKED = "checked when the graph runs"
 
 
@@ -149,8 +152,27 @@ class Answers:
             recorder.record(FactKind.LENGTH, length, _CHECKED)
             self._check(self.tracer.create_proxy("call_function", len, (proxy,), {}), length)
             return
-        unpacked = _instruction(next(user_frames(), None)) == "UNPACK_SEQUENCE"
+        frame = next(user_frames(), None)
+        unpacked = _instruction(_asking_frame()) == "UNPACK_SEQUENCE"
         recorder.record(FactKind.LENGTH if unpacked else FactKind.UNPACKING, length)
+        if unpacked:  # another number of parts fails in eager too
+            proxy.parts_of = None
+        self.count_parts(proxy, self._movable_spots(frame))
+
+    def count_parts(self, proxy: ValueProxy, spots: tuple[Spot, ...] | None = None) -> None:
+        """Build in how many parts a tensor was taken apart into, where sizes decide that.
+
+        Args:
+            proxy: the parts.
+            spots: what could be kept whole instead; None for what is around the line that is running.
+        """
+        if proxy.parts_of is None:
+            return
+        parts, proxy.parts_of = proxy.parts_of, None
+        counted = count(self.tracer, parts)
+        if isinstance(counted, ValueProxy) and counted.depends is Depends.SIZES:
+            spots = self._movable_spots(next(user_frames(), None)) if spots is None else spots
+            self._build_in(FactKind.SIZE_LOOP, counted, counted.value, spots)
 
     # -- integers -----------------------------------------------------------------------------------
 
@@ -248,3 +270,8 @@ def _is_number(value: Any) -> bool:
 def _instruction(frame: FrameType | None) -> str:
     """Name of the instruction of the user's code that is running."""
     return "" if frame is None else dis.opname[frame.f_code.co_code[frame.f_lasti]]
+
+
+def _asking_frame() -> FrameType | None:
+    """The frame whose code asks a proxy, the user's or not."""
+    return next((frame for frame in frames() if not frame.f_code.co_filename.endswith(_OWN_FRAMES)), None)

@@ -144,7 +144,7 @@ class _Arguments:
         return Child(self._names[id(module)])
 
 
-def _require_no_proxies(function: FunctionType) -> None:
+def _require_no_proxies(function: FunctionType, seen: frozenset[int] = frozenset()) -> None:
     for cell in function.__closure__ or ():
         try:
             kept = cell.cell_contents
@@ -152,8 +152,8 @@ def _require_no_proxies(function: FunctionType) -> None:
             continue
         if holds_proxy(kept):
             raise TypeError(f"{function.__qualname__} keeps values of the trace")
-        if isinstance(kept, FunctionType):
-            _require_no_proxies(kept)
+        if isinstance(kept, FunctionType) and id(kept) not in seen:  # a function may be in its own closure
+            _require_no_proxies(kept, seen | {id(function), id(kept)})
 
 
 def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, sizes_only: bool) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import linecache
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,15 @@ def _read_elsewhere(line: ChangingLine) -> bool:
     if function is None or statement is None:
         return False
     inside = {id(node) for node in ast.walk(statement)}
-    return any(
-        isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load) and id(node) not in inside
-        for node in ast.walk(function)
-    )
+    stored = {part for part, where in _parts_of(statement, name) if isinstance(getattr(where, "ctx", None), ast.Store)}
+    outside = [part for part, where in _parts_of(function, name) if id(where) not in inside]
+    return any(not stored or not part or part in stored for part in outside)
+
+
+def _parts_of(tree: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:
+    """(attribute, node) of each use of a variable's attributes, and ("", node) of other uses of it."""
+    owners = {id(node.value): node for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id == name:
+            above = owners.get(id(node))
+            yield ("", node) if above is None else (above.attr, above)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import random
+import sys
 import warnings
 from types import FunctionType, GeneratorType, ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ _DEPTH = 4
 _LARGEST_CONTAINER = 2000
 _MOST_PARTS = 20_000
 _LARGEST_TENSOR = 2**18  # larger ones are sampled; writes are told by their version anyway
+_WITHOUT_STATE = sys.stdlib_module_names | {"torch", "numpy"}  # packages whose objects do not change by themselves
 _OF_MODULES = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"))
 
 
@@ -76,9 +78,26 @@ def _parts(value: Any) -> list[Any] | None:
     if isinstance(value, nn.Module):  # one that is kept in a plain container
         own = {} if type(value).__module__.startswith("torch.") else value.__dict__
         attributes = {key: item for key, item in own.items() if key not in _OF_MODULES}
+    attributes = slots_of(value) or None if attributes is None else attributes
     if attributes is None:
         return None
     return [part for item in attributes.items() for part in item]
+
+
+def slots_of(value: Any) -> dict[str, Any]:
+    """Attributes of an object of a class of the user's with ``__slots__``, by name."""
+    kind = type(value)
+    if kind.__module__ == "builtins" or kind.__module__.partition(".")[0] in sys.stdlib_module_names | {
+        "torch",
+        "numpy",
+    }:
+        return {}
+    names = [name for base in kind.__mro__ for name in _names(vars(base).get("__slots__", ()))]
+    return {name: getattr(value, name) for name in names if hasattr(value, name) and not name.startswith("__")}
+
+
+def _names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _position(iterator: Any) -> list[Any] | None:

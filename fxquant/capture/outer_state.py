@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxquant.capture.fingerprint import fingerprint
+from fxquant.capture.fingerprint import fingerprint, slots_of
 from fxquant.capture.variables import MISSING, Variable, variables_of
 
 _LARGEST_TENSOR = 2**20  # larger globals are constants: they are not copied
@@ -85,10 +85,7 @@ def is_random(value: Any) -> bool:
 
 
 def _of_variable(variable: Variable) -> Held:
-    def put(value: Any) -> None:
-        setattr(variable.owner, variable.name, value)
-
-    return Held("", variable.shown, False, variable.get, put)
+    return Held("", variable.shown, False, variable.get, variable.put)
 
 
 def _of_modules(model: nn.Module) -> Iterator[Held]:
@@ -96,7 +93,8 @@ def _of_modules(model: nn.Module) -> Iterator[Held]:
         if isinstance(module, torch.jit.ScriptModule):
             continue
         for name, value in vars(module).items():
-            if isinstance(value, collections.deque) or is_drawn_from(value) or _keeps_variables(value):
+            opaque = isinstance(value, collections.deque) or is_drawn_from(value) or slots_of(value)
+            if opaque or _keeps_variables(value):
                 yield _of_attribute(path, module, name)
 
 
@@ -145,6 +143,11 @@ def _undo_content(value: Any) -> Iterator[Undo]:
         for cell in value.__closure__ or ():
             if cell != type(cell)():
                 yield partial(setattr, cell, "cell_contents", cell.cell_contents)
+                if isinstance(cell.cell_contents, (list, dict, set, collections.deque)):
+                    yield from _undo_content(cell.cell_contents)
+    elif slots_of(value):
+        for name, item in slots_of(value).items():
+            yield partial(setattr, value, name, item)
     elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, (type, nn.Module)):
         yield _undo_container(vars(value), dict(vars(value)))
 

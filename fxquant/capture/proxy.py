@@ -30,7 +30,9 @@ _STATIC_METHODS = frozenset(
      "element_size", "is_inference", "is_pinned", "is_conj", "is_neg", "is_coalesced", "is_shared", "has_names",
      "storage", "untyped_storage", "data_ptr", "storage_offset", "is_distributed")
 )  # fmt: skip
-_NAMES_NODE = frozenset(("node", "tracer", "value", "depends", "shape_depends", "outside_grad", "from_part"))
+_NAMES_NODE = frozenset(
+    ("node", "tracer", "value", "depends", "shape_depends", "outside_grad", "from_part", "parts_of")
+)
 
 
 class Depends(IntEnum):
@@ -49,6 +51,7 @@ class ValueProxy(fx.Proxy):
         depends: what the value depends on; of a tensor, its numbers.
         shape_depends: what the shape of a tensor depends on.
         outside_grad: whether it was computed in a block without gradients.
+        parts_of: what decides how many parts there are, of a tensor that was taken apart.
         from_part: whether it is, or was taken out of, what a part that runs as Python gives.
     """
 
@@ -68,6 +71,7 @@ class ValueProxy(fx.Proxy):
         self.shape_depends = shape_depends
         self.outside_grad = False
         self.from_part = False
+        self.parts_of: tuple[Any, ...] | None = None
 
     def __repr__(self) -> str:
         return f"ValueProxy({self.node.name})"

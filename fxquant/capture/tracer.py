@@ -25,6 +25,7 @@ from fxquant.capture.inputs import BoundInputs
 from fxquant.capture.levels import depends_of, is_fixed
 from fxquant.capture.lower_arguments import ArgumentLowering
 from fxquant.capture.module_views import ModuleViews
+from fxquant.capture.part_counts import apart
 from fxquant.capture.placeholders import placeholder
 from fxquant.capture.plain_call import plainly_recorded
 from fxquant.capture.proxy import ValueProxy
@@ -35,11 +36,14 @@ from fxquant.capture.source import user_line
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
+from fxquant.capture.trouble import StatementSpot
 from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+# With ``max_norm`` they shorten rows of their table, in eager and in a graph alike: nothing else is made of that.
+_RENORMALIZING = (F.embedding, F.embedding_bag)
 _READS_CONTAINER = (operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem)
 
 
@@ -196,7 +200,8 @@ class ValueTracer(fx.Tracer):
             made_here = id(mod) not in self.lowering.contained_modules()
             kind = FactKind.MODULE_IN_FORWARD if made_here else FactKind.MODULE_IN_CONTAINER
             if made_here and next(mod.parameters(), None) is not None:
-                self.recorder.report(kind, type(mod).__name__)
+                around = [spot for spot in self.recorder.spots() if not isinstance(spot, StatementSpot)]
+                self.recorder.report(kind, type(mod).__name__, spots=around)  # its weights are new at every call
             else:
                 self.recorder.record(kind, type(mod).__name__, f"registered as {name}")
             self._register(name, mod)
@@ -223,6 +228,7 @@ class ValueTracer(fx.Tracer):
             expand = type(a.value) is tuple or (type(a.value) is list and not self.is_whole(a))
             if not expand or self._keep_containers:
                 return a.node
+            self.answers.count_parts(a)
             return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))
         return self.lowering.lower(a)
 
@@ -253,13 +259,14 @@ class ValueTracer(fx.Tracer):
                 return value
             name = name_after_module(self, kind) or name
             node = self._make_node(kind, target, args, kwargs, name, changed)
-            mutates = _changed_names(proxies, changed) or changed_container(kind, target, args)
+            mutates = _changed_names(target, proxies, changed) or changed_container(kind, target, args)
             describe_node(self, node, value, mutates)
         for proxy in proxies:
             if id(proxy.value) in changed:
                 proxy.depends = max(proxy.depends, depends)
         made = ValueProxy(node, self, value, depends, shape_depends)
         made.outside_grad = kind != "get_attr" and outside_gradients()
+        made.parts_of = apart(target, args, kwargs)
         made.from_part = target is operator.getitem and proxies[0].from_part
         return made
 
@@ -378,7 +385,9 @@ def _tensors(values: Any) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor) and not value.is_inference()]
 
 
-def _changed_names(proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:
+def _changed_names(target: Any, proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:
+    if target in _RENORMALIZING:
+        return ()
     return tuple(proxy.node.name for proxy in proxies if id(proxy.value) in changed)
 
 

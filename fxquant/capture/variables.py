@@ -11,9 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fxquant.capture.source import is_user_file
+
 _LIBRARIES = frozenset(("torch", "builtins", "typing", "abc", "collections", "enum"))
 # Neither changes what a model computes.
 _DEFINITIONS = (type, ModuleType, property, classmethod, staticmethod, logging.Logger, logging.LoggerAdapter)
+_INSTALLED = ("site-packages", "dist-packages")
 _MUTABLE = (list, dict, set)
 _KEPT = (int, float, list, dict, set, Tensor)  # what a function keeps between calls, in a variable around it
 
@@ -23,7 +26,7 @@ class Variable:
     """One variable.
 
     Attributes:
-        owner: the module or class it is an attribute of; the function, for mutable defaults of its parameters.
+        owner: the globals or the class that it is in; the function, for mutable defaults of its parameters.
         name: its name there.
         shown: its name for people.
     """
@@ -34,9 +37,16 @@ class Variable:
 
     def get(self) -> Any:
         """Its present value, ``MISSING`` when it is gone."""
-        return (
-            getattr(self.owner, self.name) if self.name == "__defaults__" else vars(self.owner).get(self.name, MISSING)
-        )
+        if self.name == "__defaults__":
+            return self.owner.__defaults__
+        return (self.owner if isinstance(self.owner, dict) else vars(self.owner)).get(self.name, MISSING)
+
+    def put(self, value: Any) -> None:
+        """Set it to another object."""
+        if isinstance(self.owner, dict):
+            self.owner[self.name] = value
+        else:
+            setattr(self.owner, self.name, value)
 
 
 class _Missing:
@@ -50,20 +60,44 @@ def variables_of(model: nn.Module) -> list[Variable]:
     """The variables that the functions in the model's files refer to."""
     kinds = dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__)
     own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
-    spaces = dict.fromkeys(sys.modules[kind.__module__] for kind in own if kind.__module__ in sys.modules)
+    spaces = {id(space): space for kind in own for space in _globals_of(kind)}
+    spaces |= {id(found): found for space in list(spaces.values()) for found in _helpers_of(space)}
     found = [variable for kind in own for variable in _variables_in(kind, f"{kind.__name__}.")]
-    for space in spaces:
+    for space in spaces.values():
         used = _names_used(space)
         found += [item for item in _variables_in(space, "") if item.name in used or item.name == "__defaults__"]
     return found
 
 
+def _globals_of(kind: type) -> Iterator[dict[str, Any]]:
+    """The globals of the file that a class is written in."""
+    if kind.__module__ in sys.modules:
+        yield vars(sys.modules[kind.__module__])
+    for value in vars(kind).values():
+        if isinstance(value, FunctionType) and value.__module__ == kind.__module__:
+            yield value.__globals__
+
+
+def _helpers_of(space: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The globals of the user's other files that a file imports."""
+    for value in space.values():
+        if isinstance(value, FunctionType) and _is_own(value.__code__.co_filename):
+            yield value.__globals__
+        elif isinstance(value, ModuleType) and _is_own(getattr(value, "__file__", None) or ""):
+            yield vars(value)
+
+
+def _is_own(file: str) -> bool:
+    return bool(file) and is_user_file(file) and not any(part in file for part in _INSTALLED)
+
+
 def _variables_in(owner: Any, prefix: str) -> Iterator[Variable]:
-    for name, value in list(vars(owner).items()):
+    for name, value in list((owner if isinstance(owner, dict) else vars(owner)).items()):
         if isinstance(value, FunctionType):
             if any(isinstance(item, _MUTABLE) for item in value.__defaults__ or ()):
                 yield Variable(value, "__defaults__", f"default of {prefix}{name}")
-            if any(isinstance(_content(cell), _KEPT) for cell in value.__closure__ or ()):
+            kept = (isinstance(_content(cell), _KEPT) for cell in value.__closure__ or ())
+            if any(kept) and value.__module__.partition(".")[0] not in _LIBRARIES:
                 yield Variable(owner, name, f"{prefix}{name}")
         elif not name.startswith("__") and _is_data(value):
             yield Variable(owner, name, f"{prefix}{name}")
@@ -80,10 +114,10 @@ def _is_data(value: Any) -> bool:
     return not isinstance(value, _DEFINITIONS) and (not callable(value) or isinstance(value, Tensor))
 
 
-def _names_used(space: ModuleType) -> set[str]:
+def _names_used(space: dict[str, Any]) -> set[str]:
     """Names that functions and methods defined in a file read or write."""
-    found: set[str] = set()
-    waiting: list[Any] = [value for value in vars(space).values() if getattr(value, "__module__", "") == space.__name__]
+    found, title = set[str](), space.get("__name__")
+    waiting: list[Any] = [value for value in space.values() if getattr(value, "__module__", "") == title]
     seen: set[int] = set()
     while waiting:
         value = waiting.pop()

@@ -20,7 +20,7 @@ from fxquant.check.finding import FindingKind
 from fxquant.check.float_regions import FloatRegion, float_regions
 from fxquant.check.judge import Evidence, judge
 from fxquant.check.keep_world import world_kept
-from fxquant.check.merge import merge
+from fxquant.check.merge import first_use, merge
 from fxquant.check.observation import Observation, Place
 from fxquant.check.observe_eager import observe_eager
 from fxquant.check.plain_tracing import PlainTracing, trace_plainly
@@ -30,6 +30,7 @@ from fxquant.check.report import TraceReport
 from fxquant.check.require_module import require_module
 from fxquant.check.source_tree import Sources
 from fxquant.check.user_frames import Places
+from fxquant.check.whole_model import observe_whole
 from fxquant.errors import CaptureError, ConfigError, FxquantError
 from fxquant.ir.stages import CapturedModel
 
@@ -73,11 +74,12 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
         sources = Sources()
         places = Places(model, sources)
         run = observe_eager(model, example_inputs, sources)
-        attempt = _try_capture(model, example_inputs, places)
         outer.restore()
+        attempt = _try_capture(model, example_inputs, places)
         result = _examine(model, example_inputs, probes, attempt.graph, places, run.keeps_state, outer)
         plain = trace_plainly(model, places)
-        seen = merge(attempt.seen, run.seen, model, sources)
+        whole = observe_whole(model, example_inputs, plain.error, sources, first_use)
+        seen = merge(attempt.seen, [*run.seen, *whole], model, sources)
         seen += _stopped_elsewhere(plain, seen, run.lines)
         evidence = Evidence(result.captured, model.training, result.proof, result.regions, sources)
         findings = tuple(judge(seen, evidence))

@@ -71,7 +71,7 @@ def judge(seen: Iterable[Observation], evidence: Evidence) -> list[Finding]:
 def _finding(seen: Observation, evidence: Evidence) -> Finding:
     meaning, place = MEANINGS[seen.kind], seen.place
     severity, handled, remark = _verdict(seen, evidence)
-    shown = place.expression or place.code or seen.value
+    shown = place.expression or place.code or (f"line {place.line}" if place.line else seen.value)
     value = f"self.{seen.value}" if seen.kind in _OF_SELF and seen.value.isidentifier() else seen.value
     message = meaning.message.format(expression=" ".join(shown.split()), value=value or "so")
     fix = fix_for(seen, evidence.sources)
@@ -176,7 +176,8 @@ def _divergence(row: ProofRow, evidence: Evidence) -> Finding:
     value = f"the graph and eager part on {row.name}: {row.detail or row.outcome}"
     if at is not None:
         value += f", first at node {at.node}"
-    seen = Observation(FindingKind.DIVERGENCE, place, value)
+    baked = at is not None and "tensor_constant" in at.node and row.group in ("batch", "size", "given")
+    seen = Observation(FindingKind.SIZE_CONSTANT if baked else FindingKind.DIVERGENCE, place, value)
     severity = Severity.ERROR if row.outcome is Outcome.DIFFERS else Severity.WARNING
     fix = fix_for(seen, evidence.sources)
     return Finding(seen.kind, severity, place.file, place.line, code, place.module_path, value, fix.text, "")

@@ -60,11 +60,15 @@ def merge(
 def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) -> Iterator[Observation]:
     """Changes of attributes at the lines where the eager run saw them; capture may name the line that called."""
     seen: dict[tuple[str, str], list[Observation]] = {}
+    at_line: dict[tuple[str, int, str], list[Observation]] = {}
     for item in run:
         if item.kind in _UPDATES:
-            seen.setdefault((item.place.module_path, item.value.removeprefix("self.")), []).append(item)
+            name = item.value.removeprefix("self.")
+            seen.setdefault((item.place.module_path, name), []).append(item)
+            at_line.setdefault((item.place.file, item.place.line, name), []).append(item)
     for item in captured:
-        same = seen.get((item.place.module_path, item.value.removeprefix("self.")), [])
+        name = item.value.removeprefix("self.")
+        same = seen.get((item.place.module_path, name), []) or at_line.get((item.place.file, item.place.line, name), [])
         if item.kind in _UPDATES and same and item.key not in {other.key for other in same}:
             for other in same:
                 yield replace(item, kind=other.kind, place=other.place)
@@ -94,7 +98,7 @@ def _is_noise(item: Observation, known: dict[tuple[FindingKind, str, int], Obser
 def _placed(item: Observation, model: nn.Module, sources: Sources) -> Observation:
     """The observation, under the kind and at the line that say most."""
     if item.kind is _K.FLAG and not item.place.file:
-        return replace(item, place=_first_use(item.value.partition("=")[0], model, sources))
+        return replace(item, place=first_use(item.value.partition("=")[0], model, sources))
     if item.kind is _K.SIZE and item.place.file:
         file = sources.file(item.place.file)
         node = file.expression_like(item.place.line, item.place.expression) if item.place.expression else None
@@ -107,7 +111,7 @@ def _is_range(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range"
 
 
-def _first_use(name: str, model: nn.Module, sources: Sources) -> Place:
+def first_use(name: str, model: nn.Module, sources: Sources) -> Place:
     """The first line of forward that reads one of its parameters."""
     code = getattr(model.forward, "__code__", None)
     file = sources.file(code.co_filename) if code is not None else None

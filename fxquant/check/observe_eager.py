@@ -15,7 +15,7 @@ from fxquant.capture.inputs import split_inputs
 from fxquant.check.compare import Outcome, compare, leaves
 from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation
-from fxquant.check.probes import fresh
+from fxquant.check.probes import Example, fresh, value_probes
 from fxquant.check.run_model import call, seed_all
 from fxquant.check.source_tree import Sources
 from fxquant.check.state_slots import SlotKey, is_shared, slots_of
@@ -103,7 +103,10 @@ def _settled(model: nn.Module, inputs: Any) -> frozenset[str]:
     before = {slot.key: slot.read(identity=False) for slot in slots_of(copy)}
     second = call(copy, inputs)
     after = {slot.key: slot.read(identity=False) for slot in slots_of(copy)}
-    if compare(first.value, second.value).outcome is not Outcome.EXACT:
+    other = next(value_probes(Example.of(model, inputs))).inputs
+    alone, after_first = call(copy_module(model), other), call(copy, other)
+    pairs = [(first, second)] if alone.error is not None else [(first, second), (alone, after_first)]
+    if any(compare(one.value, two.value).outcome is not Outcome.EXACT for one, two in pairs):
         return frozenset()
     moved = {key[1] for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     return frozenset(key[1] for key in after) - moved

@@ -113,9 +113,16 @@ def size_probes(example: Example) -> Iterator[tuple[Probe, ...]]:
     for size in dict.fromkeys(leaf.tensor.shape[dim] for leaf, dim in others):
         members = [(leaf, dim) for leaf, dim in others if leaf.tensor.shape[dim] == size]
         yield tuple(_changed(example, members, size))
-        if len(members) > 1:
-            for leaf, dim in members:
-                yield tuple(_changed(example, [(leaf, dim)], size))
+        for part in _parts(members):
+            yield tuple(_changed(example, part, size))
+
+
+def _parts(members: list[tuple[_Leaf, int]]) -> list[list[tuple[_Leaf, int]]]:
+    """Equal sizes that may be independent: of different dimensions, and of an encoder and a decoder."""
+    groups: dict[tuple[int, bool], list[tuple[_Leaf, int]]] = {}
+    for leaf, dim in members:
+        groups.setdefault((dim, "decoder" in leaf.name), []).append((leaf, dim))
+    return list(groups.values()) if len(groups) > 1 else []
 
 
 def value_probes(example: Example) -> Iterator[Probe]:

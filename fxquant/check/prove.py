@@ -26,7 +26,7 @@ _OTHER_SEEDS = (2, 11)
 _AS_IN_QAT = "captured in training mode, run in eval mode"
 _MOST_SIZES = 8
 _MOST_ATTEMPTS = 32
-_MOST_CAPTURES = 3  # for each group of comparisons: what a graph captured on other inputs has built in
+_MOST_CAPTURES = 1  # for each group of comparisons, of those that hold and of those that do not
 # Facts whose answers differ from size to size: whether that matters is asked by capturing at other sizes.
 _OF_SIZES = frozenset(
     (FactKind.SIZE, FactKind.SIZE_BRANCH, FactKind.SIZE_LOOP, FactKind.SIZE_CONSTANT, FactKind.FORMAT)
@@ -70,7 +70,7 @@ class Prover:
         self.eager = Subject(model, keeps_state or model.training, graph.state.float_dtype, self._outer)
         self.captured = GraphSubject(graph, keeps_state or model.training, self._outer)
         self._built_in = any(fact.kind in _OF_SIZES for fact in graph.state.facts)
-        self._captures: dict[str, int] = {}
+        self._captures: dict[tuple[str, bool], int] = {}
         self.rows: list[ProofRow] = []
         self.answers: dict[int, dict[GuardKey, frozenset[str]]] = {}
 
@@ -88,7 +88,10 @@ class Prover:
             for index, inputs in enumerate(probes):
                 self.compare_on(Probe("given", f"probe {index}", inputs))
         self.rows += [self._under_seed(seed) for seed in _OTHER_SEEDS]
-        self.rows.append(self._called_twice())
+        self.rows.append(self._called_twice("the second call", self.example))
+        if self._outer is not None:
+            other = next(value_probes(self.named)).inputs
+            self.rows.append(self._called_twice("a call on other values after the first", other))
         self.rows += self._in_the_other_mode()
         self.rows.append(self._backward())
         return Proof(tuple(self.rows), self.answers)
@@ -109,10 +112,10 @@ class Prover:
             return
         found = _judge(expected, self.captured.call(probe.inputs))
         asks = self._built_in and probe.group in ("batch", "size", "given")
-        captures = self._captures.get(probe.group, 0)
+        key = probe.group, found.outcome.holds
         other = None
-        if (asks or not found.outcome.holds) and captures < _MOST_CAPTURES:
-            self._captures[probe.group] = captures + 1
+        if (asks or not found.outcome.holds) and self._captures.get(key, 0) < _MOST_CAPTURES:
+            self._captures[key] = self._captures.get(key, 0) + 1
             other = self._captured_on(probe)
         divergence = self._divergence(other, probe) if not found.outcome.holds else None
         if other is not None:
@@ -137,10 +140,15 @@ class Prover:
         return expected.error is None
 
     def _captured_on(self, probe: Probe) -> CapturedModel | None:
+        self._restore()
         try:
             return self.capture(self.model, probe.inputs)
         except Exception:
             return None
+
+    def _restore(self) -> None:
+        if self._outer is not None:
+            self._outer.restore()
 
     def _divergence(self, other: CapturedModel | None, probe: Probe) -> Divergence | None:
         if other is not None:
@@ -160,27 +168,31 @@ class Prover:
         found = _judge(expected, self.captured.call(self.example, seed))
         return ProofRow("seed", f"seed {seed}", found.outcome, found.detail)
 
-    def _called_twice(self) -> ProofRow:
+    def _called_twice(self, name: str, second: Any) -> ProofRow:
         eager = self.eager.model()
-        expected = [self.eager.call_model(eager, self.example) for _ in range(2)][-1]
+        expected = [self.eager.call_model(eager, inputs) for inputs in (self.example, second)][-1]
+        if expected.error is not None:
+            return ProofRow("state", name, Outcome.SKIPPED, f"eager does not run: {_one_line(expected.error)}")
         graph = self.captured.model()
-        found = [self.captured.call_model(graph, self.example) for _ in range(2)][-1]
+        found = [self.captured.call_model(graph, inputs) for inputs in (self.example, second)][-1]
         judged = _judge(expected, found)
         if judged.outcome.holds:
             judged = _compare_state(eager, graph)
-        return ProofRow("state", "the second call", judged.outcome, judged.detail)
+        return ProofRow("state", name, judged.outcome, judged.detail)
 
     def _in_the_other_mode(self) -> Iterator[ProofRow]:
         """The mode that the model is not in: captured there; and captured in training mode, run in eval mode."""
         training = not self.eager.fresh().training
         name = "training mode" if training else "eval mode"
         eager = self.eager.fresh().train(training)
+        self._restore()
         try:
             other = self.capture(eager, self.example)
         except Exception as error:
             yield ProofRow("mode", name, Outcome.SKIPPED, f"not captured: {_one_line(error)}")
             return
         graph = GraphSubject(other, True, self._outer)
+        self._restore()
         expected = self.eager.call_model(eager, self.example)
         if expected.error is not None:
             yield ProofRow("mode", name, Outcome.SKIPPED, f"eager does not run: {_one_line(expected.error)}")
@@ -188,7 +200,9 @@ class Prover:
         found = _judge(expected, graph.call(self.example))
         yield ProofRow("mode", name, found.outcome, found.detail, required=not training)
         source = graph if training else self.captured
+        self._restore()
         expected = self.eager.call_model(self.eager.fresh().eval(), self.example)
+        self._restore()
         found = _judge(expected, source.call_model(source.fresh().eval(), self.example))
         yield ProofRow("mode", _AS_IN_QAT, found.outcome, found.detail, required=not training)
 
@@ -254,7 +268,7 @@ def _by_names_of(eager: dict[str, Any], graph: dict[str, Any]) -> dict[str, Any]
 
     found = {}
     for name in eager:
-        best = max(others, key=lambda other: alike(name, other), default=name)
+        best = max(others, key=lambda other: alike(name, other), default="")
         found[name] = graph[name] if name in graph else graph[best] if alike(name, best) else None
     return found
 

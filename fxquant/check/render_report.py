@@ -135,7 +135,7 @@ def _first_steps(report: TraceReport) -> str:
         first = report.errors[0]
         more = f" ({len(report.errors) - 1} more after it)" if len(report.errors) > 1 else ""
         return "\n".join(_wrapped(f"Do first{more}: {_place(first)}: {first.fix}".replace(": :", ":"), ""))
-    lossy = [item for item in report.of(Severity.ERROR) if "kept in float" in item.handled]
+    lossy = [item for item in report.of(Severity.ERROR) if "in float" in item.handled]
     if lossy and report.coverage.mac_share < 0.9:
         return "\n".join(_wrapped(f"Do first, to have more in int8: {_place(lossy[0])}: {lossy[0].fix}", ""))
     warnings = report.of(Severity.WARNING)

@@ -101,6 +101,10 @@ class TraceReport:
             return f"NOT TRACEABLE: {_counted(len(self.errors), 'error')} in the way"
         if self.errors:
             return f"NOT SAFE: {_counted(len(self.errors), 'error')} unhandled" + (f", {rest}" if rest else "")
+        if self.regions and self.coverage.macs and not self.coverage.int8_macs:
+            counts[-1] = ""
+            rest = ", ".join(item for item in counts if item)
+            return f"OK, but nothing will be int8: {self.regions[0]} runs as Python" + (f"; {rest}" if rest else "")
         whole = "traceable" if not self.regions else f"traceable but for {_counted(len(self.regions), 'float region')}"
         return f"OK: {whole}" + (f"; {rest}" if rest else "")
 

@@ -48,6 +48,16 @@ def count_steps(*args: int) -> int:
     return len(range(*args))
 
 
+def count_parts(size: int, step: int) -> int:
+    """How many parts ``split`` makes of a dimension of ``size``, of ``step`` each."""
+    return max(1, -(-size // step))
+
+
+def count_chunks(size: int, chunks: int) -> int:
+    """How many parts ``chunk`` makes of a dimension of ``size`` when asked for ``chunks``."""
+    return count_parts(size, max(1, -(-size // chunks)))
+
+
 def require_none(result: Any, index: int | None) -> None:
     """Raise when a part of the model that runs as Python gives something where it gave None on the example.
 

@@ -101,6 +101,8 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
         return floating("it reads a tensor that is changed in place through a view")
     if not _is_float32(value):
         return floating(f"computed in {_dtype_of(value)}")
+    if any(_is_empty(item) for item in (value, *(info(node).value for _, node in activations))):
+        return floating("it is empty on the example inputs, so that no range can be observed")
     wide = [name for name in (draft.last.name, *(node.name for _, node in activations)) if name in context.wide]
     if wide:
         return floating(context.wide[wide[0]])
@@ -247,6 +249,11 @@ def _metas(value: Any) -> list[TensorMeta]:
 
 def _is_floating(value: Any) -> bool:
     return any(meta.is_float for meta in _metas(value))
+
+
+def _is_empty(value: object) -> bool:
+    """Whether a value is a tensor without elements, such as the boxes where nothing was detected."""
+    return isinstance(value, TensorMeta) and 0 in value.shape
 
 
 def _is_float32(value: Any) -> bool:

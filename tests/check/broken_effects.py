@@ -344,7 +344,7 @@ class CachedInDict(Case):
             return self.first(x) + torch.ones((x.shape[0], 1))
 
     inputs = staticmethod(rows)
-    outcome = "limited"
+    outcome = "region"
 
 
 class Appended(Case):
@@ -516,7 +516,7 @@ class HookOnRoot(Case):
     @staticmethod
     def before() -> nn.Module:
         model = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
-        model.register_forward_hook(lambda module, args, output: output * 2)
+        model.register_forward_hook(lambda module, args, output: output * 2)  # finding: root-hook
         return model
 
     after = staticmethod(lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU()))

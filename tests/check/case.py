@@ -35,6 +35,7 @@ class Case:
         applied: whether the finding carries an edit of the source, which is applied and checked too.
         same: whether before and after compute the same on the example.
         training: whether the model is checked in training mode.
+        of_model: kinds that a report must name and that belong to no line.
     """
 
     before: ClassVar[Callable[[], nn.Module]]
@@ -44,6 +45,7 @@ class Case:
     applied: ClassVar[bool] = False
     same: ClassVar[bool] = True
     training: ClassVar[bool] = False
+    of_model: ClassVar[tuple[str, ...]] = ()
 
 
 def all_cases() -> list[type[Case]]:

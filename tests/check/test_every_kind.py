@@ -15,9 +15,12 @@ import broken_sizes
 import broken_static_facts
 import broken_tensor_values
 import broken_unreached
+import broken_whole
 import other_calls
 import other_effects
+import other_state
 import other_tensor_values
+import other_ways
 import pytest
 import torch
 from case import Case, all_cases, expected
@@ -27,13 +30,17 @@ from fxquant.capture.facts import FactKind
 from fxquant.capture.inputs import split_inputs
 from fxquant.check import Finding, FindingKind, Severity, TraceReport, check_traceable
 from fxquant.check.compare import compare
-from fxquant.check.kinds import MEANINGS
+from fxquant.check.kinds import MEANINGS, Rule
 
 FILES = (
     broken_calls, broken_effects, broken_sizes, broken_static_facts, broken_tensor_values, broken_unreached,
-    other_calls, other_effects, other_tensor_values,
+    broken_whole,    other_calls, other_effects, other_state, other_tensor_values, other_ways,
 )  # fmt: skip
 CASES = [case for case in all_cases() if case.__module__ in {file.__name__ for file in FILES}]
+
+
+# Facts of the example that no change of the source removes; and what is wrong only where capture itself is.
+ONLY_SEEN = {"static", "flag", "presence", "size-constant", "write-to-constant", "plain-tracing", "divergence"}
 
 
 def _named(cases: list[type[Case]]) -> list[Any]:
@@ -56,7 +63,7 @@ def outcome_of(report: TraceReport) -> str:
 def test_before_is_found(case: type[Case]) -> None:
     report = _check(case.before, case)
     found = {(item.kind.value, item.line) for item in report.findings}
-    assert expected(case) <= found, str(report)
+    assert expected(case) <= found and set(case.of_model) <= {kind for kind, _ in found}, str(report)
     serious = {(item.kind.value, item.line) for item in report.findings if item.severity is not Severity.INFO}
     assert {item for item in serious if item[1]} <= expected(case), str(report)
     assert outcome_of(report) == case.outcome, str(report)
@@ -70,7 +77,7 @@ def test_after_passes(case: type[Case]) -> None:
     assert case.after is not None
     report = _check(case.after, case)
     assert report.ok and report.proof.holds and not report.regions, str(report)
-    kinds = {kind for kind, _ in expected(case)}
+    kinds = {kind for kind, _ in expected(case)} | set(case.of_model)
     assert not {item.kind.value for item in report.findings if item.severity is not Severity.INFO} & kinds, str(report)
     if case.same:
         _require_same(case.before(), case.after(), case)
@@ -94,6 +101,13 @@ def test_the_edit_of_the_finding_passes(case: type[Case], tmp_path: Path) -> Non
 def test_every_kind_has_a_meaning_and_facts_are_kinds() -> None:
     assert set(MEANINGS) == set(FindingKind)
     assert {kind.value for kind in FactKind} <= {kind.value for kind in FindingKind}
+
+
+def test_kinds_that_call_for_a_change_have_a_model_before_and_after_it() -> None:
+    paired = {kind for case in CASES if case.after is not None for kind, _ in expected(case)}
+    paired |= {kind for case in CASES if case.after is not None for kind in case.of_model}
+    needed = {kind.value for kind, meaning in MEANINGS.items() if meaning.rule is not Rule.NOTE}
+    assert needed - paired == ONLY_SEEN
 
 
 def test_there_are_enough_models() -> None:

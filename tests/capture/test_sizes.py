@@ -1,0 +1,144 @@
+"""Sizes stay symbolic: a graph runs at another batch, image size and length wherever the model does."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxquant import pipeline
+from fxquant.errors import FxquantError
+
+
+class PadsOdd(nn.Module):
+    """Pads where a size is no multiple of eight, which the example's is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if height % 8 or width % 8:
+            x = F.pad(x, (0, -width % 8, 0, -height % 8))
+        y: Tensor = self.conv(x)
+        return y
+
+
+class Skips(nn.Module):
+    """A U-shape whose halves differ where a size is odd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up, self.head = nn.Conv2d(3, 3, 3, 2, 1), nn.Upsample(scale_factor=2), nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(self.down(x))
+        if y.shape[-2:] != x.shape[-2:]:
+            y = F.interpolate(y, size=x.shape[-2:])
+        z: Tensor = self.head(torch.cat([x, y], 1))
+        return z
+
+
+class Interpolates(nn.Module):
+    """Uses its positions as they are for one size, and resized for others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 4, 4, 4)
+        self.positions = nn.Parameter(torch.randn(1, 4, 4, 4))
+
+    def place(self, y: Tensor) -> Tensor:
+        if y.shape[-1] == self.positions.shape[-1] and self.patches.stride[0] == 4:
+            return self.positions
+        return F.interpolate(self.positions, size=y.shape[-2:], mode="bilinear")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.patches(x)
+        z: Tensor = y + self.place(y)
+        return z
+
+
+class Sums(nn.Module):
+    """A loop over a length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.zeros(x.shape[0], x.shape[2])
+        for step in range(x.size(1)):
+            y = y + x[:, step] * (step + 1)
+        return y
+
+
+class Chunks(nn.Module):
+    """Chunks of a root of the length, counted with Python's integers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = max(1, int(math.sqrt(x.shape[1])))
+        return torch.cat([chunk.flip(1) for chunk in x.split(size, dim=1)], dim=1)
+
+
+class Joins(nn.Module):
+    """Parts of a fixed size, joined again without looking at them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack(F.relu(x).unbind(1), 0) + torch.cat(x.split(4, 1), 1).sum()
+
+
+CASES = (
+    (PadsOdd, (2, 3, 16, 16), ((1, 3, 17, 23), (3, 3, 24, 16), (2, 3, 15, 9))),
+    (Skips, (2, 3, 8, 8), ((1, 3, 9, 11), (3, 3, 16, 8))),
+    (Interpolates, (2, 3, 16, 16), ((1, 3, 24, 20), (3, 3, 16, 16))),
+    (Sums, (2, 5, 4), ((3, 7, 4), (1, 2, 4))),
+    (Joins, (2, 8, 4), ((3, 12, 4), (1, 5, 4))),
+    (Chunks, (2, 9, 4), ((3, 16, 4), (1, 5, 4))),
+)
+
+
+@pytest.mark.parametrize(("kind", "shape", "others"), CASES, ids=[case[0].__name__ for case in CASES])
+def test_other_sizes(kind: type[nn.Module], shape: tuple[int, ...], others: tuple[tuple[int, ...], ...]) -> None:
+    model = kind().eval()
+    captured = pipeline.capture(model, (torch.randn(shape),))
+    for other in (shape, *others):
+        x = torch.randn(other)
+        assert torch.equal(captured(x), model(x)), other
+
+
+class Recurrent(nn.Module):
+    """A loop with weights in it: unrolled, since it is to be int8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x[:, 0]
+        for step in range(0, x.shape[1], 2):
+            y = torch.tanh(self.cell(x[:, step] + y))
+        return y
+
+
+def test_a_loop_with_weights_is_unrolled_and_its_count_checked() -> None:
+    model = Recurrent().eval()
+    captured = pipeline.capture(model, (torch.randn(2, 6, 4),))
+    assert not captured.state.capture_notes
+    for length in (5, 6):
+        x = torch.randn(3, length, 4)
+        assert torch.equal(captured(x), model(x))
+    with pytest.raises(FxquantError, match=r"range\(0, x\.shape\[1\], 2\)"):
+        captured(torch.randn(2, 8, 4))
+
+
+def test_200_layers_take_little_longer_than_eager() -> None:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(64, 64), nn.ReLU()) for _ in range(200))).eval()
+    x = torch.randn(4, 64)
+    model(x)
+    times = []
+    for run in (lambda: model(x), lambda: pipeline.capture(model, (x,))):
+        start = time.process_time()
+        run()
+        times.append(time.process_time() - start)
+    assert times[1] < 2 * times[0] + 1

@@ -1,0 +1,523 @@
+"""Other ways: closures, objects, loops that end by value, hooks."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import os
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from case import Case, rows
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+
+
+class ClosureOnModule(Case):
+    @staticmethod
+    def counter() -> Any:
+        n = 0
+
+        def count() -> int:
+            nonlocal n
+            n += 1  # finding: container-update
+            return n
+
+        return count
+
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = ClosureOnModule.counter()
+
+        def forward(self, x: Tensor) -> Any:
+            return self.first(x) * self.count()
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class CountedCalls(Case):
+    @staticmethod
+    def counted(forward: Any) -> Any:
+        calls = [0]
+
+        @functools.wraps(forward)
+        def wrapper(self: nn.Module, x: Tensor) -> Any:
+            calls[0] += 1  # finding: global-update
+            return forward(self, x) * (1 if calls[0] < 2 else 2)
+
+        return wrapper
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+CountedCalls.before.forward = CountedCalls.counted(CountedCalls.before.forward)  # type: ignore[attr-defined]
+
+
+class Config:
+    scale = 1.0
+    calls = 0
+
+
+CFG = Config()
+
+
+class GlobalObject(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            CFG.calls += 1  # finding: global-update
+            return self.first(x) * CFG.scale
+
+    inputs = staticmethod(rows)
+
+
+class GlobalObjectRead(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            CFG.calls += 1  # finding: global-update
+            return self.first(x) * CFG.calls
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class ClassAttribute(Case):
+    class before(Layer):
+        steps = 0
+
+        def forward(self, x: Tensor) -> Any:
+            type(self).steps += 1  # finding: global-update
+            return self.first(x) / type(self).steps
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class OtherModuleState(Case):
+    class Stats(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen = []
+
+        def forward(self, x: Tensor) -> Any:
+            self.seen.append(float(x.mean()))  # finding: container-update, tensor-number
+
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stats = OtherModuleState.Stats()
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            self.stats(y)
+            return y + 1
+
+    inputs = staticmethod(rows)
+
+
+class PingPong(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flip = False
+
+        def forward(self, x: Tensor) -> Any:
+            self.flip = not self.flip  # finding: attribute-update
+            y = self.first(x)
+            return y if self.flip else -y
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class EveryTenth(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.step = 0
+
+        def forward(self, x: Tensor) -> Any:
+            self.step += 1  # finding: attribute-update
+            y = self.first(x)
+            if self.step % 10 == 0:
+                y = torch.relu(y)
+            return y
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class WarmupScale(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("step", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Any:
+            self.step += 1  # finding: buffer-update
+            return self.first(x) * torch.clamp(self.step / 100, max=1.0)
+
+    inputs = staticmethod(rows)
+
+
+class BranchOnStepBuffer(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+        def forward(self, x: Tensor) -> Any:
+            self.step += 1  # finding: buffer-update
+            y = self.first(x)
+            if self.step > 3:  # finding: tensor-branch
+                y = torch.relu(y)
+            return y
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class VQ(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("codes", torch.randn(5, 6))
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            d = torch.cdist(y, self.codes)
+            q = self.codes[d.argmin(1)]
+            return y + (q - y).detach()
+
+    inputs = staticmethod(rows)
+
+
+class GumbelHard(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            return F.gumbel_softmax(self.first(x), hard=True)  # finding: torch-random
+
+    inputs = staticmethod(rows)
+
+
+class MultinomialSample(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            p = self.first(x).softmax(-1)
+            return p.gather(1, torch.multinomial(p, 2))  # finding: torch-random
+
+    inputs = staticmethod(rows)
+
+
+class NormalInPlace(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            return y + y.new_empty(y.shape).normal_()  # finding: torch-random
+
+    inputs = staticmethod(rows)
+
+
+class ReparamIfTraining(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mu, self.lv = nn.Linear(6, 3), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            mu, lv = self.mu(x), self.lv(x)
+            if self.training:  # finding: training
+                return mu + torch.randn_like(mu) * (0.5 * lv).exp()
+            return mu
+
+    inputs = staticmethod(rows)
+
+
+class StochasticDepth(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            if self.training and torch.rand(()) < 0.5:  # finding: training
+                return x
+            return x + y
+
+    inputs = staticmethod(rows)
+
+
+class BeamLoop(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            done = torch.zeros(x.size(0), dtype=torch.bool)
+            y = self.first(x)
+            for _ in range(5):
+                y = torch.tanh(y)
+                done = done | (y.abs().max(-1)[0] < 0.5)
+                if done.all():  # finding: tensor-branch
+                    break
+            return y
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class HaltingAct(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            p = torch.zeros(x.size(0))
+            n = 0
+            y = x
+            while (p < 0.9).any() and n < 6:  # finding: tensor-branch
+                y = torch.tanh(self.first(y))
+                p = p + torch.sigmoid(y.mean(-1))
+                n += 1
+            return y, n
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class UniqueLoop(Case):
+    class before(Layer):
+        def forward(self, x: Tensor, groups: Any) -> Any:
+            y = self.first(x)
+            out = torch.zeros_like(y)
+            for g in groups.unique():  # finding: size-loop
+                m = groups == g
+                out[m] = y[m].mean(0)  # finding: item-assignment
+            return out
+
+    inputs = staticmethod(lambda: (torch.randn(4, 6), torch.tensor([0, 1, 0, 1])))
+    outcome = "region"
+
+
+class SplitByLengths(Case):
+    class before(Layer):
+        def forward(self, x: Tensor, lengths: Any) -> Any:
+            parts = torch.split(self.first(x), lengths.tolist())  # finding: tensor-number
+            return torch.stack([p.mean(0) for p in parts])  # finding: unpacking
+
+    inputs = staticmethod(lambda: (torch.randn(6, 6), torch.tensor([2, 4])))
+
+
+class ArangeByMax(Case):
+    class before(Layer):
+        def forward(self, x: Tensor, lengths: Any) -> Any:
+            m = torch.arange(lengths.max())[None] < lengths[:, None]
+            return self.first(x) * m[:, :1]
+
+    inputs = staticmethod(lambda: (torch.randn(3, 6), torch.tensor([2, 4, 1])))
+
+
+class NmsLike(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            keep = []
+            order = y[:, 0].argsort(descending=True)
+            while order.numel() > 0:  # finding: tensor-branch
+                i = order[0]
+                keep.append(i)
+                order = order[1:][(y[order[1:], 1] - y[i, 1]).abs() > 0.1]
+            return y[torch.stack(keep)]
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class EnumDispatch(Case):
+    class Mode(enum.Enum):
+        A = "a"
+        B = "b"
+
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mode = EnumDispatch.Mode.B
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            return torch.relu(y) if self.mode is EnumDispatch.Mode.A else torch.tanh(y)
+
+    inputs = staticmethod(rows)
+
+
+class PartialForward(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.f = nn.Linear(6, 6)
+            self.act = functools.partial(F.leaky_relu, negative_slope=0.3)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.act(self.f(x))
+
+    inputs = staticmethod(rows)
+
+
+class ReplacedForward(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            old = self.first.forward
+            self.first.forward = lambda x: old(x) * 2
+
+        def forward(self, x: Tensor) -> Any:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+
+
+class PreHookChangesInput(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first.register_forward_pre_hook(lambda m, a: (a[0] * 2,))
+
+        def forward(self, x: Tensor) -> Any:
+            return torch.relu(self.first(x))
+
+    inputs = staticmethod(rows)
+
+
+class RootHookChangesOutput(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_forward_hook(lambda m, a, o: o + 1)  # finding: root-hook
+
+        def forward(self, x: Tensor) -> Any:
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+
+
+class CheckpointedBlock(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            return checkpoint(self.first, x, use_reentrant=False)
+
+    inputs = staticmethod(rows)
+
+
+class FuncTransform(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            return torch.func.vmap(torch.dot)(y, y)  # finding: error
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class GradInForward(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            with torch.enable_grad():  # finding: grad-mode
+                z = x.detach().requires_grad_(True)
+                e = self.first(z).pow(2).sum()
+                g = torch.autograd.grad(e, z)[0]  # finding: error
+            return x - 0.1 * g
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class ContextCustom(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            with torch.amp.autocast("cpu", enabled=False):  # finding: autocast
+                y = self.first(x)
+            return y
+
+    inputs = staticmethod(rows)
+
+
+class EnvBranch(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            return torch.relu(y) if os.environ.get("FAST_PATH") else torch.tanh(y)
+
+    inputs = staticmethod(rows)
+
+
+class SetOfNames(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleDict({"a": nn.Linear(6, 6), "b": nn.ReLU()})
+
+        def forward(self, x, taps=("a",)):
+            out = {}
+            for name, layer in self.layers.items():
+                x = layer(x)
+                if name in taps:  # finding: unpacking
+                    out[name] = x
+            return x, out
+
+    inputs = staticmethod(rows)
+
+
+class SlotState(Case):
+    class Box:
+        __slots__ = ("n",)
+
+        def __init__(self) -> None:
+            self.n = 0
+
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.box = SlotState.Box()
+
+        def forward(self, x: Tensor) -> Any:
+            self.box.n += 1  # finding: container-update
+            return self.first(x) * self.box.n
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class NestedListState(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.log = {"a": [[]]}
+
+        def forward(self, x: Tensor) -> Any:
+            self.log["a"][0].append(1)  # finding: container-update
+            return self.first(x) * len(self.log["a"][0])
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class ParameterData(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            self.first.weight.data.clamp_(-0.1, 0.1)  # finding: buffer-update
+            return self.first(x)
+
+    inputs = staticmethod(rows)
+
+
+class WeightNormByHand(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            w = self.first.weight
+            return F.linear(x, w / w.norm(dim=1, keepdim=True), self.first.bias)
+
+    inputs = staticmethod(rows)
