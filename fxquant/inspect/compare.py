@@ -24,6 +24,10 @@ from fxquant.ops import catalogue
 from fxquant.ops.opdef import Identity, Moves, Selects
 
 
+# Sound layers have 0 to 5 dB between the level of all values and that of the median channel, rarely more.
+_FAR_LOWER_DB = 8.0
+
+
 @dataclass(frozen=True)
 class ComparisonRow:
     """One value of the model. Levels are in dB; ``inf`` means no error.
@@ -34,10 +38,13 @@ class ComparisonRow:
         value: name of what is compared: the operator's result, or what fused operators after it make of that.
         op: catalogue name, ``quantize`` where a float becomes integers.
         outcome: ``int8``, ``step``, ``float``, ``free`` or ``border``.
-        local_sqnr_db: what this operator's own quantization costs, given exact inputs: weights and output.
+        local_sqnr_db: what this operator's own quantization costs, given exact inputs: weights and output. Where a few
+            huge channels hold the signal, it is the median channel's: that of all values hides that the others are
+            lost.
         weight_sqnr_db, activation_sqnr_db: the same, of its weights alone and of its output's rounding alone.
         cumulative_sqnr_db: as the model runs, with everything before it quantized.
-        channel_sqnr_db: local, of the median channel; far below ``local_sqnr_db`` when few channels hold the signal.
+        channel_sqnr_db: local, of the median channel, tensor_sqnr_db: local, of all values alike. The former is far
+            below the latter when few channels hold the signal.
         cosine: of the angle between the exact values and those of the run.
         saturated_low, saturated_high: share of exact values clipped at either end, 0..1.
         dead_range: share of the levels that the central 99.9 % of the values leave unused; a few outliers hold them.
@@ -60,6 +67,7 @@ class ComparisonRow:
     dead_range: float
     source: str = ""
     value: str = ""
+    tensor_sqnr_db: float = math.nan
     grid: Grid | None = None
     levels: tuple[float, ...] = field(default=(), repr=False)
 
@@ -194,9 +202,7 @@ class _Comparing:
         self.grids[found.name] = found.grid
         sums.add_levels(exact, found.grid)
         if not self._is_exact(self.units.get(found.name)):
-            sums.add_local(
-                exact, known.weighted, found.grid.rounded(exact if known.weighted is None else known.weighted)
-            )
+            sums.add_local(exact, known.weighted, found.grid)
 
     def _is_exact(self, unit: Unit | None) -> bool:
         """Whether a unit makes no error of its own: it moves or selects numbers within one range."""
@@ -220,7 +226,8 @@ class _Comparing:
             source=self.origins[node].source,
             op="quantize" if unit is None or is_border else unit.op,
             outcome="border" if unit is None or is_border else unit.outcome,
-            local_sqnr_db=ratio_db(sums.signal, sums.local),
+            local_sqnr_db=_telling(ratio_db(sums.signal, sums.local), sums.median_channel_db),
+            tensor_sqnr_db=ratio_db(sums.signal, sums.local),
             cumulative_sqnr_db=ratio_db(sums.signal, sums.cumulative),
             weight_sqnr_db=ratio_db(sums.signal, sums.weight),
             activation_sqnr_db=ratio_db(sums.signal, sums.activation),
@@ -232,6 +239,11 @@ class _Comparing:
             grid=grid,
             levels=() if grid is None else tuple(sums.levels.tolist()),
         )
+
+
+def _telling(tensor_db: float, channel_db: float) -> float:
+    """The level of all values, or of the median channel where that is far lower."""
+    return channel_db if channel_db < tensor_db - _FAR_LOWER_DB else tensor_db
 
 
 def _cells(row: ComparisonRow) -> tuple[str, ...]:
@@ -267,7 +279,7 @@ def _in_words(row: ComparisonRow) -> str:
         causes.append(f"{100 * clipped:.2g} % of its values are clipped")
     if row.dead_range > 0.75:
         causes.append(f"outliers stretch its range: 99.9 % of the values use {100 * (1 - row.dead_range):.2g} % of it")
-    if row.channel_sqnr_db < row.local_sqnr_db - 6:
+    if row.channel_sqnr_db < row.tensor_sqnr_db - 6:
         causes.append(f"few channels hold the signal, the median one has {row.channel_sqnr_db:.1f} dB")
     place = f" ({row.module_path})" if row.module_path and row.module_path != row.node else ""
     return f"{row.node}{place}: {row.local_sqnr_db:.1f} dB by itself, {'; '.join(causes)}"

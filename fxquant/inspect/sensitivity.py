@@ -17,7 +17,7 @@ from fxquant.qconfig.mapping import QConfigMapping
 # A recommendation has to be worth it: this much, and this much more for each share of the MACs that it makes float; in
 # dB, and for a user's metric as a share of what quantization lost. Above the last level nothing needs repair: 8 bits
 # that fit their values perfectly have 50 dB (6.02 x 8 + 1.76).
-_WORTH_DB, _WORTH_DB_PER_MACS = 1.0, 30.0
+_WORTH_DB, _WORTH_DB_PER_MACS = 1.0, 15.0
 _WORTH_SHARE, _WORTH_SHARE_PER_MACS = 0.1, 0.5
 _GOOD_DB = 40.0
 # The smallest set of layers is taken that gains this share of what any set gains.
