@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fxquant.errors import FxquantError
+from fxquant.fusion.rule import WEIGHTED
+from fxquant.inspect.causes_first import causes_first
 from fxquant.inspect.error_sums import ErrorSums, Grid, ratio_db
 from fxquant.inspect.float_run import FloatRun
 from fxquant.inspect.quantized_values import RunValue, matched_nodes, run_values
@@ -23,9 +25,11 @@ from fxquant.ir.stages import QuantizedModel, ReferenceModel, StageModule
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import Identity, Moves, Selects
 
-
 # Sound layers have 0 to 5 dB between the level of all values and that of the median channel, rarely more.
 _FAR_LOWER_DB = 8.0
+# A row within this of one that reads it is about as bad, and first. A reader without weights makes no huge channels
+# itself: it has them from there.
+_ALIKE_DB, _CAUSED_DB = 1.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class ComparisonRow:
         cosine: of the angle between the exact values and those of the run.
         saturated_low, saturated_high: share of exact values clipped at either end, 0..1.
         dead_range: share of the levels that the central 99.9 % of the values leave unused; a few outliers hold them.
+        reads: the values it is computed from, through operators that only move numbers.
         grid: scale, zero point and levels, None for floats.
         levels: [512] sampled counts of exact values by level, from -128 to 383; empty for floats.
     """
@@ -68,6 +73,7 @@ class ComparisonRow:
     source: str = ""
     value: str = ""
     tensor_sqnr_db: float = math.nan
+    reads: tuple[str, ...] = ()
     grid: Grid | None = None
     levels: tuple[float, ...] = field(default=(), repr=False)
 
@@ -107,13 +113,18 @@ class Comparison:
 
     @property
     def ranked(self) -> tuple[ComparisonRow, ...]:
-        """Rows by the error they make themselves, the worst first."""
-        return tuple(sorted(self.rows, key=lambda row: row.harm_db))
+        """Rows by the error they make themselves, the worst first; a layer before one that only passes its error on."""
+        return causes_first(
+            list(self.rows),
+            level=lambda row: row.harm_db,
+            reads=lambda row, other: other.value in row.reads,
+            width=lambda row: _ALIKE_DB if row.op in WEIGHTED else _CAUSED_DB,
+        )
 
     @property
     def worst(self) -> ComparisonRow | None:
         """The row that makes the largest error itself; None without rows."""
-        return min(self.rows, key=lambda row: row.harm_db, default=None)
+        return next(iter(self.ranked), None)
 
     def summary(self) -> str:
         """The three worst rows in words."""
@@ -215,6 +226,18 @@ class _Comparing:
         """The rows, in the order of the captured graph."""
         return tuple(self._row(record.name) for record in self.quantized.state.captured if record.name in self.sums)
 
+    def _reads(self, unit: Unit | None) -> tuple[str, ...]:
+        """Values that a unit reads, and those behind units that pass numbers on as they are."""
+        found: list[str] = []
+        waiting = [] if unit is None else [edge.source for edge in unit.inputs]
+        while waiting:
+            name = waiting.pop()
+            source = self.units.get(name)
+            found.append(name)
+            if source is not None and self._is_exact(source):
+                waiting += [edge.source for edge in source.inputs if edge.source not in found]
+        return tuple(found)
+
     def _row(self, name: str) -> ComparisonRow:
         sums, grid, unit = self.sums[name], self.grids.get(name), self.units.get(name)
         is_border = unit is None or (grid is not None and not unit.output)
@@ -228,6 +251,7 @@ class _Comparing:
             outcome="border" if unit is None or is_border else unit.outcome,
             local_sqnr_db=_telling(ratio_db(sums.signal, sums.local), sums.median_channel_db),
             tensor_sqnr_db=ratio_db(sums.signal, sums.local),
+            reads=self._reads(unit),
             cumulative_sqnr_db=ratio_db(sums.signal, sums.cumulative),
             weight_sqnr_db=ratio_db(sums.signal, sums.weight),
             activation_sqnr_db=ratio_db(sums.signal, sums.activation),

@@ -170,7 +170,7 @@ def _pieces(x: Tensor) -> Iterator[Tensor]:
         yield x.reshape(1, -1)
         return
     matrix = x.reshape(x.shape[0] * x.shape[1], -1) if x.dim() >= 4 else x.reshape(-1, x.shape[-1])
-    yield from torch.split(matrix, max(1, _PIECE // max(1, matrix.shape[1])))  # type: ignore[no-untyped-call]
+    yield from torch.split(matrix, max(1, _PIECE // max(1, matrix.shape[1])))
 
 
 def _squares(x: Tensor) -> float:
