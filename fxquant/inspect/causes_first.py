@@ -13,6 +13,7 @@ def causes_first(
     level: Callable[[Row], float],
     reads: Callable[[Row, Row], bool],
     width: Callable[[Row], float],
+    harmful_below: float,
 ) -> tuple[Row, ...]:
     """Sort rows by level; a layer comes before one that reads it and does about as much harm.
 
@@ -23,12 +24,13 @@ def causes_first(
         level: of a row, the lowest is the worst.
         reads: whether the first row reads what the second makes.
         width: how much better than a row what it reads may be and still be the cause.
+        harmful_below: rows from this level on are as good as others, and simply sorted.
     """
     waiting = sorted(rows, key=level)
     found: list[Row] = []
     while waiting:
         cause, seen = waiting[0], [waiting[0]]
-        while True:
+        while level(waiting[0]) < harmful_below:
             limit = level(cause) + width(cause)
             others = [row for row in waiting if row not in seen and level(row) <= limit and reads(cause, row)]
             if not others:

@@ -29,7 +29,7 @@ from fxquant.ops.opdef import Identity, Moves, Selects
 _FAR_LOWER_DB = 8.0
 # A row within this of one that reads it is about as bad, and first. A reader without weights makes no huge channels
 # itself: it has them from there.
-_ALIKE_DB, _CAUSED_DB = 1.0, 8.0
+_ALIKE_DB, _CAUSED_DB, _HARMFUL_DB = 1.0, 8.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ class Comparison:
             level=lambda row: row.harm_db,
             reads=lambda row, other: other.value in row.reads,
             width=lambda row: _ALIKE_DB if row.op in WEIGHTED else _CAUSED_DB,
+            harmful_below=_HARMFUL_DB,
         )
 
     @property

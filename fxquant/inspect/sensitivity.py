@@ -27,7 +27,7 @@ _NEARLY_ALL = 0.8
 _MOST_STEPS = 4
 # A layer within this of one that reads it does about the same harm; for a user's metric, a share of what the worst one
 # loses. A reader without weights makes no huge channels itself: it has them from there.
-_ALIKE_DB, _CAUSED_DB = 1.0, 8.0
+_ALIKE_DB, _CAUSED_DB, _HARMFUL_DB = 1.0, 8.0, 30.0
 _ALIKE_SHARE, _CAUSED_SHARE = 0.05, 0.25
 _TRIED_LAYERS = 4
 
@@ -155,6 +155,7 @@ class LayerSearch:
             level=lambda row: row.alone,
             reads=lambda row, other: row.unit in self._readers(other.unit),
             width=lambda row: alike if row.op in WEIGHTED else caused,
+            harmful_below=_HARMFUL_DB if self.in_db else self.float_metric - lost / 2,
         )
 
     def recommend(self, rows: tuple[SensitivityRow, ...]) -> tuple[Recommendation, ...]:
