@@ -92,6 +92,7 @@ def _in_full(rows: tuple[ExplanationRow, ...], call: ProfileRow | None, timed: P
             lines.append(f"  in float    {call.float_ms:.3f} ms")
         lines += [f"  kernel      {call.kernel}", f"  moves       {call.bytes_moved / 1024:.0f} KiB"]
         lines += [f"  reads       {', '.join(call.reads)}"] if call.reads else []
+        lines += [f"  note        {text}" for text in timed.why if text.startswith(f"{call.node} (")]
         found.append("\n".join(lines))
     return found + [_paragraph(row) for row in rows]
 

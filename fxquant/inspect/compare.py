@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fxquant.errors import FxquantError
+from fxquant.fusion.rule import WEIGHTED
+from fxquant.inspect.causes_first import causes_first
 from fxquant.inspect.error_sums import ErrorSums, Grid, ratio_db
 from fxquant.inspect.float_run import FloatRun
 from fxquant.inspect.quantized_values import RunValue, matched_nodes, run_values
@@ -22,6 +24,12 @@ from fxquant.ir.quant_plan import Unit
 from fxquant.ir.stages import QuantizedModel, ReferenceModel, StageModule
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import Identity, Moves, Selects
+
+# Sound layers have 0 to 5 dB between the level of all values and that of the median channel, rarely more.
+_FAR_LOWER_DB = 8.0
+# A row within this of one that reads it is about as bad, and first. A reader without weights makes no huge channels
+# itself: it has them from there.
+_ALIKE_DB, _CAUSED_DB, _HARMFUL_DB = 1.0, 8.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -34,13 +42,17 @@ class ComparisonRow:
         value: name of what is compared: the operator's result, or what fused operators after it make of that.
         op: catalogue name, ``quantize`` where a float becomes integers.
         outcome: ``int8``, ``step``, ``float``, ``free`` or ``border``.
-        local_sqnr_db: what this operator's own quantization costs, given exact inputs: weights and output.
+        local_sqnr_db: what this operator's own quantization costs, given exact inputs: weights and output. Where a few
+            huge channels hold the signal, it is the median channel's: that of all values hides that the others are
+            lost.
         weight_sqnr_db, activation_sqnr_db: the same, of its weights alone and of its output's rounding alone.
         cumulative_sqnr_db: as the model runs, with everything before it quantized.
-        channel_sqnr_db: local, of the median channel; far below ``local_sqnr_db`` when few channels hold the signal.
+        channel_sqnr_db: local, of the median channel, tensor_sqnr_db: local, of all values alike. The former is far
+            below the latter when few channels hold the signal.
         cosine: of the angle between the exact values and those of the run.
         saturated_low, saturated_high: share of exact values clipped at either end, 0..1.
         dead_range: share of the levels that the central 99.9 % of the values leave unused; a few outliers hold them.
+        reads: the values it is computed from, through operators that only move numbers.
         grid: scale, zero point and levels, None for floats.
         levels: [512] sampled counts of exact values by level, from -128 to 383; empty for floats.
     """
@@ -60,6 +72,8 @@ class ComparisonRow:
     dead_range: float
     source: str = ""
     value: str = ""
+    tensor_sqnr_db: float = math.nan
+    reads: tuple[str, ...] = ()
     grid: Grid | None = None
     levels: tuple[float, ...] = field(default=(), repr=False)
 
@@ -99,13 +113,19 @@ class Comparison:
 
     @property
     def ranked(self) -> tuple[ComparisonRow, ...]:
-        """Rows by the error they make themselves, the worst first."""
-        return tuple(sorted(self.rows, key=lambda row: row.harm_db))
+        """Rows by the error they make themselves, the worst first; a layer before one that only passes its error on."""
+        return causes_first(
+            list(self.rows),
+            level=lambda row: row.harm_db,
+            reads=lambda row, other: other.value in row.reads,
+            width=lambda row: _ALIKE_DB if row.op in WEIGHTED else _CAUSED_DB,
+            harmful_below=_HARMFUL_DB,
+        )
 
     @property
     def worst(self) -> ComparisonRow | None:
         """The row that makes the largest error itself; None without rows."""
-        return min(self.rows, key=lambda row: row.harm_db, default=None)
+        return next(iter(self.ranked), None)
 
     def summary(self) -> str:
         """The three worst rows in words."""
@@ -194,9 +214,7 @@ class _Comparing:
         self.grids[found.name] = found.grid
         sums.add_levels(exact, found.grid)
         if not self._is_exact(self.units.get(found.name)):
-            sums.add_local(
-                exact, known.weighted, found.grid.rounded(exact if known.weighted is None else known.weighted)
-            )
+            sums.add_local(exact, known.weighted, found.grid)
 
     def _is_exact(self, unit: Unit | None) -> bool:
         """Whether a unit makes no error of its own: it moves or selects numbers within one range."""
@@ -209,6 +227,18 @@ class _Comparing:
         """The rows, in the order of the captured graph."""
         return tuple(self._row(record.name) for record in self.quantized.state.captured if record.name in self.sums)
 
+    def _reads(self, unit: Unit | None) -> tuple[str, ...]:
+        """Values that a unit reads, and those behind units that pass numbers on as they are."""
+        found: list[str] = []
+        waiting = [] if unit is None else [edge.source for edge in unit.inputs]
+        while waiting:
+            name = waiting.pop()
+            source = self.units.get(name)
+            found.append(name)
+            if source is not None and self._is_exact(source):
+                waiting += [edge.source for edge in source.inputs if edge.source not in found]
+        return tuple(found)
+
     def _row(self, name: str) -> ComparisonRow:
         sums, grid, unit = self.sums[name], self.grids.get(name), self.units.get(name)
         is_border = unit is None or (grid is not None and not unit.output)
@@ -220,7 +250,9 @@ class _Comparing:
             source=self.origins[node].source,
             op="quantize" if unit is None or is_border else unit.op,
             outcome="border" if unit is None or is_border else unit.outcome,
-            local_sqnr_db=ratio_db(sums.signal, sums.local),
+            local_sqnr_db=_telling(ratio_db(sums.signal, sums.local), sums.median_channel_db),
+            tensor_sqnr_db=ratio_db(sums.signal, sums.local),
+            reads=self._reads(unit),
             cumulative_sqnr_db=ratio_db(sums.signal, sums.cumulative),
             weight_sqnr_db=ratio_db(sums.signal, sums.weight),
             activation_sqnr_db=ratio_db(sums.signal, sums.activation),
@@ -232,6 +264,11 @@ class _Comparing:
             grid=grid,
             levels=() if grid is None else tuple(sums.levels.tolist()),
         )
+
+
+def _telling(tensor_db: float, channel_db: float) -> float:
+    """The level of all values, or of the median channel where that is far lower."""
+    return channel_db if channel_db < tensor_db - _FAR_LOWER_DB else tensor_db
 
 
 def _cells(row: ComparisonRow) -> tuple[str, ...]:
@@ -267,7 +304,7 @@ def _in_words(row: ComparisonRow) -> str:
         causes.append(f"{100 * clipped:.2g} % of its values are clipped")
     if row.dead_range > 0.75:
         causes.append(f"outliers stretch its range: 99.9 % of the values use {100 * (1 - row.dead_range):.2g} % of it")
-    if row.channel_sqnr_db < row.local_sqnr_db - 6:
+    if row.channel_sqnr_db < row.tensor_sqnr_db - 6:
         causes.append(f"few channels hold the signal, the median one has {row.channel_sqnr_db:.1f} dB")
     place = f" ({row.module_path})" if row.module_path and row.module_path != row.node else ""
     return f"{row.node}{place}: {row.local_sqnr_db:.1f} dB by itself, {'; '.join(causes)}"

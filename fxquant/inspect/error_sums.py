@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 # Values of a batch that enter the histogram, at most; saturation is counted on all.
 _SAMPLE = 1 << 15
+# Numbers that are worked on at once: 256 KiB, a few of which a core's own cache holds.
+_PIECE = 1 << 16
 # Bins of the histogram: the 256 levels of uint8, and half as many on either side for what is clipped.
 BINS = 512
 FIRST_LEVEL = -128
@@ -37,8 +40,10 @@ class Grid:
         return (self.low - self.zero_point) * self.scale, (self.high - self.zero_point) * self.scale
 
     def rounded(self, x: Tensor) -> Tensor:
-        """``x`` (float32, any shape) as the integers hold it, in float."""
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.low, self.high)
+        """``x`` (float32, any shape) as the integers hold it, in float, in memory of its own."""
+        levels = x.mul(1.0 / self.scale).round_()
+        low, high = self.low - self.zero_point, self.high - self.zero_point
+        return levels.clamp_(low, high).mul_(self.scale)
 
 
 @dataclass
@@ -69,36 +74,48 @@ class ErrorSums:
     def add(self, exact: Tensor, actual: Tensor) -> None:
         """Add a value as it runs; both float, of one shape."""
         self.count += exact.numel()
-        self.signal += _squares(exact)
-        self.test += _squares(actual)
-        self.cumulative += _squares(actual - exact)
+        for one, other in zip(_pieces(exact), _pieces(actual), strict=True):
+            self.signal += _squares(one)
+            self.test += _squares(other)
+            self.cumulative += _squares(other - one)
 
-    def add_local(self, exact: Tensor, weighted: Tensor | None, rounded: Tensor) -> None:
+    def add_local(self, exact: Tensor, weighted: Tensor | None, grid: Grid) -> None:
         """Add the errors that an operator makes itself.
 
         Args:
             exact: what the float model computes.
             weighted: the same with quantized weights, None for operators without.
-            rounded: the same as the integers of its output hold it.
+            grid: the integers that hold it.
         """
-        noise = rounded - exact
-        local = _squares(noise)
+        by_rows = exact.dim() >= 4  # channels of maps are rows, of everything else columns
+        sums: list[Tensor] = []
+        bases = _pieces(exact) if weighted is None else _pieces(weighted)
+        for one, base in zip(_pieces(exact), bases, strict=True):
+            rounded = grid.rounded(base)
+            if weighted is not None:
+                self.weight += _squares(base - one)
+                self.activation += _squares(base.sub(rounded))
+            noise = rounded.sub_(one)
+            sums.append(torch.stack([_by_channel(one, by_rows), _by_channel(noise, by_rows)]))
+        both = torch.cat(sums, 1) if by_rows else torch.stack(sums).sum(0)
+        if by_rows:
+            both = both.view(2, -1, exact.shape[1]).sum(1)
+        local = float(both[1].sum())
         self.local += local
-        self.weight += 0.0 if weighted is None else _squares(weighted - exact)
-        self.activation += local if weighted is None else _squares(rounded - weighted)
-        sums = torch.stack([_by_channel(exact.square()), _by_channel(noise.square_())])
-        fits = self.channels is not None and self.channels.shape == sums.shape
-        self.channels = self.channels + sums if self.channels is not None and fits else sums
+        self.activation += local if weighted is None else 0.0
+        fits = self.channels is not None and self.channels.shape == both.shape
+        self.channels = self.channels + both if self.channels is not None and fits else both
 
     def add_levels(self, exact: Tensor, grid: Grid) -> None:
         """Count what lies outside the grid, and where a sample of the values lies on it."""
         low, high = grid.range
-        smallest, largest = (float(item) for item in torch.aminmax(exact))
         half = grid.scale / 2
-        if smallest < low - half:
-            self.below += int(torch.count_nonzero(exact < low - half))
-        if largest > high + half:
-            self.above += int(torch.count_nonzero(exact > high + half))
+        for piece in _pieces(exact):
+            smallest, largest = (float(item) for item in torch.aminmax(piece))
+            if smallest < low - half:
+                self.below += int(torch.count_nonzero(piece < low - half))
+            if largest > high + half:
+                self.above += int(torch.count_nonzero(piece > high + half))
         flat = exact.reshape(-1)
         sample = flat[:: (flat.numel() // _SAMPLE) | 1]
         level = torch.round(sample / grid.scale).add_(grid.zero_point - FIRST_LEVEL).clamp_(0, BINS - 1)
@@ -144,15 +161,24 @@ def ratio_db(signal: float, noise: float) -> float:
     return 10 * math.log10(signal / noise) if signal > 0.0 else -math.inf
 
 
+def _pieces(x: Tensor) -> Iterator[Tensor]:
+    """Parts of ``x`` as matrices that stay in the cache while they are worked on.
+
+    Rows are the channels of maps [N, C, ...]; of everything else the last axis is kept.
+    """
+    if x.dim() < 2:
+        yield x.reshape(1, -1)
+        return
+    matrix = x.reshape(x.shape[0] * x.shape[1], -1) if x.dim() >= 4 else x.reshape(-1, x.shape[-1])
+    yield from torch.split(matrix, max(1, _PIECE // max(1, matrix.shape[1])))
+
+
 def _squares(x: Tensor) -> float:
     flat = x.reshape(-1)
     return float(torch.dot(flat, flat))
 
 
-def _by_channel(x: Tensor) -> Tensor:
-    """Sums over all but the channels, float64 [C]: axis 1 of maps, the last axis of everything else."""
-    if x.dim() == 0:
-        return x.reshape(1).to(torch.float64)
-    axis = 1 if x.dim() >= 4 else x.dim() - 1
-    others = [dim for dim in range(x.dim()) if dim != axis]
-    return (x.sum(others) if others else x).to(torch.float64)
+def _by_channel(x: Tensor, by_rows: bool) -> Tensor:
+    """Sums of the squares of each row or column of [rows, columns], float64."""
+    sums = torch.linalg.vecdot(x, x, dim=1) if by_rows else x.square().sum(0)
+    return sums.to(torch.float64)

@@ -117,7 +117,7 @@ def _bands(order: list[str], changes: dict[str, Change], layout: Layout) -> Iter
     for name in order:
         if name in changes and changes[name].outcome not in ("input", "output"):
             modules.setdefault(layout.layers[name], set()).add(".".join(changes[name].module_path.split(".")[:2]))
-    single = [(layer, next(iter(paths)) if len(paths) == 1 else "") for layer, paths in sorted(modules.items())]
+    single = [(layer, _enclosing(paths)) for layer, paths in sorted(modules.items())]
     for number, (path, run) in enumerate(groupby(single, key=lambda item: item[1])):
         layers = [layer for layer, _ in run]
         if not path:
@@ -129,6 +129,13 @@ def _bands(order: list[str], changes: dict[str, Change], layout: Layout) -> Iter
             f'height="{height - 8:.0f}" rx="10"/><text x="{10 - _BAND:.0f}" y="{top + 24:.0f}">{escape(_cut(path))}'
             "</text></g>"
         )
+
+
+def _enclosing(paths: set[str]) -> str:
+    """The path, where there is one, else what all of them begin with, "" for nothing."""
+    first, *others = sorted(paths)
+    parent = first.partition(".")[0]
+    return first if not others else parent if all(path.partition(".")[0] == parent for path in others) else ""
 
 
 def _route(points: list[Point]) -> str:

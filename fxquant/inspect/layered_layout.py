@@ -10,11 +10,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from statistics import mean
+from statistics import fmean
 
 _SWEEPS = 6
 _DUMMY_WIDTH = 14.0
 _GAP = 22.0
+# Edges that pass more layers than that are drawn straight: room for all of them would push everything else aside.
+_LONGEST = 24
 
 Edge = tuple[str, str]
 Point = tuple[float, float]
@@ -97,8 +99,9 @@ class _Proper:
             self.rows[self.layer[name]].append(name)
 
     def _connect(self, source: str, target: str) -> None:
-        chain = [source]
-        for layer in range(self.layer[source] + 1, self.layer[target]):
+        chain, start = [source], self.layer[source] + 1
+        is_long = self.layer[target] - start > _LONGEST
+        for layer in () if is_long else range(start, self.layer[target]):
             dummy = f"{source}>{target}@{layer}"
             self.layer[dummy], self.widths[dummy] = layer, _DUMMY_WIDTH
             chain.append(dummy)
@@ -115,7 +118,9 @@ class _Proper:
             near = self.above if downwards else self.below
             place = {name: index for row in self.rows for index, name in enumerate(row)}
             for row in self.rows if downwards else reversed(self.rows):
-                keys = {name: mean(place[other] for other in near[name]) if near[name] else place[name] for name in row}
+                keys = {
+                    name: fmean(place[other] for other in near[name]) if near[name] else place[name] for name in row
+                }
                 row.sort(key=lambda name, keys=keys: keys[name])  # type: ignore[misc]
                 place.update({name: index for index, name in enumerate(row)})
 
@@ -131,24 +136,27 @@ class _Proper:
             downwards = sweep % 2 == 0
             near = self.above if downwards else self.below
             for row in self.rows if downwards else reversed(self.rows):
-                wanted = {name: mean(x[other] for other in near[name]) if near[name] else x[name] for name in row}
+                wanted = {name: fmean(x[other] for other in near[name]) if near[name] else x[name] for name in row}
                 self._place(row, wanted, x)
         return x
 
     def _place(self, row: list[str], wanted: dict[str, float], x: dict[str, float]) -> None:
-        """Move a layer's nodes to where they want to be; runs that would overlap share the shift."""
-        blocks: list[tuple[list[str], float]] = []  # nodes, wished middle of the first one
-        for name in row:
-            members, first = [name], wanted[name]
-            while blocks and first < self._end(blocks[-1]) + _GAP + self.widths[members[0]] / 2:
-                earlier, _ = blocks.pop()
-                members = earlier + members
-                offsets = self._offsets(members)
-                first = mean(wanted[item] - offset for item, offset in zip(members, offsets, strict=True))
-            blocks.append((members, first))
-        for members, first in blocks:
-            for name, offset in zip(members, self._offsets(members), strict=True):
-                x[name] = first + offset
+        """Move a layer's nodes to where they want to be; runs that would overlap share the shift.
+
+        Source: pool adjacent violators, M. Ayer et al., "An empirical distribution function for sampling with
+        incomplete information", 1955: the least squares of the shifts in an order that is kept.
+        """
+        offsets = self._offsets(row)
+        blocks: list[tuple[float, int]] = []  # sum of the places the first node would have, and how many nodes
+        for name, offset in zip(row, offsets, strict=True):
+            total, count = wanted[name] - offset, 1
+            while blocks and blocks[-1][0] / blocks[-1][1] > total / count:
+                before, more = blocks.pop()
+                total, count = total + before, count + more
+            blocks.append((total, count))
+        firsts = [total / count for total, count in blocks for _ in range(count)]
+        for name, offset, first in zip(row, offsets, firsts, strict=True):
+            x[name] = first + offset
 
     def _offsets(self, members: list[str]) -> list[float]:
         """Distances of the nodes' middles from the first one's."""
@@ -156,7 +164,3 @@ class _Proper:
         for one, other in pairwise(members):
             found.append(found[-1] + (self.widths[one] + self.widths[other]) / 2 + _GAP)
         return found
-
-    def _end(self, block: tuple[list[str], float]) -> float:
-        members, first = block
-        return first + self._offsets(members)[-1] + self.widths[members[-1]] / 2

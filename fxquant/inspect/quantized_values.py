@@ -67,5 +67,5 @@ def _grid(node: fx.Node, value: Tensor, model: StageModule) -> Grid | None:
 
 def _in_float(value: Tensor, grid: Grid) -> Tensor:
     if value.is_quantized:
-        return value.dequantize()
+        return value.contiguous().dequantize()  # in the layout of the float model's values, while they are bytes
     return (value.to(torch.float32) - grid.zero_point) * grid.scale

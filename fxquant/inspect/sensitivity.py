@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
+from fxquant.fusion.rule import WEIGHTED
+from fxquant.inspect.causes_first import causes_first
 from fxquant.inspect.simulated_model import SimulatedModel
 from fxquant.ir.quant_plan import QuantPlan, Unit
 from fxquant.ops import catalogue
@@ -17,12 +19,16 @@ from fxquant.qconfig.mapping import QConfigMapping
 # A recommendation has to be worth it: this much, and this much more for each share of the MACs that it makes float; in
 # dB, and for a user's metric as a share of what quantization lost. Above the last level nothing needs repair: 8 bits
 # that fit their values perfectly have 50 dB (6.02 x 8 + 1.76).
-_WORTH_DB, _WORTH_DB_PER_MACS = 1.0, 30.0
+_WORTH_DB, _WORTH_DB_PER_MACS = 1.0, 15.0
 _WORTH_SHARE, _WORTH_SHARE_PER_MACS = 0.1, 0.5
 _GOOD_DB = 40.0
 # The smallest set of layers is taken that gains this share of what any set gains.
 _NEARLY_ALL = 0.8
 _MOST_STEPS = 4
+# A layer within this of one that reads it does about the same harm; for a user's metric, a share of what the worst one
+# loses. A reader without weights makes no huge channels itself: it has them from there.
+_ALIKE_DB, _CAUSED_DB, _HARMFUL_DB = 1.0, 8.0, 30.0
+_ALIKE_SHARE, _CAUSED_SHARE = 0.05, 0.25
 _TRIED_LAYERS = 4
 
 Track = Callable[[Iterable[Unit], str, int], Iterable[Unit]]
@@ -142,7 +148,15 @@ class LayerSearch:
         """One row per layer that rounds numbers, the most harmful first."""
         layers = [unit for unit in self.plan.units if unit.output and not _is_exact(unit)]
         rows = [self._row(unit) for unit in track(layers, "layers", len(layers))]
-        return tuple(sorted(rows, key=lambda row: (row.alone, -row.gain)))
+        lost = abs(self.float_metric - min(row.alone for row in rows)) if rows and not self.in_db else 1.0
+        alike, caused = (_ALIKE_DB, _CAUSED_DB) if self.in_db else (_ALIKE_SHARE * lost, _CAUSED_SHARE * lost)
+        return causes_first(
+            sorted(rows, key=lambda row: -row.gain),
+            level=lambda row: row.alone,
+            reads=lambda row, other: row.unit in self._readers(other.unit),
+            width=lambda row: alike if row.op in WEIGHTED else caused,
+            harmful_below=_HARMFUL_DB if self.in_db else self.float_metric - lost / 2,
+        )
 
     def recommend(self, rows: tuple[SensitivityRow, ...]) -> tuple[Recommendation, ...]:
         """Layers to leave float, the best step first, until the next one is not worth it."""

@@ -132,6 +132,9 @@ class Decoder:
     def _make_user_function(self, user: str) -> Any:
         return self.user_code.find("function", user)
 
+    def _make_user_class(self, user: str) -> Any:
+        return self.user_code.find("container", user)
+
     def _make_user_named(self, user: str, items: list[Any]) -> Any:
         kind, parts = self.user_code.find("tuple", user), self._items(items)
         return kind(*parts) if hasattr(kind, "_make") else kind(parts)

@@ -20,7 +20,7 @@ from fxquant.ir.records import TorchOp
 from fxquant.storage.names import may_call_operator, name_of
 from fxquant.storage.own_classes import class_name, is_data
 from fxquant.storage.tensor_table import TensorWriter
-from fxquant.storage.user_code import is_users, name_of_user
+from fxquant.storage.user_code import is_container, is_users, name_of_user
 
 _CONTAINERS: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset", torch.Size: "size"}
 _TORCH_CONSTANTS = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)
@@ -137,6 +137,8 @@ class Encoder:
         kind = type(value)
         if isinstance(value, FunctionType) and is_users(value.__module__):
             return {"$": "user_function", "user": self.class_of_user(value, where)}
+        if isinstance(value, type) and is_users(value.__module__) and is_container(value):
+            return {"$": "user_class", "user": self.class_of_user(value, where)}
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             items = [self.encode(item, where) for item in value]
             return {"$": "user_named", "user": self.class_of_user(kind, where), "items": items}

@@ -68,12 +68,12 @@ class ModuleWriter:
         return {**named, "state": self._state(module.__getstate__(), where)}  # type: ignore[no-untyped-call]
 
     def _encode_stage(self, module: StageModule, where: str) -> dict[str, Any]:
-        nodes = records.from_graph(module.graph)
+        nodes = [self._encoder.encode(node, f"node {node.name}") for node in records.from_graph(module.graph)]
         return {
             "stage": module.stage,
             "name": type(module).__name__,
-            "plan": self._encoder.encode(module.state, f"{where}.state"),
-            "nodes": [self._encoder.encode(node, f"node {node.name}") for node in nodes],
+            "nodes": nodes,
+            "plan": self._encoder.encode(module.state, f"{where}.state".strip(".")),
             "state": self._state(dict(vars(module)), where),
         }
 

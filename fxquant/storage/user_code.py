@@ -6,6 +6,7 @@ A file keeps their names. Loading looks the names up in modules that Python can 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import operator
@@ -56,7 +57,8 @@ class UserCode:
         """A class or function of the user's.
 
         Args:
-            kind: ``module``, ``autograd``, ``tuple``, ``mapping``, ``object`` or ``function``: what it must be.
+            kind: ``module``, ``autograd``, ``tuple``, ``mapping``, ``container``, ``object`` or ``function``: what it
+                must be.
             name: ``module:qualified.name``.
             where: it is needed, for messages.
 
@@ -125,6 +127,11 @@ def name_of_user(found: Any, where: str) -> str:
     return f"{module}:{path}"
 
 
+def is_container(kind: type) -> bool:
+    """Whether a class only holds what it is made from: a dataclass, a mapping or a tuple, such as a model's output."""
+    return dataclasses.is_dataclass(kind) or issubclass(kind, (dict, tuple))
+
+
 def is_users(module: str) -> bool:
     """Whether a module is the user's, or another package's than those that files may rely on."""
     return module.partition(".")[0] not in _NOT_USERS
@@ -137,6 +144,8 @@ def _is(kind: str, found: Any) -> bool:
         return False
     if kind == "module":
         return issubclass(found, nn.Module)
+    if kind == "container":
+        return is_container(found)
     if kind == "autograd":
         return hasattr(found, "apply")
     return issubclass(found, {"tuple": tuple, "mapping": dict, "object": object}[kind])

@@ -80,7 +80,7 @@ def test_outlier_channel_comes_first(factor: float) -> None:
     comparison = compare(model, quantized(model), planted.batches(2, seed=2))
     assert comparison.worst is comparison.ranked[0]
     assert comparison.worst.module_path == planted.PLANTED
-    assert comparison.worst.dead_range > 0.5 or comparison.worst.channel_sqnr_db < comparison.worst.local_sqnr_db - 6
+    assert comparison.worst.dead_range > 0.5 or comparison.worst.channel_sqnr_db < comparison.worst.tensor_sqnr_db - 6
     assert comparison.summary().startswith(comparison.worst.node)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from random_graphs import RandomNet
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from user_models import Gated, WithLeaf, image, seeded
+from user_models import Gated, Output, WithLeaf, WithOutput, image, seeded
 
 import fxquant
 from fxquant.ir.float_part import FloatPart
@@ -114,6 +114,13 @@ def test_parts_that_run_as_python(kind: type[nn.Module], tmp_path: Path) -> None
     loaded = _through(quantized, tmp_path)
     for x in (image(1), -image(1)):
         assert _same(loaded(x), quantized(x))
+
+
+def test_outputs_of_the_users_class(tmp_path: Path) -> None:
+    quantized = fxquant.quantize(seeded(WithOutput), [image()], progress=False)
+    found, expected = _through(quantized, tmp_path)(image(1)), quantized(image(1))
+    assert type(found) is type(expected) is Output
+    assert torch.equal(found.features, expected.features) and found.scores is None
 
 
 def test_memory_that_is_shared_stays_shared(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,26 @@ class Odd(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, 4, H, W] to the same shape."""
         return x * self.weight
+
+
+@dataclass
+class Output:
+    """What ``WithOutput`` returns."""
+
+    features: Tensor
+    scores: Tensor | None = None
+
+
+class WithOutput(nn.Module):
+    """Returns an object of a class of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Output:
+        """Map [N, 3, H, W] to features [N, 4, H-2, W-2]."""
+        return Output(features=torch.relu(self.conv(x)))
 
 
 class WithLeaf(nn.Module):
