@@ -1,7 +1,8 @@
 """BackendConfigs of fxquant's own backends, generated from the operator catalogue and the fusion rules.
 
 One pattern per operator that has a kernel, with floats on both sides or without, standing for every spelling, in
-whatever group the fusion rules make. Operators without a kernel are not listed: listed or not, they are computed in float between their neighbours.
+whatever group the fusion rules make. Operators without a kernel are not listed: listed or not, they are computed in
+float between their neighbours.
 """
 
 from __future__ import annotations
