@@ -140,7 +140,7 @@ class LayerSearch:
 
     def rows(self, track: Track) -> tuple[SensitivityRow, ...]:
         """One row per layer that rounds numbers, the most harmful first."""
-        layers = [unit for unit in self.plan.units if unit.output and not _is_exact(unit)]
+        layers = [unit for unit in self.plan.units if unit.mode or (unit.output and not _is_exact(unit))]
         rows = [self._row(unit) for unit in track(layers, "layers", len(layers))]
         return tuple(sorted(rows, key=lambda row: (row.alone, -row.gain)))
 
