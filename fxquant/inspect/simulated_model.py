@@ -67,6 +67,8 @@ class SimulatedModel(nn.Module):
         self.float_tensors = _float_tensors(observed, reference)
         self.by_mode = frozenset(unit.name for unit in reference.plan.units if unit.mode)
         self.float_modules = _float_modules(observed, reference)
+        halves = (unit.name for unit in reference.plan.units if unit.mode == "float16" and unit.op in WEIGHTED)
+        self.halves = frozenset(f"{KERNELS}.{name}.weight" for name in halves)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model; arguments are those of the user's."""
@@ -105,9 +107,6 @@ class _Simulation(fx.Interpreter):
         """A node of a unit with floats on both sides: on its float weights, and on inputs as they are."""
         if n.target is dequantize:
             return self.model.float_tensors[unit][str(n.all_input_nodes[0].target)]
-        if n.op == "get_attr":
-            known = self.model.float_tensors[unit].get(str(n.target))
-            return self.fetch_attr(str(n.target)) if known is None else known
 
         def value(argument: fx.Node) -> Any:
             return self.arrived[argument] if argument in self.arrived else _as_stored(self.env[argument])
@@ -142,7 +141,8 @@ class _Simulation(fx.Interpreter):
     def _attribute(self, target: str) -> Any:
         unit = target.removeprefix(f"{KERNELS}.").rpartition(".")[0]
         is_bias = target == f"{KERNELS}.{unit}.bias" and unit in self.model.float_tensors
-        if is_bias and unit not in self.model.active:
+        is_half = target in self.model.halves
+        if (is_bias or is_half) and unit not in self.model.active:
             return self.model.float_tensors[unit][target]
         return self.fetch_attr(target)
 
