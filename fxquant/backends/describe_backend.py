@@ -1,7 +1,8 @@
 """BackendConfigs of fxquant's own backends, generated from the operator catalogue and the fusion rules.
 
-One pattern per operator that has an int8 kernel, standing for every spelling, in whatever group the fusion rules make.
-Operators without an int8 kernel are not listed: listed or not, they are computed in float between their neighbours.
+One pattern per operator that has a kernel, with floats on both sides or without, standing for every spelling, in
+whatever group the fusion rules make. Operators without a kernel are not listed: listed or not, they are computed in
+float between their neighbours.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from fxquant.qconfig.backend_pattern_config import BackendPatternConfig, Observa
 from fxquant.qconfig.dtype_config import DTypeConfig, DTypeWithConstraints
 
 _BACKEND = "native"
+_BY_MODE = {
+    "dynamic": DTypeConfig(torch.uint8, torch.float32, torch.int8, torch.float32, is_dynamic=True),
+    "float16": DTypeConfig(torch.float16, torch.float32, torch.float16, torch.float32, is_dynamic=True),
+    "weights": DTypeConfig(torch.float32, torch.float32, torch.uint8),
+}
 
 
 def get_native_backend_config() -> BackendConfig:
@@ -49,7 +55,8 @@ def get_qnnpack_backend_config() -> BackendConfig:
 def _is_listed(row: OpDef) -> bool:
     """Whether the backend has an int8 kernel for it, for its parts or as part of another's, or need not have one."""
     helped = row.name in DECOMPOSED or row.name in _absorbed()
-    return _BACKEND in row.kernels or isinstance(row.output, (Query, Identity)) or helped
+    has_kernel = any(name.partition(".")[0] == _BACKEND for name in row.kernels)
+    return has_kernel or isinstance(row.output, (Query, Identity)) or helped
 
 
 def _absorbed() -> frozenset[str]:
@@ -58,7 +65,11 @@ def _absorbed() -> frozenset[str]:
 
 def _pattern(row: OpDef) -> BackendPatternConfig:
     config = BackendPatternConfig(row.target).set_every_spelling().set_observation_type(_observation(row))
-    return config if isinstance(row.output, Query) else config.add_dtype_config(_dtypes(row))
+    if isinstance(row.output, Query):
+        return config
+    by_mode = [dtypes for mode, dtypes in _BY_MODE.items() if f"{_BACKEND}.{mode}" in row.kernels]
+    static = _BACKEND in row.kernels or not by_mode
+    return config.set_dtype_configs([*([_dtypes(row)] if static else []), *by_mode])
 
 
 def _observation(row: OpDef) -> ObservationType:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fxquant.eager.attention import Attention
 from fxquant.eager.recurrent import INSIDE, ObserveRecurrent, observe_recurrent
 from fxquant.eager.roles import OPAQUE, Part, Role, role_of
 from fxquant.errors import CalibrationError, ConfigError, NotYetError
@@ -122,6 +123,7 @@ def prepare(
         raise ConfigError("eager.prepare needs the model in eval mode", remedy="call model.eval() first")
     prepared = model if inplace else copy.deepcopy(model)
     propagate_qconfig_(prepared)
+    _open_attention(prepared)
     configured = []
 
     def attach(module: nn.Module, role: Role, path: str) -> None:
@@ -136,6 +138,17 @@ def prepare(
             remedy="set model.qconfig = fxquant.get_default_qconfig('x86') before prepare",
         )
     return prepared
+
+
+def _open_attention(model: nn.Module) -> None:
+    """Put attention with linears in the place of modules that read their projections' weights themselves."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            qconfig: Any = getattr(child, "qconfig", None)
+            if isinstance(child, nn.MultiheadAttention) and qconfig is not None and not mode_of(qconfig):
+                parent._modules[name] = opened = Attention(child)
+                opened.qconfig = qconfig
+                propagate_qconfig_(opened)
 
 
 def _attach(module: nn.Module, role: Role, path: str) -> None:

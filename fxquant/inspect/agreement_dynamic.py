@@ -5,6 +5,7 @@ There is no output scale to count in, so both results are rounded to 255 steps o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from fxquant.inspect.reference_arithmetic import ReferenceArithmetic
+from fxquant.ir.meta import ARRIVING, info
 from fxquant.numerics.affine import quantize
 from fxquant.numerics.dynamic import choose_dynamic_qparams
 
@@ -36,6 +38,41 @@ def rounded_results(node: fx.Node, name: str, arithmetic: ReferenceArithmetic) -
     pairs = [_rounded(one, other) for one, other in zip(expected, actual, strict=True)]
     first, second = zip(*pairs, strict=True)
     return torch.cat(first), torch.cat(second)
+
+
+# Levels this near to half-way between two integers may round either way: kernels add the zero point before they round,
+# or after.
+_TIE = 1e-4
+
+
+def reads_ties(node: fx.Node, name: str, arithmetic: ReferenceArithmetic) -> bool:
+    """Whether a number that a unit rounds as it arrives lies half-way between two integers.
+
+    Such numbers are common where the input was on a grid before.
+
+    Args:
+        node: what makes the unit's value in the reference graph.
+        name: of the unit.
+        arithmetic: of the run.
+    """
+    return any(_has_ties(arithmetic.value(source)) for source in _arriving(node, name))
+
+
+def _arriving(node: fx.Node, name: str) -> Iterator[fx.Node]:
+    """What is rounded as it arrives at a unit."""
+    for source in node.all_input_nodes:
+        if info(source).role == ARRIVING:
+            while info(source).role == ARRIVING:
+                source = source.all_input_nodes[0]
+            yield source
+        elif info(source).unit == name:
+            yield from _arriving(source, name)
+
+
+def _has_ties(x: Tensor) -> bool:
+    scale, _ = choose_dynamic_qparams(x, 0, 255)
+    level = x.to(torch.float64) / scale.to(torch.float64)
+    return bool(((level - level.floor() - 0.5).abs() < _TIE).any())
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -65,6 +65,10 @@ class ReferenceArithmetic:
         finally:
             self._judged = ""
 
+    def value(self, node: fx.Node) -> Any:
+        """What a node of the reference graph makes in float32, from the integers and floats of the run."""
+        return self._evaluate(node, torch.float32)
+
     def _evaluate(self, root: fx.Node, dtype: torch.dtype) -> Tensor:
         """Run the backward slice of ``root`` up to the nearest integers and floats of the run."""
         known: dict[fx.Node, Any] = {}

@@ -146,7 +146,7 @@ class LayerSearch:
 
     def rows(self, track: Track) -> tuple[SensitivityRow, ...]:
         """One row per layer that rounds numbers, the most harmful first."""
-        layers = [unit for unit in self.plan.units if unit.output and not _is_exact(unit)]
+        layers = [unit for unit in self.plan.units if unit.mode or (unit.output and not _is_exact(unit))]
         rows = [self._row(unit) for unit in track(layers, "layers", len(layers))]
         lost = abs(self.float_metric - min(row.alone for row in rows)) if rows and not self.in_db else 1.0
         alike, caused = (_ALIKE_DB, _CAUSED_DB) if self.in_db else (_ALIKE_SHARE * lost, _CAUSED_SHARE * lost)

@@ -12,9 +12,12 @@ from torch import Tensor, fx, nn
 from fxquant.fusion.rule import WEIGHTED
 from fxquant.inspect.record_values import positional
 from fxquant.ir.containers import KERNELS
-from fxquant.ir.meta import info
+from fxquant.ir.edit import evaluate_constant
+from fxquant.ir.meta import ARRIVING, info
 from fxquant.ir.qdq import dequantize, quantize
 from fxquant.ir.stages import ObservedModel, ReferenceModel
+from fxquant.ops import catalogue
+from fxquant.ops.recurrent import RECURRENT
 from fxquant.passes.fold_weights import fold_weights
 from fxquant.passes.insert_observers import remove_observers
 
@@ -58,10 +61,14 @@ class SimulatedModel(nn.Module):
     def __init__(self, observed: ObservedModel, reference: ReferenceModel) -> None:
         super().__init__()
         self.reference = reference
-        self.all_units = frozenset(unit.name for unit in reference.plan.units if unit.output)
+        self.all_units = frozenset(unit.name for unit in reference.plan.units if unit.output or unit.mode)
         self.active: Collection[str] = self.all_units
         self.own_errors_only = False
         self.float_tensors = _float_tensors(observed, reference)
+        self.by_mode = frozenset(unit.name for unit in reference.plan.units if unit.mode)
+        self.float_modules = _float_modules(observed, reference)
+        halves = (unit.name for unit in reference.plan.units if unit.mode == "float16" and unit.op in WEIGHTED)
+        self.halves = frozenset(f"{KERNELS}.{name}.weight" for name in halves)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model; arguments are those of the user's."""
@@ -74,10 +81,16 @@ class _Simulation(fx.Interpreter):
     def __init__(self, model: SimulatedModel) -> None:
         super().__init__(model.reference)
         self.model = model
+        self.arrived: dict[fx.Node, Any] = {}  # what was rounded, by the node of its integers and of its floats
 
     def run_node(self, n: fx.Node) -> Any:
         """Execute ``n``, with values held both ways."""
         unit = info(n).unit
+        if info(n).role == ARRIVING:
+            self._keep_arriving(n)
+            return super().run_node(n)
+        if unit in self.model.by_mode and unit not in self.model.active:
+            return self._run_in_float(n, unit)
         if n.target is quantize:
             exact, *arguments = self.fetch_args_kwargs_from_env(n)[0]
             return exact if isinstance(exact, _Held) else _Held(exact, tuple(arguments), unit)
@@ -89,6 +102,26 @@ class _Simulation(fx.Interpreter):
         if n.op == "get_attr":
             return self._attribute(str(n.target))
         return super().run_node(n)
+
+    def _run_in_float(self, n: fx.Node, unit: str) -> Any:
+        """A node of a unit with floats on both sides: on its float weights, and on inputs as they are."""
+        if n.target is dequantize:
+            return self.model.float_tensors[unit][str(n.all_input_nodes[0].target)]
+
+        def value(argument: fx.Node) -> Any:
+            return self.arrived[argument] if argument in self.arrived else _as_stored(self.env[argument])
+
+        args, kwargs = fx.node.map_arg((n.args, n.kwargs), value)
+        if unit in self.model.float_modules:
+            return self.model.float_modules[unit](*args, **kwargs)
+        return getattr(self, n.op)(n.target, args, kwargs)
+
+    def _keep_arriving(self, n: fx.Node) -> None:
+        """Keep a value that is rounded as it arrives for units that read it in float."""
+        if n.target is quantize:
+            self.arrived[n] = _as_stored(self._value(n.args[0]))
+        elif n.target is dequantize:
+            self.arrived[n] = self.arrived.pop(n.all_input_nodes[0])
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[Any, Any]:
         """Arguments; operators outside units get the integers that the reference would pass."""
@@ -108,9 +141,17 @@ class _Simulation(fx.Interpreter):
     def _attribute(self, target: str) -> Any:
         unit = target.removeprefix(f"{KERNELS}.").rpartition(".")[0]
         is_bias = target == f"{KERNELS}.{unit}.bias" and unit in self.model.float_tensors
-        if is_bias and unit not in self.model.active:
+        is_half = target in self.model.halves
+        if (is_bias or is_half) and unit not in self.model.active:
             return self.model.float_tensors[unit][target]
         return self.fetch_attr(target)
+
+
+def _float_modules(observed: ObservedModel, reference: ReferenceModel) -> dict[str, nn.Module]:
+    """The user's recurrent modules, by the unit that stands for them."""
+    anchors = {unit.anchor: unit.name for unit in reference.plan.units if unit.mode and unit.op in RECURRENT}
+    calls = {anchors[node.name]: str(node.target) for node in observed.graph.nodes if node.name in anchors}
+    return {name: observed.get_submodule(path) for name, path in calls.items()}
 
 
 def _as_stored(value: Any) -> Any:
@@ -123,7 +164,10 @@ def _float_tensors(observed: ObservedModel, reference: ReferenceModel) -> Mappin
     nodes = {node.name: node for node in graph.nodes}
     found: dict[str, dict[str, Tensor | None]] = {}
     for unit in reference.plan.units:
-        if unit.op in WEIGHTED and unit.output:
+        if unit.mode.startswith("weights"):
+            table = catalogue.arguments(nodes[unit.anchor], catalogue.row_of(nodes[unit.anchor]))["weight"]
+            found[unit.name] = {f"{KERNELS}.{unit.name}.weight": evaluate_constant(table, observed).to(torch.float32)}
+        elif unit.op in WEIGHTED and (unit.output or unit.mode):
             folded = fold_weights(unit, nodes, observed)
             prefix = f"{KERNELS}.{unit.name}"
             bias = None if folded.bias is None else folded.bias.to(torch.float32)

@@ -28,7 +28,7 @@ def find_original_weights(observed: ObservedModel, reference: ReferenceModel) ->
     nodes = {node.name: node for node in remove_observers(observed).nodes}
     found: dict[str, list[Tensor | None]] = {}
     for unit in reference.plan.units:
-        if unit.op in WEIGHTED and unit.output:
+        if unit.op in WEIGHTED and (unit.output or unit.mode == "dynamic"):
             folded = fold_weights(unit, nodes, observed)
             weight, bias = folded.as_called(folded.rows), folded.bias
             found[unit.name] = [weight.clone(), None if bias is None else bias.clone()]

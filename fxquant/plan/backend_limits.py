@@ -20,7 +20,7 @@ from fxquant.ir.meta import info, qualified_name
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import Fixed, OpDef
 from fxquant.ops.opened_modules import row_of_element
-from fxquant.plan.check_dtypes import unmet_demand
+from fxquant.plan.check_dtypes import unmet_by_mode, unmet_demand
 from fxquant.plan.resolve_qconfig import matches_type
 from fxquant.qconfig.backend_pattern_config import BackendPatternConfig, ObservationType
 
@@ -131,6 +131,20 @@ class BackendLimits:
         if pattern.config.every_spelling and shares == row.shares_range:
             return FREE
         return Judgement(range="shared" if shares else "own")
+
+    def refuse_mode(self, draft: UnitDraft, qconfig: Any, mode: str) -> str:
+        """Why a unit with floats on both sides stays whole in float, "" when it need not.
+
+        Args:
+            draft: the unit.
+            qconfig: its QConfig.
+            mode: as in ``Unit``.
+        """
+        pattern = self._pattern_for([draft.anchor] if self.every_group else draft.nodes)
+        if pattern is None:
+            return f"not in {self.title}"
+        unmet = [unmet_by_mode(item, qconfig, mode) for item in pattern.config.dtype_configs]
+        return f"{self.title} asks for {'; or '.join(unmet) or 'no dtypes'}" if all(unmet) else ""
 
     def restrict(self, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
         """The fusion rules, refusing groups that no pattern lists."""

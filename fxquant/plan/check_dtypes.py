@@ -33,6 +33,24 @@ def unmet_demand(config: DTypeConfig, qconfig: Any, row: OpDef) -> str:
     return _unmet("weights", config.weight_dtype_with_constraints, qconfig.weight(), None)
 
 
+def unmet_by_mode(config: DTypeConfig, qconfig: Any, mode: str) -> str:
+    """The same for an operator with floats on both sides.
+
+    Args:
+        config: one combination of dtypes that a backend takes.
+        qconfig: the operator's.
+        mode: as in ``Unit``.
+    """
+    at_run_time = mode in ("dynamic", "float16")
+    if bool(config.is_dynamic) != at_run_time:
+        return "ranges taken at run time" if config.is_dynamic else "ranges known before"
+    output = config.output_dtype_with_constraints.dtype
+    if output is not None and not output.is_floating_point:
+        return f"outputs of {_short(output)}, and they are float32 here"
+    found = _unmet("inputs", config.input_dtype_with_constraints, qconfig.activation(), None)
+    return found or _unmet("weights", config.weight_dtype_with_constraints, qconfig.weight(), None)
+
+
 def _unmet(slot: str, demand: DTypeWithConstraints, observer: Any, row: OpDef | None) -> str:
     if demand.dtype is None:
         return ""

@@ -113,6 +113,9 @@ def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Calla
     qconfig = context.configs[draft.anchor.name].qconfig
     mode = mode_of(qconfig)
     if mode and f"{context.backend.name}.{mode}" in row.kernels:
+        refused = context.limits.refuse_mode(draft, qconfig, mode) if context.limits is not None else ""
+        if refused:
+            return replace(floating(refused), excluded=True)
         return classify_dynamic(draft, call_of(draft, row, context), mode, context.backend, floating)
     missing = f"its qconfig asks for {ASKED[mode]}, and {row.name} has no such kernel" if mode else ""
     if mode and not row.shares_range:
@@ -175,6 +178,9 @@ def _recurrent(draft: UnitDraft, row: OpDef, context: Context, floating: Callabl
     refused = context.backend.refuses_spec(context.specs[draft.anchor.name]) or refuses_weight(resolved.qconfig)
     if mode == "static" and refused:
         return floating(refused)
+    refused = context.limits.refuse_mode(draft, resolved.qconfig, mode) if context.limits and mode != "static" else ""
+    if refused:
+        return replace(floating(refused), excluded=True)
     return classify_dynamic(draft, call_of(draft, row, context), mode, context.backend, floating)
 
 

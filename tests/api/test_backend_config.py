@@ -134,7 +134,8 @@ def test_generated_configs_list_what_has_a_kernel() -> None:
         if "native" in row.kernels:
             assert row.target in listed, row.name
     linear = next(entry for entry in config.configs if entry.pattern is F.linear)
-    assert linear.dtype_configs == [DTypeConfig(torch.uint8, torch.uint8, torch.int8, torch.float32)]
+    assert linear.dtype_configs[0] == DTypeConfig(torch.uint8, torch.uint8, torch.int8, torch.float32)
+    assert [dtypes.is_dynamic for dtypes in linear.dtype_configs] == [None, True, True]
     assert next(entry for entry in config.configs if entry.pattern is torch.cat).observation_type is SHARE
 
 

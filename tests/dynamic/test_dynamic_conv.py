@@ -11,6 +11,7 @@ from linears import assert_same, converted, modes, through_file, through_state_d
 from torch import Tensor, nn
 
 import fxquant
+from fxquant.inspect.agreement import check_agreement
 from fxquant.numerics.sqnr import sqnr_db
 
 pytestmark = [
@@ -83,3 +84,25 @@ def test_worst_case_sums_do_not_saturate() -> None:
         x = torch.rand(1, 16, 8, 8) * 0.1 + 0.9
         reference, quantized = converted(net, fxquant.per_channel_dynamic_qconfig, (x,))
         assert_same(reference(x), quantized(x))
+
+
+class _Grid(nn.Module):
+    """A convolution of numbers on a grid twice as fine as that of its own rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv(x)
+        return result
+
+
+@torch.no_grad()
+def test_ties_are_no_disagreement() -> None:
+    model, generator = _Grid().eval(), torch.Generator().manual_seed(0)
+    x = -torch.randint(0, 511, (1, 4, 12, 12), generator=generator) / 2.0
+    x[0, 0, 0, 0], x[0, 0, 0, 1] = -255.0, 0.0
+    reference, quantized = converted(model, fxquant.per_channel_dynamic_qconfig, (x,))
+    (row,) = check_agreement(reference, quantized, x).rows
+    assert row.agrees and row.max_difference <= 1

@@ -77,6 +77,19 @@ def test_every_layer(module: nn.Module, shape: tuple[int, ...], dtype: torch.dty
         assert torch.equal(first(torch.load(file, weights_only=False)(x)), first(quantized(x)))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16], ids=str)
+@torch.no_grad()
+def test_models_of_the_tutorials_can_be_traced_by_jit(dtype: torch.dtype) -> None:
+    model = WordModel().eval()
+    quantized, state = eager.quantize_dynamic(model, {nn.LSTM, nn.Linear}, dtype=dtype), model.init_hidden(3)
+    traced = torch.jit.trace(quantized, (torch.randint(0, 50, (9, 3)), state), check_trace=False)
+    words = torch.randint(0, 50, (12, 3))
+    assert torch.equal(traced(words, state)[0], quantized(words, state)[0])
+    layers, x = eager.quantize_dynamic(bert(), {nn.Linear}, dtype=dtype), torch.randn(3, 9, 32)
+    assert torch.equal(torch.jit.trace(layers, (torch.randn(2, 7, 32),), check_trace=False)(x), layers(x))
+
+
 @pytest.mark.parametrize(("dtype", "db"), [(torch.quint8, 40), (torch.quint4x2, 18)], ids=str)
 @pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
 def test_embeddings(kind: Any, dtype: torch.dtype, db: float) -> None:

@@ -41,7 +41,8 @@ class RecurrentSteps(Kernel, Recurrent):
         """Pack every weight for this kernel's engine on this CPU."""
         require_engine(self.engine)
         with torch.inference_mode(False), torch.no_grad(), packing_for(self.engine):
-            self.packed_weights = {name: self._prepack(name) for name in self.recurrence.weights}
+            for name in self.recurrence.weights:  # attributes, which torch.jit.trace finds
+                setattr(self, f"packed_{name}", self._prepack(name))
         name = "linear_dynamic_fp16" if self.is_half else "linear_dynamic"
         self.packed_function = direct(getattr(torch.ops.quantized, name).default)
 
@@ -58,7 +59,7 @@ class RecurrentSteps(Kernel, Recurrent):
         """Multiply by a packed weight."""
         if len(x) == 0:
             return x.new_zeros(0, self.get_buffer(name).shape[0])
-        return self.packed_function(x, self.packed_weights[name])  # type: ignore[no-any-return]
+        return self.packed_function(x, getattr(self, f"packed_{name}"))  # type: ignore[no-any-return]
 
 
 class RecurrentLayers(RecurrentSteps):
@@ -68,11 +69,12 @@ class RecurrentLayers(RecurrentSteps):
         """Pack the weights of each layer and direction together."""
         super().pack()
         with torch.inference_mode(False), torch.no_grad():
-            self.packed_cells = [self._cell_params(suffix) for suffix in self.recurrence.suffixes]
+            for suffix in self.recurrence.suffixes:
+                setattr(self, f"packed_cell{suffix}", self._cell_params(suffix))
 
     def _cell_params(self, suffix: str) -> Any:
         names = f"weight_ih{suffix}", f"weight_hh{suffix}"
-        packed = [self.packed_weights[name] for name in names]
+        packed = [getattr(self, f"packed_{name}") for name in names]
         if self.is_half:
             return torch.ops.quantized.make_quantized_cell_params_fp16(*packed)
         biases = [self._bias(name) for name in names]
@@ -85,7 +87,8 @@ class RecurrentLayers(RecurrentSteps):
         recurrence, is_lstm = self.recurrence, self.recurrence.kind == "lstm"
         sequence = (data,) if batch_sizes is None else (data, batch_sizes)
         both = recurrence.directions == 2
-        args = (*sequence, state if is_lstm else state[0], self.packed_cells, True, recurrence.layers, 0.0, False, both)
+        cells = [getattr(self, f"packed_cell{suffix}") for suffix in recurrence.suffixes]
+        args = (*sequence, state if is_lstm else state[0], cells, True, recurrence.layers, 0.0, False, both)
         args = (*args, False) if batch_sizes is None else args
         if is_lstm:
             dtype = torch.float16 if self.is_half else torch.qint8
