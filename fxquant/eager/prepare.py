@@ -177,7 +177,7 @@ def _needs_no_data(role: Role, path: str, qconfig: Any) -> bool:
 
 def without_observers(module: nn.Module) -> nn.Module:
     """Remove from a module what ``prepare`` put there, in place."""
-    for name in (OBSERVER, STATISTICS, INPUT_RANGE):
+    for name in (OBSERVER, STATISTICS, INPUT_RANGE, "trained_weight"):
         if name in module._modules:
             delattr(module, name)
     for hooks, kind in ((module._forward_hooks, ObserveOutput), (module._forward_pre_hooks, ObserveInput)):
