@@ -117,7 +117,7 @@ def test_present_names_are_present_and_names_not_yet_there_are_not() -> None:
 
 
 def test_every_entry_says_what_it_has_to_say() -> None:
-    assert {entry.status for _, _, entry in ENTRIES} == {"present", "replaced", "not yet", "not planned"}
+    assert {entry.status for _, _, entry in ENTRIES} <= {"present", "replaced", "not yet", "not planned"}
     assert all(entry.remark for _, _, entry in ENTRIES if entry.status != "present")
     listed: dict[str, str] = {}
     for _, name, entry in ENTRIES:

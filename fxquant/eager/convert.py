@@ -25,6 +25,7 @@ from fxquant.eager.integer_weights import make_by_mode, make_static
 from fxquant.eager.prepare import OBSERVER, walk, without_observers
 from fxquant.eager.recurrent import make_static_recurrent
 from fxquant.eager.roles import Part, Role
+from fxquant.eager.train import deploy
 from fxquant.errors import CalibrationError, ConvertError
 from fxquant.passes.compute_qparams import has_seen_data, observed_qparams
 from fxquant.plan.read_qconfig import mode_of
@@ -62,7 +63,7 @@ def convert(
         raise ConvertError(
             "eager.convert takes no mapping, custom config or is_reference", remedy="use prepare_fx and convert_fx"
         )
-    model = module if inplace else copy.deepcopy(module)
+    model: Any = deploy(module if inplace else copy.deepcopy(module))
     engine = select_backend(None, None).engine
     made: dict[nn.Module, nn.Module] = {}
     idle = _never_called(model)
@@ -81,7 +82,7 @@ def convert(
     if remove_qconfig:
         for child in model.modules():
             without_observers(child)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def _put(model: nn.Module, made: dict[nn.Module, nn.Module]) -> None:

@@ -25,6 +25,7 @@ from fxquant.passes.fold_weights import FloatWeight
 from fxquant.passes.quantize_recurrent import quantize_recurrent
 from fxquant.passes.quantize_tables import quantize_rows
 from fxquant.passes.quantize_weights import QuantizedWeight, quantize_unit
+from fxquant.passes.trained_weights import TrainedWeight
 from fxquant.plan.backend import Call, Refusal
 
 _GEOMETRY = ("stride", "padding", "dilation", "groups", "output_padding")
@@ -43,10 +44,14 @@ def make_static(module: nn.Module, role: Role, path: str, engine: str, output: t
     Raises:
         ConvertError: no kernel takes it. CalibrationError: it was never called.
     """
-    call, unit = _weighted_unit(role, path, engine, "")
-    scale = observed_qparams(path, getattr(module, INPUT_RANGE)).scale
-    observer = module.qconfig.weight()  # type: ignore[operator,union-attr]
-    frozen = quantize_unit(unit, _float_weight(role), observer, scale, getattr(module, STATISTICS))
+    call, unit = weighted_unit(role, path, engine, "")
+    trained = getattr(module, "trained_weight", None)
+    if isinstance(trained, TrainedWeight):
+        frozen = trained.frozen(unit, _float_weight(role))
+    else:
+        scale = observed_qparams(path, getattr(module, INPUT_RANGE)).scale
+        observer = module.qconfig.weight()  # type: ignore[operator,union-attr]
+        frozen = quantize_unit(unit, _float_weight(role), observer, scale, getattr(module, STATISTICS))
     kernel = make_module_kernel(unit, call, _tensors(frozen), output, role.relu)
     layer: Any = role.layer
     if not _pads_otherwise(layer):
@@ -71,7 +76,7 @@ def make_by_mode(role: Role, path: str, qconfig: Any, mode: str, engine: str) ->
         return _table(role, path, qconfig, mode, engine)
     if role.part is Part.RECURRENT:
         return _recurrent(role, path, qconfig, mode, engine)
-    call, unit = _weighted_unit(role, path, engine, mode)
+    call, unit = weighted_unit(role, path, engine, mode)
     if mode == "float16":
         weight = _float_weight(role)
         tensors: dict[str, Tensor | None] = {
@@ -86,7 +91,7 @@ def make_by_mode(role: Role, path: str, qconfig: Any, mode: str, engine: str) ->
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
 
-def _weighted_unit(role: Role, path: str, engine: str, mode: str) -> tuple[WeightedCall, Unit]:
+def weighted_unit(role: Role, path: str, engine: str, mode: str) -> tuple[WeightedCall, Unit]:
     """The operator that a module calls, and the unit that stands for it."""
     layer: Any = role.layer
     assert role.row is not None

@@ -191,7 +191,7 @@ def _needs_no_data(role: Role, path: str, qconfig: Any) -> bool:
 
 def without_observers(module: nn.Module) -> nn.Module:
     """Remove from a module what ``prepare`` put there, in place."""
-    for name in (OBSERVER, STATISTICS, INPUT_RANGE, INSIDE):
+    for name in (OBSERVER, STATISTICS, INPUT_RANGE, INSIDE, "trained_weight"):
         if name in module._modules:
             delattr(module, name)
     kinds = (ObserveOutput, ObserveRecurrent)

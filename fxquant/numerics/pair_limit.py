@@ -111,6 +111,16 @@ def limit_pairs(
     return base.reshape(scale.shape), _from_pairs(integers.to(torch.int8), weight.shape, order)
 
 
+def limit_levels(weight: Tensor, scale: Tensor, quant_min: int, quant_max: int, order: PairOrder) -> Tensor:
+    """The integers that ``limit_pairs`` gives for a scale that was stretched already, as float32 of ``weight``'s shape.
+
+    Arguments are those of ``limit_pairs``; all weights cost the same.
+    """
+    levels, integers = _round(pairs_along(weight, order), scale, quant_min, quant_max)
+    _project(levels, integers, _costs_along(weight, None, order), quant_min, quant_max)
+    return _from_pairs(integers, weight.shape, order)
+
+
 def choose_stretch(weight: Tensor, scale: Tensor, quant_min: int, quant_max: int, order: PairOrder) -> Tensor:
     """Factors that ``limit_pairs`` would multiply ``scale`` with, of its shape, for weights that all cost the same.
 
@@ -173,7 +183,11 @@ def _project(levels: Tensor, integers: Tensor, costs: Tensor, quant_min: int, qu
     On the line ``a + b = 128`` the cost ``m·(a-u)² + n·(b-v)²`` is least where the excess ``u + v - 128`` is taken
     from the members in proportion to the other's cost: ``a = u - (u + v - 128)·n/(m + n)``.
     """
-    past = _past_limit(integers).nonzero(as_tuple=True)
+    offending = _past_limit(integers)
+    if costs.numel() == 2 and quant_min == -quant_max and levels.is_contiguous() and integers.is_contiguous():
+        _project_evenly(levels.view(-1, 2), integers.view(-1, 2), offending.view(-1), quant_max)
+        return
+    past = offending.nonzero(as_tuple=True)
     if past[0].numel() == 0:
         return
     sign = integers[..., 0][past].sign()
@@ -183,6 +197,18 @@ def _project(levels: Tensor, integers: Tensor, costs: Tensor, quant_min: int, qu
     moved = (first - (first + second - PAIR_LIMIT) * (second_cost / (first_cost + second_cost))).round()
     moved = torch.minimum(torch.maximum(moved, PAIR_LIMIT - reach), reach)
     integers[past] = torch.stack((moved, PAIR_LIMIT - moved), 1) * sign[:, None]
+
+
+def _project_evenly(levels: Tensor, integers: Tensor, past: Tensor, reach: int) -> None:
+    """The same for flat pairs, [N, 2], whose members cost the same, and integers in -reach..reach."""
+    index = past.nonzero().view(-1)
+    if index.numel() == 0:
+        return
+    sign = integers.index_select(0, index).narrow(1, 0, 1).sign()
+    given = levels.index_select(0, index) * sign
+    excess = given.sum(1) - PAIR_LIMIT
+    moved = given.select(1, 0).sub_(excess, alpha=0.5).round_().clamp_(PAIR_LIMIT - reach, reach)
+    integers.index_copy_(0, index, torch.stack((moved, PAIR_LIMIT - moved), 1) * sign)
 
 
 def _from_pairs(pairs: Tensor, shape: torch.Size, order: PairOrder) -> Tensor:

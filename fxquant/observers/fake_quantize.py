@@ -20,7 +20,7 @@ from fxquant.numerics import FLOAT32_EPS
 from fxquant.numerics.qparams import NO_RANGE
 from fxquant.observers.factory import ObserverFactory
 from fxquant.observers.fixed import FixedQParamsObserver
-from fxquant.observers.follow_range import averages_plainly, follow_range
+from fxquant.observers.follow_range import averages_plainly, follow_numbers, follow_range
 from fxquant.observers.moving_average import MovingAverageMinMaxObserver
 from fxquant.observers.rounding import fake_quantize_tensor
 from fxquant.observers.shared_range import shared_extremes
@@ -137,7 +137,7 @@ class FakeQuantize(FakeQuantizeBase):
         scheme = str(self.qscheme).removeprefix("torch.")
         self.is_per_channel = scheme in _PER_CHANNEL
         self.eps = float(getattr(observer, "eps", FLOAT32_EPS))
-        self._plain, self._seen = averages_plainly(observer), False
+        self._plain, self._averages_one, self._seen = *averages_plainly(observer), False
         floating = torch.float32 if scheme.endswith("float_qparams") else torch.int32
         with torch.inference_mode(False):
             self.register_buffer("scale", torch.ones(1))
@@ -148,9 +148,34 @@ class FakeQuantize(FakeQuantizeBase):
         """Whether there is a range to round to."""
         if not self._seen:
             smallest = getattr(self.activation_post_process, "min_val", None)
-            known = not isinstance(smallest, Tensor)
-            self._seen = known or (smallest.numel() > 0 and bool(torch.isfinite(smallest).all()))
+            if not isinstance(smallest, Tensor):
+                return True
+            self._seen = smallest.numel() > 0 and bool(torch.isfinite(smallest).all())
         return self._seen
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it both observes and rounds."""
+        switches = self._buffers
+        return bool(switches["observer_enabled"].item() and switches["fake_quant_enabled"].item())  # type: ignore[union-attr]
+
+    @property
+    def scales_by_reach(self) -> bool:
+        """Whether ``scale_of_reach`` gives what observing a weight does."""
+        symmetric = self.qscheme == torch.per_channel_symmetric and self.dtype == torch.int8
+        return symmetric and self._plain and self.is_memoryless
+
+    def scale_of_reach(self, reach: Tensor) -> Tensor:
+        """Scale of a weight, [C_out], from the largest magnitude of each of its channels."""
+        return (reach / ((self.quant_max - self.quant_min) / 2)).clamp_(min=self.eps)
+
+    def take_reach(self, reach: Tensor) -> None:
+        """Observes a weight of which only the largest magnitude of each channel is known, float32 [C_out]."""
+        with torch.inference_mode(False), torch.no_grad():
+            observer: Any = self.activation_post_process
+            observer.min_val, observer.max_val = -reach, reach.clone()
+            self.take(self.scale_of_reach(reach), torch.zeros_like(reach, dtype=torch.int32))
+            self._seen = True
 
     @property
     def follows(self) -> bool:
@@ -172,7 +197,7 @@ class FakeQuantize(FakeQuantizeBase):
 
     def observes(self) -> bool:
         """Whether a tensor that comes now moves the range."""
-        if not self.observer_enabled.item() or runs_again():
+        if not self._buffers["observer_enabled"].item() or runs_again():  # type: ignore[union-attr]
             return False
         return self.training or not self.has_seen_data or self.is_dynamic
 
@@ -193,8 +218,11 @@ class FakeQuantize(FakeQuantizeBase):
         """Moves the range by ``x``, any shape and float dtype, and with it scale and zero point."""
         if x.numel() == 0:
             return
+        observer: Any = self.activation_post_process
+        if self._averages_one and x.device.type == "cpu":
+            self.take(*follow_numbers(observer, shared_extremes(x.detach(), observer), self.has_seen_data, self.eps))
+            return
         with torch.inference_mode(False), torch.no_grad():
-            observer: Any = self.activation_post_process
             shown = shared_extremes(x.detach(), observer)
             if self._plain:
                 found = follow_range(observer, shown, self.has_seen_data, self.eps)
@@ -205,26 +233,26 @@ class FakeQuantize(FakeQuantizeBase):
 
     def take(self, scale: Any, zero_point: Any) -> None:
         """Sets scale and zero point, both [] or [1] or [C]."""
-        if type(scale) is float and self.scale.numel() == 1:
-            self.scale.fill_(scale)
-            self.zero_point.fill_(zero_point)
+        own = self._buffers
+        if type(scale) is float and "scale" in own and own["scale"].numel() == 1:  # type: ignore[union-attr]
+            own["scale"].fill_(scale)  # type: ignore[union-attr]
+            own["zero_point"].fill_(zero_point)  # type: ignore[union-attr]
             return
         with torch.inference_mode(False), torch.no_grad():
             given = torch.as_tensor(scale).reshape(-1), torch.as_tensor(zero_point).reshape(-1)
             for name, value in zip(("scale", "zero_point"), given, strict=True):
-                own = getattr(self, name)
-                if own.shape != value.shape:
-                    setattr(self, name, value.to(device=own.device, dtype=own.dtype).clone())
+                kept = getattr(self, name)
+                if kept.shape != value.shape:
+                    setattr(self, name, value.to(device=kept.device, dtype=kept.dtype).clone())
                 else:
-                    own.copy_(value)
+                    kept.copy_(value)
 
     def scale_empty_range(self) -> None:
         """Gives a range of nothing but zeros a sane scale; see ``NO_RANGE``."""
-        with torch.inference_mode(False), torch.no_grad():
-            if self.scale.device.type != "cpu":
-                self.scale.masked_fill_(self.scale <= NO_RANGE, 1.0)
-            elif self.scale.item() <= NO_RANGE:
-                self.scale.fill_(1.0)
+        if self.scale.device.type != "cpu":
+            self.scale.masked_fill_(self.scale <= NO_RANGE, 1.0)
+        elif self.scale.item() <= NO_RANGE:
+            self.scale.fill_(1.0)
 
     def start_at(self, scale: Tensor, zero_point: Tensor) -> None:
         """Begins with a range instead of with the first tensor's.

@@ -16,10 +16,11 @@ from fxquant.observers.per_channel import MovingAveragePerChannelMinMaxObserver
 _SCHEMES = (*SYMMETRIC_SCHEMES, torch.per_tensor_affine, torch.per_channel_affine)
 
 
-def averages_plainly(observer: Any) -> bool:
-    """Whether an observer is one of fxquant's averaging ones, with nothing overridden."""
+def averages_plainly(observer: Any) -> tuple[bool, bool]:
+    """Whether an observer is one of fxquant's averaging ones, with nothing overridden; and keeps one range for all."""
     kinds = (MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver)
-    return type(observer) in kinds and observer.qscheme in _SCHEMES
+    plain = type(observer) in kinds and observer.qscheme in _SCHEMES
+    return plain, plain and type(observer) is MovingAverageMinMaxObserver
 
 
 def follow_range(observer: Any, x: Tensor, seen: bool, eps: float) -> tuple[Tensor, Tensor]:
@@ -27,7 +28,7 @@ def follow_range(observer: Any, x: Tensor, seen: bool, eps: float) -> tuple[Tens
 
     Args:
         observer: see ``averages_plainly``.
-        x: float, not empty; per channel along the observer's axis.
+        x: float, not empty, without gradient; per channel along the observer's axis.
         seen: whether it has seen data.
         eps: its lower bound of the scale.
 
@@ -37,8 +38,6 @@ def follow_range(observer: Any, x: Tensor, seen: bool, eps: float) -> tuple[Tens
     Raises:
         CalibrationError: ``x`` holds NaN or infinity; on the CPU only, elsewhere one would have to wait for the answer.
     """
-    if isinstance(observer, MovingAverageMinMaxObserver) and x.device.type == "cpu":
-        return _follow_numbers(observer, x, seen, eps)
     if isinstance(observer, MovingAveragePerChannelMinMaxObserver):
         rows = x.movedim(observer.ch_axis, 0).flatten(1)
         if observer.averaging_constant == 1 and observer.qscheme in SYMMETRIC_SCHEMES:
@@ -62,18 +61,19 @@ def follow_range(observer: Any, x: Tensor, seen: bool, eps: float) -> tuple[Tens
     )
 
 
-def _follow_numbers(observer: Any, x: Tensor, seen: bool, eps: float) -> tuple[Any, Any]:
-    """The same for one range on the CPU, in Python's numbers: a tensor operation takes ten times as long as a sum."""
+def follow_numbers(observer: Any, x: Tensor, seen: bool, eps: float) -> tuple[float, int]:
+    """``follow_range`` for one range on the CPU, in Python's numbers: tensor operations take far longer than sums."""
     smallest, largest = torch.aminmax(x)
     low, high = smallest.item(), largest.item()
     if not math.isfinite(high - low):
         check_finite(smallest, largest)
+    lowest, highest = observer._buffers["min_val"], observer._buffers["max_val"]
     if seen:
         constant = observer.averaging_constant
-        before, after = observer.min_val.item(), observer.max_val.item()
+        before, after = lowest.item(), highest.item()
         low, high = before + constant * (low - before), after + constant * (high - after)
-    observer.min_val.fill_(low)
-    observer.max_val.fill_(high)
+    lowest.fill_(low)
+    highest.fill_(high)
     low, high = min(low, 0.0), max(high, 0.0)
     quant_min, quant_max = observer.quant_min, observer.quant_max
     if observer.qscheme in SYMMETRIC_SCHEMES:

@@ -82,6 +82,9 @@ class LearnableFakeQuantize(FakeQuantize):
             self.zero_point = offset.to(device=self.zero_point.device, dtype=self.zero_point.dtype).clone()
             self.started.fill_(1)
 
+    def scale_empty_range(self) -> None:
+        """Does nothing: the step is learned."""
+
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """``(scale float32, zero_point)`` that values are rounded with; see ``FakeQuantize``."""
         return (self.step.detach(), self.zero_point) if self.has_seen_data else super().calculate_qparams()

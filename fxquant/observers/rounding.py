@@ -30,7 +30,9 @@ def fake_quantize_tensor(
     elif work.device.type != "cpu":
         rounded = torch.fake_quantize_per_tensor_affine(work, scale, zero_point, quant_min, quant_max)
     else:
-        rounded = RoundedTensor.apply(work, scale.item(), (1.0 / scale).item(), zero_point.item(), quant_min, quant_max)
+        rounded = RoundedTensor.apply(  # type: ignore[no-untyped-call]
+            work, scale.item(), scale.reciprocal().item(), zero_point.item(), quant_min, quant_max
+        )
     return rounded if rounded.dtype == x.dtype else rounded.to(x.dtype)
 
 

@@ -35,7 +35,7 @@ from fxquant.observers.fake_quantize import FakeQuantize, FixedQParamsFakeQuanti
 from fxquant.observers.fixed import FixedQParamsObserver
 from fxquant.observers.learnable import LearnableFakeQuantize
 from fxquant.ops import catalogue
-from fxquant.ops.opdef import Moves, Selects
+from fxquant.ops.opdef import Moves
 from fxquant.passes.fold_weights import fold_weights
 from fxquant.passes.follow_mode import ModeFollower
 from fxquant.passes.normalize import BatchNormSwitch, NormCall, normalize
@@ -44,6 +44,21 @@ from fxquant.passes.trained_weights import TrainedWeight
 from fxquant.plan.borders import output_elements
 
 MADE_BY = "insert_fake_quantize"
+
+# Their results are some of the inputs' numbers, or zero, which every range has.
+_PICKS = frozenset(
+    (
+        "relu",
+        "max_pool1d",
+        "max_pool2d",
+        "max_pool3d",
+        "adaptive_max_pool1d",
+        "adaptive_max_pool2d",
+        "adaptive_max_pool3d",
+    )
+)
+# They share their input's range, and compute new numbers all the same in some of their modes.
+_COMPUTES = frozenset(("interpolate", "upsample", "grid_sample", "pad"))
 
 
 def insert_fake_quantize(
@@ -148,7 +163,8 @@ class _Inserter:
         """Whether the result's numbers are some of the inputs', rounded already."""
         row = catalogue.by_name(unit.op)
         element = unit.kernel is not None and unit.kernel.convention == "element"
-        if not element and (row is None or not isinstance(row.output, (Moves, Selects)) or row.fills or unit.roles):
+        exact = row is not None and (isinstance(row.output, Moves) or row.name in _PICKS) and row.name not in _COMPUTES
+        if not element and (not exact or (row is not None and row.fills) or unit.roles):
             return False
         return all(edge.range_class == unit.output and edge.source in self.integers for edge in unit.inputs)
 

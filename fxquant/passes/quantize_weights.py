@@ -119,7 +119,7 @@ def round_rows(
         ConvertError: the weight observer is not symmetric int8.
     """
     scale, per_channel = _scales(unit, rows, observer)
-    low, high = _integer_range(observer)
+    low, high = integer_range(observer)
     scale = scale if input_scale is None else _floor_scale(scale, bias, input_scale)
     axis = 0 if per_channel else None
     scale, integers = _rounded(rows, scale, low, high, axis, unit, importance, stretch, balanced)
@@ -176,18 +176,23 @@ def _rounded(
     balanced: bool,
 ) -> tuple[Tensor, Tensor]:
     """Scale and integers inside the limit of the unit's kernel; ``balanced`` over the taps of each kernel or not."""
-    limit = unit.kernel.weight_limit if unit.kernel is not None else "none"
-    order = _PAIR_ORDERS.get(limit) if max(-low, high) * 2 > PAIR_LIMIT else None
+    order = _PAIR_ORDERS.get(limit_of(unit, low, high))
     if order is not None:
         factors = None if stretch is None else stretch(weight, scale, low, high, order)
         scale, integers = limit_pairs(weight, scale, low, high, order, importance, factors)
     else:
-        if limit == "half":
+        if unit.kernel is not None and unit.kernel.weight_limit == "half":
             scale, low, high = scale * (max(-low, high) / _HALF), max(low, -_HALF), min(high, _HALF)
         integers = quantize(weight, scale, torch.zeros_like(scale, dtype=torch.int64), low, high, torch.int8, axis)
     if balanced:
         integers = balance_taps(weight, scale, integers, low, high, order)
     return scale, integers
+
+
+def limit_of(unit: Unit, low: int, high: int) -> str:
+    """The order of the pairs that a unit's kernel limits; "" for none, or where low..high are inside anyway."""
+    limit = unit.kernel.weight_limit if unit.kernel is not None else "none"
+    return limit if limit in ("channels", "taps_then_channels") and max(-low, high) * 2 > PAIR_LIMIT else ""
 
 
 def _floor_scale(scale: Tensor, bias: Tensor | None, input_scale: Tensor) -> Tensor:
@@ -198,7 +203,8 @@ def _floor_scale(scale: Tensor, bias: Tensor | None, input_scale: Tensor) -> Ten
     return torch.maximum(scale, floor if scale.numel() > 1 else floor.max())
 
 
-def _integer_range(observer: Any) -> tuple[int, int]:
+def integer_range(observer: Any) -> tuple[int, int]:
+    """Smallest and largest integer of an observer's weights, within -127..127."""
     low, high = getattr(observer, "quant_min", None), getattr(observer, "quant_max", None)
     return max(-127, -128 if low is None else int(low)), min(127, 127 if high is None else int(high))
 

@@ -9,6 +9,20 @@ import torch
 from torch import Tensor
 
 
+class PassedThrough(torch.autograd.Function):
+    """A value in the place of another, whose gradient passes to the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rounded: Tensor) -> Tensor:
+        """Give ``rounded``, of ``x``'s shape."""
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        """The gradient of ``x``."""
+        return gradient, None
+
+
 class RoundedWeight(torch.autograd.Function):
     """A weight as its integers hold it; gradients pass to the weight where it is inside the range.
 

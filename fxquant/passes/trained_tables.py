@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +11,7 @@ from fxquant.numerics.qparams import choose_qparams
 from fxquant.observers.fake_quantize import FakeQuantize
 from fxquant.observers.rounding import fake_quantize_tensor
 from fxquant.passes.quantize_tables import quantize_rows
+from fxquant.passes.round_weight import PassedThrough
 
 
 class TrainedTable(nn.Module):
@@ -43,20 +42,6 @@ class TrainedTable(nn.Module):
             rounded = dequantize(integers, scale, zero_point, 0)
         result: Tensor = PassedThrough.apply(table, rounded.to(table.dtype))  # type: ignore[no-untyped-call]
         return result
-
-
-class PassedThrough(torch.autograd.Function):
-    """A value in the place of another, whose gradient passes to the other."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rounded: Tensor) -> Tensor:
-        """Give ``rounded``, of ``x``'s shape."""
-        return rounded
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        """The gradient of ``x``."""
-        return gradient, None
 
 
 def round_arriving(x: Tensor) -> Tensor:

@@ -22,13 +22,20 @@ from fxquant.ir.quant_plan import Unit
 from fxquant.numerics.affine import dequantize
 from fxquant.numerics.batch_norm import fold_batch_norm, fold_batch_norm_before
 from fxquant.numerics.conv_geometry import input_rows, output_rows
-from fxquant.numerics.pair_limit import choose_stretch
+from fxquant.numerics.pair_limit import choose_stretch, limit_levels
 from fxquant.observers.fake_quantize import FakeQuantize, runs_again
 from fxquant.observers.learnable import LearnableFakeQuantize
 from fxquant.passes.fold_weights import FloatWeight
 from fxquant.passes.normalize import normalizes_by_batch
-from fxquant.passes.quantize_weights import QuantizedWeight, as_int32, quantize_unit, round_rows
-from fxquant.passes.round_weight import RoundedWeight
+from fxquant.passes.quantize_weights import (
+    QuantizedWeight,
+    as_int32,
+    integer_range,
+    limit_of,
+    quantize_unit,
+    round_rows,
+)
+from fxquant.passes.round_weight import PassedThrough, RoundedWeight
 
 _STRETCH_EVERY = 100
 """Training steps between two searches for the stretch of scales that limits of pairs ask for: weights move slowly."""
@@ -62,6 +69,12 @@ class TrainedWeight(nn.Module):
         fake.ch_axis = 0
         if hasattr(fake.activation_post_process, "ch_axis"):
             fake.activation_post_process.ch_axis = 0
+        low, high = integer_range(fake)
+        self._limits = low, high, limit_of(unit, low, high)
+        kernel = unit.kernel
+        usual = kernel is not None and kernel.weight_granularity == "channel" and kernel.weight_limit != "half"
+        self._plain = usual and fake.scales_by_reach
+        self._pending: tuple[Tensor, Any] | None = None
         with torch.inference_mode(False):
             self.register_buffer("stretch", torch.zeros(0))
             self.register_buffer("uses", torch.zeros((), dtype=torch.int64))
@@ -82,9 +95,12 @@ class TrainedWeight(nn.Module):
             Weight and bias to call the operator with, and whether the batch norms before and after it are to be called.
         """
         rows = output_rows(weight, self.groups) if self.transposed else weight
-        frozen = bool(self.batch_norm_frozen.item())
-        calls_before = before is not None and not frozen and normalizes_by_batch(before)
-        calls_after = after is not None and not frozen and normalizes_by_batch(after)
+        learns = not self._buffers["batch_norm_frozen"].item()  # type: ignore[union-attr]
+        calls_before = before is not None and learns and normalizes_by_batch(before)
+        calls_after = after is not None and learns and normalizes_by_batch(after)
+        if calls_after and before is None and self._plain and weight.dtype == torch.float32 and self.fake.is_on:
+            return self._round_at_once(weight, rows, after), bias, calls_before, calls_after
+        self._settle()
         factors = []
         if before is not None:
             if calls_before:
@@ -121,25 +137,56 @@ class TrainedWeight(nn.Module):
             bias = bias + (as_int32(bias, step * scale) - bias).detach()
         return result.to(rows.dtype), bias
 
+    def _round_at_once(self, weight: Tensor, rows: Tensor, after: Any) -> Tensor:
+        """What ``forward`` gives for a weight whose batch norm goes by the batch, in few operations.
+
+        Scaling a channel scales its range alike, so that the factor of the batch norm cancels out. The weight is inside
+        its own range, so that its gradient passes everywhere.
+        """
+        with torch.no_grad():
+            self._count()
+            low, high, limit = self._limits
+            given, along = rows.detach(), [-1, *[1] * (rows.dim() - 1)]
+            reach = given.flatten(1).abs().amax(1)
+            self._pending = reach, after
+            scale = self.fake.scale_of_reach(reach)
+            if limit:
+                scale = scale * self._stretch_of(given, scale, low, high, limit)
+                rounded = limit_levels(given, scale, low, high, limit)  # type: ignore[arg-type]
+            else:
+                rounded = (given * scale.reciprocal().view(along)).round_().clamp_(low, high)
+            rounded = rounded.mul_(scale.view(along))
+            rounded = input_rows(rounded, self.groups) if self.transposed else rounded
+        result: Tensor = PassedThrough.apply(weight, rounded)  # type: ignore[no-untyped-call]
+        return result
+
+    def _settle(self) -> None:
+        """Write down the range of the weight as it was last, batch norm folded: what stays when observers are off."""
+        if self._pending is not None:
+            reach, norm = self._pending
+            self._pending = None
+            self.fake.take_reach(reach * _factor(norm).abs())
+
     def _count(self) -> None:
         if self.training and not runs_again() and self.fake.observer_enabled.item():
             if self.uses.item() % _STRETCH_EVERY == 0:
                 self.stretch = self.stretch.new_zeros(0)
-            self.uses += 1
+            self.uses.add_(1)
 
     def _stretch_of(self, weight: Tensor, scale: Tensor, low: int, high: int, order: str) -> Tensor:
         if self.stretch.numel() != scale.numel():
             self.stretch = choose_stretch(weight, scale, low, high, order).reshape(-1)  # type: ignore[arg-type]
-        return self.stretch.reshape(scale.shape)
+        return self.stretch.view(scale.shape)
 
     def frozen(self, unit: Unit, folded: FloatWeight, input_scale: Tensor | None = None) -> QuantizedWeight:
-        """The final integers; this module is not changed.
+        """The final integers; what this module rounds with is not changed.
 
         Args:
             unit: as it is converted, maybe with another kernel than the one trained for.
             folded: its float weight and bias.
             input_scale: float32 [], scale of the activation it reads; None when that is quantized as it arrives.
         """
+        self._settle()
         own = copy.deepcopy(self).eval()
         return quantize_unit(unit, folded, own.fake, input_scale, stretch=own._stretch_of)
 
@@ -147,8 +194,13 @@ class TrainedWeight(nn.Module):
         """Fold batch norms in training too, with the statistics they have, or let them learn again."""
         self.batch_norm_frozen.fill_(int(frozen))
 
+    def _save_to_state_dict(self, *args: Any) -> None:
+        self._settle()
+        super()._save_to_state_dict(*args)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Takes on the saved number of channels before values are copied."""
+        self._pending = None
         saved = state_dict.get(f"{prefix}stretch")
         if isinstance(saved, Tensor) and saved.shape != self.stretch.shape:
             self.stretch = torch.empty(saved.shape, device=self.stretch.device)
@@ -164,10 +216,12 @@ def _terms(norm: Any) -> dict[str, Any]:
 def _factor(norm: Any) -> Tensor:
     """What the running statistics of a batch norm will multiply weights with, [C], without gradient."""
     with torch.no_grad():
-        factor = torch.rsqrt(norm.running_var + norm.eps)
-        if norm.weight is None:
+        factor: Tensor = (norm.running_var + norm.eps).rsqrt_()
+        gamma = norm.weight
+        if gamma is None:
             return factor
-        return factor * torch.where(norm.weight.abs() < _SMALLEST_GAMMA, torch.ones_like(factor), norm.weight)
+        small = gamma.abs() < _SMALLEST_GAMMA
+        return factor.mul_(gamma.masked_fill(small, 1.0))
 
 
 def _along_inputs(factor: Tensor, rows: Tensor, groups: int) -> Tensor:

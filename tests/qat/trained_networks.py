@@ -98,6 +98,19 @@ class Image(nn.Module):
         return self.out(self.up(self.depthwise(self.down(x))))
 
 
+class Resized(nn.Module):
+    """An uneven padding, parts multiplied, an average, a clip off the grid, and bilinear resizing in one range."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.second(self.first(F.pad(x, (0, 1, 0, 1)))).split(4, 1)
+        y = F.avg_pool2d(a * b, 2).clamp(-0.5, 0.7)
+        return F.interpolate(y, scale_factor=2.0, mode="bilinear") + 1.5
+
+
 def _lines() -> nn.Module:
     return nn.Sequential(
         nn.Conv1d(3, 6, 3), nn.BatchNorm1d(6), nn.ELU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(6 * 10, 8),
@@ -123,6 +136,7 @@ CASES = {
     "encoder": Case(_encoder, lambda: (torch.randn(4, 6, 16),)),
     "words": Case(Words, lambda: (torch.randint(0, 20, (4, 7)),)),
     "image": Case(Image, lambda: (torch.randn(4, 3, 8, 8),)),
+    "resized": Case(Resized, lambda: (torch.randn(4, 3, 9, 9),)),
     "lines": Case(_lines, lambda: (torch.randn(8, 3, 12),)),
     "volume": Case(_volume, lambda: (torch.randn(4, 2, 7, 7, 7),)),
 }
