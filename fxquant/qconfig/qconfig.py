@@ -13,9 +13,6 @@ from fxquant.observers import HistogramObserver, PerChannelMinMaxObserver
 
 ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
 
-UNSEEN_SAMPLES = 4.0
-"""Ranges of the default configuration hold what this many times as many samples as calibration's would reach."""
-
 
 class _Slots(NamedTuple):
     activation: Any
@@ -53,8 +50,7 @@ QConfigAny: TypeAlias = QConfig | None
 def get_default_qconfig(backend: str = "x86", version: int = 0) -> QConfig:
     """The recommended static post-training configuration.
 
-    Activations: uint8 0..255, affine, range by minimal L2 error over a histogram, widened where the peaks of the
-    samples have a heavy tail. Weights: int8 -127..127,
+    Activations: uint8 0..255, affine, range by minimal L2 error over a histogram. Weights: int8 -127..127,
     symmetric, per output channel. The limits that int16 accumulation sets on CPUs without VNNI are met by
     limiting pairs of weights, not by giving up a bit of every activation.
 
@@ -69,7 +65,7 @@ def get_default_qconfig(backend: str = "x86", version: int = 0) -> QConfig:
     if version != 0:
         raise NotYetError(f"get_default_qconfig has no version {version}", remedy="use version=0")
     return QConfig(
-        activation=HistogramObserver.with_args(reduce_range=False, horizon=UNSEEN_SAMPLES),
+        activation=HistogramObserver.with_args(reduce_range=False),
         weight=PerChannelMinMaxObserver.with_args(
             dtype=torch.int8, qscheme=torch.per_channel_symmetric, quant_min=-127, quant_max=127
         ),
