@@ -41,9 +41,9 @@ class HistogramObserver(RangeObserver):
         dtype: torch.dtype = torch.uint8,
         qscheme: torch.qscheme = torch.per_tensor_affine,
         *args: Any,
-        horizon: float = 1.0,
         **kwargs: Any,
     ) -> None:
+        horizon = float(kwargs.pop("horizon", 1.0))
         super().__init__(dtype, qscheme, *args, **kwargs)
         if bins < 1:
             raise ConfigError(f"a histogram of {bins} bins", remedy="use at least 1 bin; 2048 is the default")

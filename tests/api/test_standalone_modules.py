@@ -296,7 +296,7 @@ def test_explain_and_graph_diff_look_inside() -> None:
     assert rows["body.0.conv"].outcome == "int8" and rows["body.0.conv"].module_path == "body.0.conv"
     assert fxquant.explain(quantized).int8_mac_share == 1.0
     text = str(fxquant.graph_diff(net, quantized))
-    assert "conv2d (body.0.conv)" in text and "@ body.0" in text
+    assert "  body.0  Block" in text and "    ~ conv + norm + relu → quantized.conv2d" in text
     assert fxquant.graph_diff(observed, quantized).counts["replaced"] > 2
 
 

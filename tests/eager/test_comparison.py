@@ -185,7 +185,7 @@ def test_models_fx_are_any_module_in_int8_where_captured() -> None:
     quantized = by_graph(model, x=x)
     rows = fxquant.explain(quantized).rows
     assert {row.op: row.outcome for row in rows}["linear"] == "int8"
-    assert ["x.sum() > 0" in row.reason for row in rows if row.reason.startswith("runs as Python")] == [True]
+    assert ["x.sum() > 0" in row.reason for row in rows if "runs as Python" in row.reason] == [True]
     assert sqnr_db(model(x), quantized(x)) > 25
     whole = by_graph(Branching().eval(), x=torch.rand(2, 8))
     assert [unit.outcome for unit in whole.plan.units] == ["float"]
