@@ -101,9 +101,14 @@ def _code(function: Any) -> CodeType:
 
 def _beyond_constructors(frame: FrameType) -> FrameType | None:
     caller: FrameType | None = frame
-    while caller is not None and caller.f_code.co_name == "__init__":
+    while caller is not None and (caller.f_code.co_name == "__init__" or _is_of_dynamo(caller)):
         caller = caller.f_back
     return caller
+
+
+def _is_of_dynamo(frame: FrameType) -> bool:
+    """Whether ``torch.compile``, once used in a process, wrapped its own function around torch's."""
+    return str(frame.f_globals.get("__name__", "")).startswith("torch._dynamo.")
 
 
 def _meant_by_user(caller: FrameType | None, user: UserCode) -> bool:

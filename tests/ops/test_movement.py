@@ -223,6 +223,12 @@ def test_float_with_a_reason(body: Body, op: str, reason: str) -> None:
 
 
 def test_writing_into_a_tensor_that_is_no_value_of_the_graph() -> None:
-    """What is read from it later would be the example's numbers, so capture refuses."""
-    with pytest.raises(CaptureError, match="neither an input, nor a buffer, nor made in forward"):
-        _outcomes(lambda m, y: m.after(_refill(y, m.plain[0])))
+    """What is read from it later would be the example's numbers, so those lines stay Python; strictly, it is refused."""
+    net, x = Net(lambda m, y: m.after(_refill(y, m.plain[0]))).eval(), torch.randn(2, 4, 6, 6)
+    with torch.no_grad():
+        observed = fxquant.prepare_fx(net, fxquant.get_default_qconfig_mapping(), (x,))
+        assert [row.outcome for row in fxquant.explain(observed).rows if "write-to-constant" in row.reason] == ["float"]
+        other = torch.randn(2, 4, 6, 6)
+        assert torch.equal(observed(other), net(other))
+        with pytest.raises(CaptureError, match="write-to-constant"):
+            fxquant.prepare_fx(net, fxquant.get_default_qconfig_mapping(), (x,), strict_trace=True)

@@ -98,8 +98,10 @@ def _refuse_pairs(call: Call) -> str:
     operands = [call.bound[name] for name in call.row.activations if isinstance(call.bound[name], fx.Node)]
     if len(call.nodes) != 1 or set(operands) != set(call.nodes[0].all_input_nodes):
         return "a tensor that is no activation takes part"
-    if len(set(operands)) != 2:
-        return f"{len(set(operands))} tensors take part"
+    constants = sum(node.name in call.constants for node in operands)  # quantized for each place of its own
+    tensors = len(_activations(call)) + constants
+    if tensors != 2:
+        return f"{tensors} tensors take part"
     if any(info(node).largest == float("inf") for node in operands):
         return "a constant of the model is not finite"
     return ""
