@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -78,16 +79,8 @@ def prepare_fx(
     if _equalization_config is not None:
         raise NotYetError("_equalization_config is not implemented yet", remedy="leave it out")
     require_eval(model, "prepare_fx")
-    if example_inputs is None:
-        raise ConfigError("prepare_fx needs example_inputs", remedy="pass a tuple of typical inputs")
-    custom = PrepareCustomConfig.of(prepare_custom_config)
-    require_attributes(model, custom.preserved_attributes)
-    mapping = as_mapping(qconfig_mapping)
-    backend = select_backend(backend_config, mapping.backend)
-    settings = Settings(mapping, custom, backend, read_limits(backend_config), strict_trace=strict_trace)
-    observed = prepare(model, example_inputs, settings)
-    observed.example_inputs = split_inputs(example_inputs)
-    return observed
+    settings = _read_settings(qconfig_mapping, prepare_custom_config, backend_config)
+    return _prepare(model, example_inputs, replace(settings, strict_trace=strict_trace))
 
 
 @_collector_paused()
@@ -117,19 +110,27 @@ def prepare_qat_fx(
     Raises:
         CaptureError, ConfigError: as in ``prepare_fx``. NotYetError: a recurrent layer has a qconfig.
     """
-    if example_inputs is None:
-        raise ConfigError("prepare_qat_fx needs example_inputs", remedy="pass a tuple of typical inputs")
-    custom = PrepareCustomConfig.of(prepare_custom_config)
-    require_attributes(model, custom.preserved_attributes)
-    mapping = as_mapping(qconfig_mapping)
-    backend = select_backend(backend_config, mapping.backend)
-    settings = Settings(mapping, custom, backend, read_limits(backend_config), trains=True)
-    prepared = prepare(model, example_inputs, settings)
+    settings = _read_settings(qconfig_mapping, prepare_custom_config, backend_config)
+    prepared = _prepare(model, example_inputs, replace(settings, trains=True))
     assert isinstance(prepared, FakeQuantizedModel)
-    prepared.example_inputs = split_inputs(example_inputs)
     if start_from is not None:
         start_ranges(prepared, start_from)
     return prepared
+
+
+def _read_settings(qconfig_mapping: Any, prepare_custom_config: Any, backend_config: Any) -> Settings:
+    mapping = as_mapping(qconfig_mapping)
+    backend = select_backend(backend_config, mapping.backend)
+    return Settings(mapping, PrepareCustomConfig.of(prepare_custom_config), backend, read_limits(backend_config))
+
+
+def _prepare(model: nn.Module, example_inputs: Any, settings: Settings) -> ObservedModel:
+    if example_inputs is None:
+        raise ConfigError("preparing a model needs example_inputs", remedy="pass a tuple of typical inputs")
+    require_attributes(model, settings.custom.preserved_attributes)
+    observed = prepare(model, example_inputs, settings)
+    observed.example_inputs = split_inputs(example_inputs)
+    return observed
 
 
 @_collector_paused()

@@ -7,38 +7,37 @@ from typing import Any
 from torch import Tensor, nn
 
 
-class QuantStub(nn.Module):
+class _Stub(nn.Module):
+    """An identity that stands for a border.
+
+    Args:
+        qconfig: of this stub; the surrounding module's when None.
+    """
+
+    def __init__(self, qconfig: Any = None) -> None:
+        super().__init__()
+        if qconfig is not None:
+            self.qconfig = qconfig
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x``."""
+        return x
+
+
+class QuantStub(_Stub):
     """Integers begin here: an identity, observed by ``prepare`` and turned into a quantization by ``convert``.
 
     Args:
         qconfig: of this stub; the surrounding module's when None.
     """
 
-    def __init__(self, qconfig: Any = None) -> None:
-        super().__init__()
-        if qconfig is not None:
-            self.qconfig = qconfig
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``."""
-        return x
-
-
-class DeQuantStub(nn.Module):
+class DeQuantStub(_Stub):
     """Integers end here: an identity that ``convert`` turns into a dequantization.
 
     Args:
         qconfig: of this stub; the surrounding module's when None.
     """
-
-    def __init__(self, qconfig: Any = None) -> None:
-        super().__init__()
-        if qconfig is not None:
-            self.qconfig = qconfig
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x``."""
-        return x
 
 
 class QuantWrapper(nn.Module):

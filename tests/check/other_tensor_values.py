@@ -207,7 +207,7 @@ class IndexByArgmax(Case):
 
         def forward(self, x: Tensor) -> Any:
             y = self.first(x)
-            return self.heads[int(y.mean() > 0)](y)  # finding: tensor-number
+            return self.heads[int(y[0, :2].argmax())](y)  # finding: tensor-number
 
     inputs = staticmethod(rows)
     outcome = "region"

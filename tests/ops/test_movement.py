@@ -223,7 +223,7 @@ def test_float_with_a_reason(body: Body, op: str, reason: str) -> None:
 
 
 def test_writing_into_a_tensor_that_is_no_value_of_the_graph() -> None:
-    """What is read from it later would be the example's numbers, so those lines stay Python; strictly, it is refused."""
+    """What is read from it later would be the example's numbers, so those lines stay Python; or it is refused."""
     net, x = Net(lambda m, y: m.after(_refill(y, m.plain[0]))).eval(), torch.randn(2, 4, 6, 6)
     with torch.no_grad():
         observed = fxquant.prepare_fx(net, fxquant.get_default_qconfig_mapping(), (x,))

@@ -11,6 +11,7 @@ from trained_networks import CASES, train
 
 import fxquant
 from fxquant.inspect.agreement import check_agreement
+from fxquant.ir.stages import FakeQuantizedModel, QuantizedModel
 from fxquant.numerics.affine import dequantize
 from fxquant.numerics.sqnr import sqnr_db
 
@@ -30,6 +31,18 @@ QCONFIGS = {
 }
 
 
+def convert_as_trained(prepared: FakeQuantizedModel, inputs: Any) -> QuantizedModel:
+    """Convert; evaluation is the reference's exactly, every time, and every int8 unit agrees with it."""
+    prepared.eval()
+    reference, quantized = fxquant.convert_to_reference_fx(prepared), fxquant.convert_fx(prepared)
+    with torch.no_grad():
+        expected = prepared(*inputs)
+        assert torch.equal(reference(*inputs), expected)
+        assert torch.equal(prepared(*inputs), expected)
+    assert not check_agreement(reference, quantized, *inputs).violations
+    return quantized
+
+
 @pytest.mark.parametrize("qconfig", list(QCONFIGS))
 @pytest.mark.parametrize("name", list(CASES))
 def test_evaluation_is_the_reference_and_int8_follows(name: str, qconfig: str) -> None:
@@ -39,13 +52,7 @@ def test_evaluation_is_the_reference_and_int8_follows(name: str, qconfig: str) -
     prepared = fxquant.prepare_qat_fx(case.build().train(), _mapping(QCONFIGS[qconfig]), inputs)
     losses = train(prepared, inputs)
     assert all(loss == loss for loss in losses)
-    prepared.eval()
-    reference, quantized = fxquant.convert_to_reference_fx(prepared), fxquant.convert_fx(prepared)
-    with torch.no_grad():
-        expected = prepared(*inputs)
-        assert torch.equal(reference(*inputs), expected)
-        assert torch.equal(prepared(*inputs), expected)
-    assert not check_agreement(reference, quantized, *inputs).violations
+    quantized = convert_as_trained(prepared, inputs)
     integers = [unit for unit in quantized.plan.units if unit.outcome == "int8"]
     assert len(integers) >= 2
 
@@ -61,11 +68,7 @@ def test_limits_of_every_engine_are_trained(backend: str) -> None:
             for parameter in prepared.parameters():
                 parameter.copy_(parameter.sign() * (0.1 + 0.02 * torch.rand_like(parameter)))
         train(prepared, inputs, 2)
-        prepared.eval()
-        reference, quantized = fxquant.convert_to_reference_fx(prepared), fxquant.convert_fx(prepared)
-        with torch.no_grad():
-            assert torch.equal(reference(*inputs), prepared(*inputs))
-        assert not check_agreement(reference, quantized, *inputs).violations
+        convert_as_trained(prepared, inputs)
 
 
 @pytest.mark.parametrize("qconfig", [fxquant.default_dynamic_qat_qconfig, fxquant.float16_dynamic_qconfig])
@@ -89,11 +92,7 @@ def test_tables_of_four_bits() -> None:
     mapping.set_object_type(nn.Embedding, fxquant.default_embedding_qat_qconfig_4bit)
     prepared = fxquant.prepare_qat_fx(CASES["words"].build().train(), mapping, inputs)
     train(prepared, inputs)
-    prepared.eval()
-    reference, quantized = fxquant.convert_to_reference_fx(prepared), fxquant.convert_fx(prepared)
-    with torch.no_grad():
-        assert torch.equal(reference(*inputs), prepared(*inputs))
-    assert not check_agreement(reference, quantized, *inputs).violations
+    quantized = convert_as_trained(prepared, inputs)
     assert any(unit.mode == "weights4" for unit in quantized.plan.units)
 
 
@@ -105,11 +104,7 @@ def test_qconfigs_of_torch_ao_are_taken() -> None:
     mapping = theirs.get_default_qat_qconfig_mapping("x86")
     prepared = fxquant.prepare_qat_fx(CASES["functionals"].build().train(), mapping, inputs)
     train(prepared, inputs)
-    prepared.eval()
-    reference, quantized = fxquant.convert_to_reference_fx(prepared), fxquant.convert_fx(prepared)
-    with torch.no_grad():
-        assert torch.equal(reference(*inputs), prepared(*inputs))
-    assert not check_agreement(reference, quantized, *inputs).violations
+    convert_as_trained(prepared, inputs)
 
 
 def test_standalone_modules_and_quantized_borders() -> None:
