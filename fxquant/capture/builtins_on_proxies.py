@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Names that classes of the same name are tested for: ``isinstance(x, int)``.
 _CLASSES = ("int", "float", "complex")
 _FUNCTIONS = ("len", "round", "max", "min", "abs", "divmod", "pow")
+# What Python asks the operand itself for: ``abs(x)`` is ``x.__abs__()``.
+_OF_OPERANDS = (round, abs, divmod, pow)
 
 
 def builtins_for(tracer: ValueTracer) -> dict[str, Any]:
@@ -45,8 +47,10 @@ def _recorded(tracer: ValueTracer, original: Callable[..., Any]) -> Callable[...
         first = args[0]
         if original is len and not _has_recorded_length(tracer, first):
             return original(*args)
-        if number and isinstance(first, ValueProxy) and isinstance(first.value, Tensor):
+        if number and _is_tensor(first):
             tracer.record(FactKind.TENSOR_NUMBER, original.__name__, "recorded as an operation")
+        if original in _OF_OPERANDS and any(_is_tensor(item) for item in args):
+            return original(*args)  # the tensor's own operator
         if not all(_is_number(item) for item in (first if isinstance(first, (list, tuple)) else args)):
             return original(*args)
         return tracer.create_proxy("call_function", original, args, {})
@@ -73,7 +77,11 @@ def _range_for(tracer: ValueTracer) -> Any:
 
 
 def _has_recorded_length(tracer: ValueTracer, item: Any) -> bool:
-    return isinstance(item, ValueProxy) and (isinstance(item.value, Tensor) or tracer.is_whole(item))
+    return isinstance(item, ValueProxy) and (_is_tensor(item) or tracer.is_whole(item))
+
+
+def _is_tensor(item: Any) -> bool:
+    return isinstance(item, ValueProxy) and isinstance(item.value, Tensor)
 
 
 def _is_number(item: Any) -> bool:
