@@ -1,6 +1,7 @@
 """Time torch's int8 convolution kernels per engine, on the shapes of common networks.
 
-The native backend's choice of an engine per layer comes from these figures. One thread; the 20th percentile of many
+The native backend's choice of an engine per layer comes from these figures, and the size from which a convolution does
+the sum that follows it. One thread; the 20th percentile of many
 calls, microseconds, engines interleaved. Restrict the kernel libraries to AVX2 to see a CPU without VNNI:
 
     ONEDNN_MAX_CPU_ISA=AVX2 FBGEMM_ENABLE_INSTRUCTIONS=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/kernels.py
@@ -16,6 +17,10 @@ from typing import Any
 
 import torch
 from report import print_machine, print_table
+
+from fxquant.backends.native.kernels.conv_add import ConvAdd
+from fxquant.backends.native.kernels.elementwise import Binary
+from fxquant.backends.native.kernels.weighted import Conv
 
 ENGINES = ("fbgemm", "onednn", "qnnpack")
 # input channels, output channels, kernel, stride, groups, height and width
@@ -38,6 +43,40 @@ SHAPES = (
     (64, 64, 3, 1, 16, 28),
     (128, 128, 3, 1, 8, 28),
 )
+
+# input channels, output channels, kernel, height and width
+SUMS = (
+    (64, 256, 1, 56),
+    (128, 512, 1, 28),
+    (256, 1024, 1, 14),
+    (512, 2048, 1, 7),
+    (64, 64, 3, 56),
+    (128, 128, 3, 28),
+    (144, 24, 1, 56),
+    (384, 64, 1, 14),
+)
+
+
+def sum_calls(shape: tuple[int, ...]) -> list[Callable[[], Any]]:
+    """Ready-to-run calls of a convolution and a sum: two kernels of onednn's, and one that does both."""
+    channels, outputs, size, side = shape
+    integers = [torch.randint(0, 256, (1, count, side, side), dtype=torch.uint8) for count in (channels, outputs)]
+    x, other = (
+        torch._make_per_tensor_quantized_tensor(item, 0.01, 100).contiguous(memory_format=torch.channels_last)
+        for item in integers
+    )
+    tensors: dict[str, Any] = {
+        "weight": torch.randint(-60, 61, (outputs, channels, size, size), dtype=torch.int8),
+        "weight_scale": torch.full((outputs,), 0.01),
+        "weight_zero_point": torch.zeros(outputs, dtype=torch.int64),
+        "bias": torch.randn(outputs),
+    }
+    geometry = {"stride": (1, 1), "padding": (size // 2, size // 2), "dilation": (1, 1), "groups": 1}
+    output, inputs = (torch.tensor(0.1), torch.tensor(128)), (torch.tensor(0.01), torch.tensor(100))
+    conv = Conv(dict(tensors), *output, "onednn", False, 2, geometry, ((0, 0), (0, 0)))
+    both = ConvAdd(dict(tensors), *output, inputs, geometry, ((0, 0), (0, 0)))
+    add = Binary("add", *output, relu=False)
+    return [lambda: add(conv(x), other), lambda: both(x, other)]
 
 
 def kernel_call(shape: tuple[int, ...], engine: str) -> Callable[[], Any]:
@@ -83,6 +122,14 @@ def main() -> None:
         title = "{}→{} {}×{} stride {} groups {} on {}²".format(*shape[:3], shape[2], *shape[3:])
         rows.append([title, *times, engines[times.index(min(times))]])
     print_table("uint8 x int8 convolutions", ["convolution", *(f"{name} µs" for name in engines), "best"], rows)
+    rows = []
+    for shape in SUMS:
+        times = time_interleaved(sum_calls(shape), rounds)
+        title = "{}→{} {}×{} on {}²".format(*shape[:3], shape[2], shape[3])
+        rows.append([title, shape[1] * shape[3] ** 2, *times, ("two", "one")[times.index(min(times))]])
+    print_table(
+        "uint8 x int8 convolution, then a sum", ["convolution", "numbers", "two kernels µs", "one µs", "best"], rows
+    )
 
 
 if __name__ == "__main__":

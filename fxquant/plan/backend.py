@@ -73,6 +73,15 @@ class Backend(Protocol):
         """
         ...
 
+    def kernel_with_sum(self, kernel: KernelChoice, output: TensorMeta) -> KernelChoice | None:
+        """The kernel that adds another value to what ``kernel`` makes before it rounds; None when there is none.
+
+        Args:
+            kernel: chosen for the unit alone.
+            output: facts of the sum.
+        """
+        ...
+
     def sets_range(self, kernel: KernelChoice) -> bool:
         """Whether the kernel of an operator that shares its input's range could write another range as well."""
         ...

@@ -17,6 +17,7 @@ from fxquant.plan.borders import Borders, find_borders, require_storable
 from fxquant.plan.classify_dynamic import MODES
 from fxquant.plan.classify_units import Context, classify_unit, is_move
 from fxquant.plan.find_wide_values import find_wide_values
+from fxquant.plan.fuse_sums import fuse_sums
 from fxquant.plan.read_qconfig import GLOBAL, activation_spec, choose_observers
 from fxquant.plan.request import PlanRequest
 from fxquant.plan.resolve_qconfig import Resolved, Resolver
@@ -53,6 +54,9 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
     indexes = request.input_indexes, request.output_indexes
     borders = find_borders(graph, *indexes, source_of, request.given_inputs)
     assign_domains(candidates, borders)
+    if request.limits is None:  # a BackendConfig lists every group of operators that it allows
+        candidates, sums = fuse_sums(candidates, configs, backend, borders)
+        fusions += sums
     qconfigs = {c.value: configs[c.draft.anchor.name].qconfig for c in candidates if c.draft.anchor.name in configs}
     qconfigs[GLOBAL] = request.mapping.global_qconfig
     by_value = _activation_specs({name: given for name, given in qconfigs.items() if name != GLOBAL or borders.any})

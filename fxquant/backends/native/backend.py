@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,9 +13,14 @@ from fxquant.backends.native.conventions.lookup import LOOKUP, LOOKUP_CHANNELS, 
 from fxquant.backends.native.conventions.table import CONVENTIONS, kernel_of
 from fxquant.backends.native.conventions.transposed import TRANSPOSED, ordinary
 from fxquant.backends.native.engine import available_engines
+from fxquant.ir.meta import TensorMeta
 from fxquant.ir.quant_plan import KernelChoice, TensorSpec
 from fxquant.ops.opdef import Kernel
 from fxquant.plan.backend import Call, Refusal
+
+# Numbers in one image's result from which one kernel for convolution and sum is faster than two. Source: measurements
+# on CPUs with and without VNNI, see ``benchmarks/kernels.py``.
+_LARGE_SUM = 100_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,13 @@ class NativeBackend:
     def sets_range(self, kernel: KernelChoice) -> bool:
         """torch's ``quantized.*`` functions take the output's scale and zero point; all others keep their input's."""
         return kernel.own_range or kernel.function.startswith("quantized.")
+
+    def kernel_with_sum(self, kernel: KernelChoice, output: TensorMeta) -> KernelChoice | None:
+        """onednn's convolutions of images add in place; for small results the way to them costs more than it saves."""
+        numbers = math.prod(output.shape[1:])
+        if (kernel.function, kernel.engine) != ("quantized.conv2d", "onednn") or numbers < _LARGE_SUM:
+            return None
+        return replace(kernel, convention="conv_add", function="onednn.qconv2d_pointwise.binary")
 
     def kernels_for(self, call: Call, mode: str = "") -> tuple[KernelChoice, ...] | Refusal:
         """The possible kernels whose calling convention takes the call, the best first."""

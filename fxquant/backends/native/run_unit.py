@@ -42,7 +42,7 @@ def run_unit(reference: ReferenceModel, unit: Unit, given: Mapping[str, Tensor])
             return argument
         name = info(argument.all_input_nodes[0]).holds
         scale, zero_point = (get_tensor(reference, f"{RANGES}.{ranges[name]}.{key}") for key in ("scale", "zero_point"))
-        return from_integers(given[name], float(scale), int(zero_point))
+        return from_integers(given[name].clone(), float(scale), int(zero_point))
 
     view = UnitView(unit, anchor, members, reference, lowered)
     with torch.inference_mode(False), torch.no_grad():

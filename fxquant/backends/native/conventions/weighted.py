@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor, fx
 
 from fxquant.backends.native.convention import Convention, Made, Packing, UnitView
+from fxquant.backends.native.kernels.conv_add import ConvAdd
 from fxquant.backends.native.kernels.weighted import Conv, Linear
 from fxquant.fusion.rule import spatial_rank
+from fxquant.ir.qdq import dequantize
 from fxquant.numerics.conv_geometry import as_tuple, fold_pads, split_pads
 from fxquant.ops import catalogue
 from fxquant.plan.backend import Call
@@ -125,6 +127,16 @@ def _conv(view: UnitView, relu: bool) -> Made:
     return Made((view.input,), module=kernel)
 
 
+def _conv_add(view: UnitView, relu: bool) -> Made:
+    tensors, add = weighted_tensors(view), view.member("add")
+    weight = tensors["weight"]
+    assert weight is not None and add is not None
+    geometry, growth = geometry_of(view, weight, view.member("pad"))
+    (other,) = (node for node in add.all_input_nodes if node.target is dequantize)
+    kernel = ConvAdd(tensors, view.scale, view.zero_point, view.input_qparams(), geometry, growth)
+    return Made((view.input, view.lowered(other)), module=kernel)
+
+
 def _linear(view: UnitView, relu: bool) -> Made:
     assert view.unit.kernel is not None
     kernel = Linear(weighted_tensors(view), view.scale, view.zero_point, view.unit.kernel.engine, relu)
@@ -133,5 +145,6 @@ def _linear(view: UnitView, relu: bool) -> Made:
 
 CONVENTIONS = {
     "conv": Convention(_conv, refuse_conv, clips_at_zero=True, packings=_conv_packings, rate=RATE),
+    "conv_add": Convention(_conv_add, refuse_conv, rate=RATE),
     "linear": Convention(_linear, refuse_weights, clips_at_zero=True, packings=linear_packings, rate=RATE),
 }
