@@ -17,7 +17,7 @@ import fxquant
 from fxquant.inspect.agreement import check_agreement
 from fxquant.numerics.sqnr import sqnr_db
 
-SIDE = 64  # 32 channels of 64 x 64 numbers are many enough
+SIDE = 100  # 32 channels of 100 x 100 numbers are many enough
 Body = Callable[["Net", Tensor], Any]
 
 
@@ -81,7 +81,7 @@ APART: dict[str, Body] = {
     "a constant": lambda m, x: m.last(m.conv(m.other(m.first(x))) + m.norm.weight.reshape(1, 32, 1, 1)),
     "a clip between": lambda m, x: m.last(F.relu(m.conv(m.other(y := m.first(x)))) + y),
     "grouped": lambda m, x: m.last(m.grouped(m.other(y := m.first(x))) + y),
-    "small": lambda m, x: m.last(m.conv(m.other(y := m.first(x[:, :, :8, :8]))) + y),
+    "small": lambda m, x: m.last(m.conv(m.other(y := m.first(x[:, :, :64, :64]))) + y),
 }
 
 
@@ -117,7 +117,7 @@ def test_one_kernel_that_rounds_once(title: str) -> None:
     assert len(_sums(quantized)) == 1
     rows = {row.op: row for row in fxquant.explain(quantized).rows if row.op == "add"}
     assert rows["add"].outcome == "folded" and "addition computed by the kernel of" in rows["add"].reason
-    sizes = [(1, SIDE), (5, SIDE), (0, SIDE), (2, 40)]
+    sizes = [(1, SIDE), (5, SIDE), (0, SIDE), (2, 64)]
     _check(model, reference, quantized, *(torch.randn(count, 3, side, side) for count, side in sizes))
     assert "fuse_sum" in str(fxquant.graph_diff(model_of(title), quantized))
 
@@ -125,6 +125,19 @@ def test_one_kernel_that_rounds_once(title: str) -> None:
 def model_of(title: str) -> Any:
     """The captured float network."""
     return fxquant.fuse_fx(Net(FUSED[title]).eval(), example_inputs=(torch.randn(2, 3, SIDE, SIDE),))
+
+
+def test_weights_without_bias_and_with_one_scale() -> None:
+    qconfig = fxquant.QConfig(fxquant.HistogramObserver.with_args(), fxquant.default_weight_observer)
+    model = Net(_block).eval()
+    model.conv = nn.Conv2d(32, 32, 1, bias=False)
+    x = torch.randn(2, 3, SIDE, SIDE)
+    observed = fxquant.prepare_fx(model, qconfig, (x,))
+    with torch.no_grad():
+        observed(x)
+    quantized = fxquant.convert_fx(observed)
+    assert len(_sums(quantized)) == 1
+    _check(model, fxquant.convert_to_reference_fx(observed), quantized, torch.randn(3, 3, SIDE, SIDE))
 
 
 @pytest.mark.parametrize("title", APART)

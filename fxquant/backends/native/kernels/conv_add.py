@@ -61,7 +61,7 @@ class ConvAdd(RequantizingKernel):
         self.pack()
 
     def pack(self) -> None:
-        """Pack the weight for this CPU."""
+        """Prepare for this CPU; the weight is packed when the first image arrives, whose size its layout is for."""
         super().pack()
         require_engine("onednn")
         self.packed_input = float(self.input_scale), int(self.input_zero_point)
@@ -70,10 +70,20 @@ class ConvAdd(RequantizingKernel):
         with torch.inference_mode(False), torch.no_grad():
             self.packed_scales = self.weight_scale.reshape(-1).contiguous()
             self.packed_zero_points = torch.zeros(self.packed_scales.shape, dtype=torch.int32)
-            self.packed_weight = torch.ops.onednn.qconv_prepack(
-                grow_kernel(self.weight, self.growth), self.packed_scales, *self.packed_input, *self.packed_geometry
-            )
+        self.packed_weight: tuple[tuple[int, ...], Tensor | None] = (), None
         self.packed_function = direct(torch.ops.onednn.qconv2d_pointwise.binary)
+
+    def _weight_for(self, shape: torch.Size) -> Tensor:
+        """The weight in the layout for inputs [N, C, H, W]; onednn would bring it there anew at every call."""
+        size, weight = self.packed_weight  # read at once: another thread may replace them
+        if weight is None or size != tuple(shape[2:]):
+            with torch.inference_mode(False), torch.no_grad():
+                grown = grow_kernel(self.weight, self.growth)
+                weight = torch.ops.onednn.qconv_prepack(
+                    grown, self.packed_scales, *self.packed_input, *self.packed_geometry, list(shape)
+                )
+            self.packed_weight = tuple(shape[2:]), weight
+        return weight
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Convolve ``x``, uint8 [N, C, H, W] or [C, H, W], and add ``other`` of the result's shape."""
@@ -86,8 +96,9 @@ class ConvAdd(RequantizingKernel):
             integers, added = _same_batch(integers, added)
         if not added.numel():
             return from_integers(added, self.packed_scale, self.packed_zero_point)
+        weight = self._weight_for(integers.shape)
         made = self.packed_function(
-            integers, *self.packed_input, self.packed_weight, self.packed_scales, self.packed_zero_points, added,
+            integers, *self.packed_input, weight, self.packed_scales, self.packed_zero_points, added,
             self.bias, *self.packed_geometry, self.packed_scale, self.packed_zero_point, torch.uint8,
             other.q_scale(), other.q_zero_point(), "sum", 1.0, None, [], None,
         )  # fmt: skip
