@@ -35,7 +35,7 @@ from fxquant.passes.quantize_weights import (
     quantize_unit,
     round_rows,
 )
-from fxquant.passes.round_weight import PassedThrough, RoundedWeight
+from fxquant.passes.round_weight import RoundedWeight
 
 _STRETCH_EVERY = 100
 """Training steps between two searches for the stretch of scales that limits of pairs ask for: weights move slowly."""
@@ -74,6 +74,7 @@ class TrainedWeight(nn.Module):
         kernel = unit.kernel
         usual = kernel is not None and kernel.weight_granularity == "channel" and kernel.weight_limit != "half"
         self._plain = usual and fake.scales_by_reach
+        self._clips = fake.quant_max - fake.quant_min > 2 * min(-low, high)
         self._pending: tuple[Tensor, Any] | None = None
         with torch.inference_mode(False):
             self.register_buffer("stretch", torch.zeros(0))
@@ -141,31 +142,31 @@ class TrainedWeight(nn.Module):
         """What ``forward`` gives for a weight whose batch norm goes by the batch, in few operations.
 
         Scaling a channel scales its range alike, so that the factor of the batch norm cancels out. The weight is inside
-        its own range, so that its gradient passes everywhere.
+        its own range, so that its gradient passes everywhere: a copy is made, and rounded in place without autograd.
         """
+        rounded = rows.clone()
         with torch.no_grad():
             self._count()
             low, high, limit = self._limits
-            given, along = rows.detach(), [-1, *[1] * (rows.dim() - 1)]
-            reach = given.flatten(1).abs().amax(1)
+            reach = rounded.abs().amax(tuple(range(1, rounded.dim())), keepdim=True)
             self._pending = reach, after
             scale = self.fake.scale_of_reach(reach)
             if limit:
-                scale = scale * self._stretch_of(given, scale, low, high, limit)
-                rounded = limit_levels(given, scale, low, high, limit)  # type: ignore[arg-type]
-            else:
-                rounded = (given * scale.reciprocal().view(along)).round_().clamp_(low, high)
-            rounded = rounded.mul_(scale.view(along))
-            rounded = input_rows(rounded, self.groups) if self.transposed else rounded
-        result: Tensor = PassedThrough.apply(weight, rounded)  # type: ignore[no-untyped-call]
-        return result
+                scale.mul_(self._stretch_of(rounded, scale, low, high, limit))
+            rounded.mul_(scale.reciprocal())
+            levels = limit_levels(rounded, limit) if limit else rounded  # type: ignore[arg-type]
+            levels.round_()
+            if self._clips:
+                levels.clamp_(low, high)
+            torch.mul(levels, scale, out=rounded)
+        return input_rows(rounded, self.groups) if self.transposed else rounded
 
     def _settle(self) -> None:
         """Write down the range of the weight as it was last, batch norm folded: what stays when observers are off."""
         if self._pending is not None:
             reach, norm = self._pending
             self._pending = None
-            self.fake.take_reach(reach * _factor(norm).abs())
+            self.fake.take_reach(reach.view(-1) * _factor(norm).abs())
 
     def _count(self) -> None:
         if self.training and not runs_again() and self.fake.observer_enabled.item():
