@@ -115,7 +115,7 @@ def limit_pairs(
 
 
 def limit_levels(levels: Tensor, order: PairOrder) -> Tensor:
-    """Takes what is past the limit from both members of a pair alike, so that rounding them is what ``limit_pairs`` does.
+    """Takes what is past the limit from both members of a pair alike, so that rounding does what ``limit_pairs`` does.
 
     For training, in few operations: rounding differs from ``limit_pairs`` by one integer where members lie within
     2^-13 of a tie, and is inside the limit all the same.
