@@ -38,7 +38,6 @@ from fxquant.demo.digits import (
 from fxquant.numerics.sqnr import sqnr_db
 
 _LARGEST = {"8-bit": 127, "4-bit": 7, "4-bit, one scale": 7}
-_RATE = 5e-3
 _COLUMNS = (
     "after training",
     "in training",
@@ -256,7 +255,7 @@ def sides(weights: str) -> list[Any]:
 # -- the comparison -------------------------------------------------------------------------------------
 
 
-def compare(model: nn.Module, weights: str, epochs: int, seed: int) -> dict[str, dict[str, float]]:
+def compare(model: nn.Module, weights: str, epochs: int, rate: float, seed: int) -> dict[str, dict[str, float]]:
     """Quantize after training and train quantized, by every side."""
     found, runs = sides(weights), list[Run]()
     figures: dict[str, dict[str, float]] = {}
@@ -264,12 +263,12 @@ def compare(model: nn.Module, weights: str, epochs: int, seed: int) -> dict[str,
         calibrated = side.calibrated(model)
         figures[side.name] = {"after training": judge(side.converted(calibrated))[0]}
         trained = side.trainable(model, calibrated)
-        optimizer = torch.optim.AdamW(trained.parameters(), _RATE, weight_decay=1e-2)
+        optimizer = torch.optim.AdamW(trained.parameters(), rate, weight_decay=1e-2)
         runs.append(Run(trained, optimizer, _Schedule(side, trained, optimizer, epochs)))
     further = copy.deepcopy(model).train()
-    optimizer = torch.optim.AdamW(further.parameters(), _RATE, weight_decay=1e-2)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (TRAIN_COUNT // BATCH_SIZE))
-    train([*runs, Run(further, optimizer, rate.step)], epochs, seed + 1)
+    optimizer = torch.optim.AdamW(further.parameters(), rate, weight_decay=1e-2)
+    lowered = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (TRAIN_COUNT // BATCH_SIZE))
+    train([*runs, Run(further, optimizer, lowered.step)], epochs, seed + 1)
     figures["float, trained on"] = {"trained": judge(further.eval())[0]}
     ratios = [ours / theirs for ours, theirs in zip(runs[0].seconds, runs[-1].seconds, strict=True)]
     for side, run in zip(found, runs, strict=True):
@@ -300,7 +299,9 @@ class _Schedule:
             self.side.frozen(self.model)
 
 
-def report(name: str, kinds: list[str], seeds: list[int], epochs: int, float_epochs: int) -> dict[str, Any]:
+def report(
+    name: str, kinds: list[str], seeds: list[int], epochs: int, float_epochs: int, rate: float
+) -> dict[str, Any]:
     """Figures of one network, means over the seeds; printed as a table."""
     rows: dict[tuple[str, str], list[dict[str, float]]] = {}
     floats = []
@@ -308,7 +309,7 @@ def report(name: str, kinds: list[str], seeds: list[int], epochs: int, float_epo
         model = float_network(name, float_epochs, seed)
         floats.append(judge(model)[0])
         for weights in kinds:
-            for side, figures in compare(model, weights, epochs, seed).items():
+            for side, figures in compare(model, weights, epochs, rate, seed).items():
                 rows.setdefault((side, weights), []).append(figures)
     baseline = statistics.fmean(floats)
     table, figures = [], dict[str, Any](float=baseline)
@@ -332,6 +333,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=16, help="of quantization-aware training")
     parser.add_argument("--float-epochs", type=int, default=12)
+    parser.add_argument("--rate", type=float, default=5e-3, help="of quantization-aware training, at its start")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, metavar="PATH")
     arguments = parser.parse_args()
@@ -340,7 +342,7 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         seeds = list(range(arguments.seeds))
-        given = arguments.weights, seeds, arguments.epochs, arguments.float_epochs
+        given = arguments.weights, seeds, arguments.epochs, arguments.float_epochs, arguments.rate
         figures = {name: report(name, *given) for name in arguments.networks}
     write_json(arguments.json, figures)
 
