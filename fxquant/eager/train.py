@@ -1,4 +1,8 @@
-"""Quantization-aware training by hand: what will be quantized rounds as it will, while the model trains."""
+"""Quantization-aware training by hand: what will be quantized rounds as it will, while the model trains.
+
+Average poolings are rounded where they are modules, and modules lie between them and what was rounded last. Those that
+``forward`` calls as functions cannot be seen here: they train in float.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,9 @@ from fxquant.eager.roles import OPAQUE, Part, Role, role_of
 from fxquant.errors import ConfigError, NotYetError
 from fxquant.fusion.rule import TRANSPOSED
 from fxquant.numerics.batch_norm import fold_batch_norm
-from fxquant.observers.fake_quantize import as_fake_quantize
+from fxquant.observers.fake_quantize import FakeQuantize, as_fake_quantize
+from fxquant.ops.opdef import Averages, Identity, Moves, Selects
+from fxquant.ops.opened_modules import row_of_module
 from fxquant.passes.trained_weights import TrainedWeight
 from fxquant.plan.read_qconfig import mode_of
 
@@ -27,6 +33,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 TRAINED_WEIGHT = "trained_weight"
+ROUNDED_BY = "fxquant_rounded_by"
 
 
 class FusedBatchNorm(nn.Sequential):
@@ -90,6 +97,48 @@ class RoundOutput(ObserveOutput):
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:  # type: ignore[override]
         """Observe and round ``output``."""
         return getattr(module, OBSERVER)(output)  # type: ignore[no-any-return]
+
+
+class KeepRange:
+    """A forward hook for a module that hands on its input's numbers: its output is on the same grid.
+
+    Which fake-quantize module rounded a tensor last is an attribute of the tensor.
+    """
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Write the grid of the first input on ``output``, and give that."""
+        fake = getattr(inputs[0], ROUNDED_BY, None) if inputs else None
+        if fake is not None and isinstance(output, Tensor):
+            setattr(output, ROUNDED_BY, fake)
+        return output
+
+
+class RoundAverage(KeepRange):
+    """A forward hook for an average pooling: on integers it keeps its input's range, so its results are rounded."""
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Round ``output`` to the grid of the first input."""
+        fake = getattr(inputs[0], ROUNDED_BY, None) if inputs else None
+        if fake is not None and fake.fake_quant_enabled.item() and fake.has_seen_data:
+            output = fake.rounded(output, fake.quant_min, fake.quant_max)
+        return super().__call__(module, inputs, output)
+
+
+def _write_range(fake: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    setattr(output, ROUNDED_BY, fake)
+
+
+def _follow_ranges(model: nn.Module) -> None:
+    """Let average poolings round to the range that their input was rounded to."""
+    for module in model.modules():
+        if isinstance(module, FakeQuantize):
+            module.register_forward_hook(_write_range)
+            continue
+        row = None if isinstance(module, TrainedLayer) else row_of_module(type(module))
+        if row is not None and isinstance(row.output, Averages):
+            module.register_forward_hook(RoundAverage())
+        elif row is not None and isinstance(row.output, (Moves, Selects, Identity)):
+            module.register_forward_hook(KeepRange())
 
 
 def fuse_modules_qat(
@@ -159,7 +208,9 @@ def prepare_qat(model: _Model, mapping: Any = None, inplace: bool = False) -> _M
             "no module that can be quantized has a qconfig",
             remedy="set model.qconfig = fxquant.get_default_qat_qconfig('x86') before prepare_qat",
         )
-    return made.get(prepared, prepared)  # type: ignore[return-value]
+    whole: Any = made.get(prepared, prepared)
+    _follow_ranges(whole)
+    return whole  # type: ignore[no-any-return]
 
 
 def _swap(module: nn.Module, path: str, made: dict[nn.Module, nn.Module]) -> nn.Module:
@@ -203,6 +254,9 @@ def deploy(model: Any) -> Any:
         return model.deployed()
     made: dict[nn.Module, nn.Module] = {}
     for parent in list(model.modules()):
+        for key, hook in list(parent._forward_hooks.items()):
+            if isinstance(hook, KeepRange) or hook is _write_range:
+                del parent._forward_hooks[key]
         for name, child in parent._modules.items():
             if isinstance(child, TrainedLayer):
                 made[child] = made.get(child) or child.deployed()

@@ -22,6 +22,9 @@ PairOrder: TypeAlias = Literal["channels", "taps_then_channels"]
 PAIR_LIMIT = 128
 """Largest sum of the same-signed weights of a pair: ``floor(32767 / 255)``."""
 
+_JUST_INSIDE = PAIR_LIMIT - 2.0**-14
+"""Two members that sum to this cannot both be rounded up to more than the limit, whatever float32 errs by."""
+
 # Channels that never vary still get this share of the mean importance: calibration data is not all there is.
 _LEAST_IMPORTANCE = 0.01
 
@@ -111,14 +114,29 @@ def limit_pairs(
     return base.reshape(scale.shape), _from_pairs(integers.to(torch.int8), weight.shape, order)
 
 
-def limit_levels(weight: Tensor, scale: Tensor, quant_min: int, quant_max: int, order: PairOrder) -> Tensor:
-    """The integers that ``limit_pairs`` gives for a scale that was stretched already, as float32 of ``weight``'s shape.
+def limit_levels(levels: Tensor, order: PairOrder) -> Tensor:
+    """Takes what is past the limit from both members of a pair alike, so that rounding does what ``limit_pairs`` does.
 
-    Arguments are those of ``limit_pairs``; all weights cost the same.
+    For training, in few operations: rounding differs from ``limit_pairs`` by one integer where members lie within
+    2^-13 of a tie, and is inside the limit all the same.
+
+    Args:
+        levels: float32 [C_out, C_in/groups, *k], a weight in steps of its scale, stretched already, all inside
+            -127.5..127.5; may be changed.
+        order: as in ``pairs_along``.
+
+    Returns:
+        ``levels``, or a tensor of its shape.
     """
-    levels, integers = _round(pairs_along(weight, order), scale, quant_min, quant_max)
-    _project(levels, integers, _costs_along(weight, None, order), quant_min, quant_max)
-    return _from_pairs(integers, weight.shape, order)
+    if levels.shape[1] == 1 and order == "channels":
+        return levels
+    even = levels.shape[1] % 2 == 0 and levels.is_contiguous()
+    pairs = levels.view(len(levels), levels.shape[1] // 2, 2, -1) if even else pairs_along(levels, order)
+    first, second = pairs.unbind(2 if even else -1)
+    excess = F.softshrink(first + second, _JUST_INSIDE)
+    first.sub_(excess, alpha=0.5)
+    second.sub_(excess, alpha=0.5)
+    return levels if even else _from_pairs(pairs, levels.shape, order)
 
 
 def choose_stretch(weight: Tensor, scale: Tensor, quant_min: int, quant_max: int, order: PairOrder) -> Tensor:

@@ -162,18 +162,19 @@ class FakeQuantize(FakeQuantizeBase):
     @property
     def scales_by_reach(self) -> bool:
         """Whether ``scale_of_reach`` gives what observing a weight does."""
-        symmetric = self.qscheme == torch.per_channel_symmetric and self.dtype == torch.int8
-        return symmetric and self._plain and self.is_memoryless
+        symmetric = self.qscheme in (torch.per_channel_symmetric, torch.per_tensor_symmetric)
+        return symmetric and self.dtype == torch.int8 and self._plain and self.is_memoryless
 
     def scale_of_reach(self, reach: Tensor) -> Tensor:
-        """Scale of a weight, [C_out], from the largest magnitude of each of its channels."""
+        """Scale of a weight from the largest magnitude of each of its channels, or of all of it; any shape."""
         return (reach / ((self.quant_max - self.quant_min) / 2)).clamp_(min=self.eps)
 
     def take_reach(self, reach: Tensor) -> None:
-        """Observes a weight of which only the largest magnitude of each channel is known, float32 [C_out]."""
+        """Observes a weight of which only the largest magnitude is known, float32 [C_out], or [1] of all of it."""
         with torch.inference_mode(False), torch.no_grad():
             observer: Any = self.activation_post_process
-            observer.min_val, observer.max_val = -reach, reach.clone()
+            known = reach if self.is_per_channel else reach.reshape(())
+            observer.min_val, observer.max_val = -known, known.clone()
             self.take(self.scale_of_reach(reach), torch.zeros_like(reach, dtype=torch.int32))
             self._seen = True
 

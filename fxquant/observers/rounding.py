@@ -6,10 +6,15 @@ Both give the same numbers.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+_EDGE = 0.5 - 2.0**-12
+"""Where gradients stop, in steps beyond the last integer: half a step, less what float32 may err by there."""
+
+_EXACT = 1024
+"""Largest integer whose edge float32 tells from a tie."""
 
 
 def fake_quantize_tensor(
@@ -30,31 +35,23 @@ def fake_quantize_tensor(
     elif work.device.type != "cpu":
         rounded = torch.fake_quantize_per_tensor_affine(work, scale, zero_point, quant_min, quant_max)
     else:
-        rounded = RoundedTensor.apply(  # type: ignore[no-untyped-call]
-            work, scale.item(), scale.reciprocal().item(), zero_point.item(), quant_min, quant_max
-        )
+        rounded = _round_on_cpu(work, scale, zero_point.item(), quant_min, quant_max)
     return rounded if rounded.dtype == x.dtype else rounded.to(x.dtype)
 
 
-class RoundedTensor(torch.autograd.Function):
-    """One scale for a tensor on the CPU; gradients stop where ``x`` is beyond the largest or smallest integer.
+def _round_on_cpu(x: Tensor, scale: Tensor, zero_point: float, quant_min: int, quant_max: int) -> Tensor:
+    """One scale for a tensor on the CPU.
+
+    ``hardtanh`` clips, and gives the gradient: it passes where ``x`` is inside, and stops beyond. What it made is then
+    rounded in place without autograd, so that the backward of a rounding is one operator of torch.
 
     Source: Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3 (straight-through estimator).
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: float, inverse: float, zero_point: float, quant_min: int, quant_max: int
-    ) -> Tensor:
-        """Round ``x``, float32; ``scale`` and ``inverse``, its reciprocal, are float32 numbers."""
-        low, high = quant_min - zero_point, quant_max - zero_point
-        ctx.save_for_backward(x)
-        ctx.reach = (low - 0.5) * scale, (high + 0.5) * scale
-        return (x * inverse).round_().clamp_(low, high).mul_(scale)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        """The gradient of ``x``."""
-        (x,) = ctx.saved_tensors
-        passed = torch.ops.aten.hardtanh_backward(gradient, x, *ctx.reach)
-        return passed, None, None, None, None, None
+    low, high, step = quant_min - zero_point, quant_max - zero_point, scale.item()
+    scale = scale if x.dim() else scale.reshape(())
+    result = F.hardtanh(x, (low - _EDGE) * step, (high + _EDGE) * step)
+    with torch.no_grad():
+        result.mul_(scale.reciprocal()).round_()
+        if low < -_EXACT or high > _EXACT:
+            result.clamp_(low, high)
+        return result.mul_(scale)

@@ -120,7 +120,7 @@ def round_rows(
     """
     scale, per_channel = _scales(unit, rows, observer)
     low, high = integer_range(observer)
-    scale = scale if input_scale is None else _floor_scale(scale, bias, input_scale)
+    scale = scale if input_scale is None else floor_scale(scale, bias, input_scale)
     axis = 0 if per_channel else None
     scale, integers = _rounded(rows, scale, low, high, axis, unit, importance, stretch, balanced)
     return integers, scale if per_channel else scale.reshape(())
@@ -195,7 +195,7 @@ def limit_of(unit: Unit, low: int, high: int) -> str:
     return limit if limit in ("channels", "taps_then_channels") and max(-low, high) * 2 > PAIR_LIMIT else ""
 
 
-def _floor_scale(scale: Tensor, bias: Tensor | None, input_scale: Tensor) -> Tensor:
+def floor_scale(scale: Tensor, bias: Tensor | None, input_scale: Tensor) -> Tensor:
     """Keep ``bias / (input scale x weight scale)`` an int32 for layers of near-zero weights."""
     if bias is None:
         return scale

@@ -30,15 +30,19 @@ from fxquant.passes.normalize import normalizes_by_batch
 from fxquant.passes.quantize_weights import (
     QuantizedWeight,
     as_int32,
+    floor_scale,
     integer_range,
     limit_of,
     quantize_unit,
     round_rows,
 )
-from fxquant.passes.round_weight import PassedThrough, RoundedWeight
+from fxquant.passes.round_weight import RoundedWeight
 
 _STRETCH_EVERY = 100
 """Training steps between two searches for the stretch of scales that limits of pairs ask for: weights move slowly."""
+
+_ROUNDED_IN = 0.499
+"""Steps beyond the last integer that are surely rounded to it."""
 
 _SMALLEST_GAMMA = 2.0**-10
 """Channels with a smaller γ are rounded as if it were 1: they could not be divided by it again."""
@@ -74,6 +78,8 @@ class TrainedWeight(nn.Module):
         kernel = unit.kernel
         usual = kernel is not None and kernel.weight_granularity == "channel" and kernel.weight_limit != "half"
         self._plain = usual and fake.scales_by_reach
+        self._rounds_bias = kernel is not None and kernel.engine == "qnnpack"
+        self._clips = fake.quant_max - fake.quant_min > 2 * min(-low, high)
         self._pending: tuple[Tensor, Any] | None = None
         with torch.inference_mode(False):
             self.register_buffer("stretch", torch.zeros(0))
@@ -98,8 +104,10 @@ class TrainedWeight(nn.Module):
         learns = not self._buffers["batch_norm_frozen"].item()  # type: ignore[union-attr]
         calls_before = before is not None and learns and normalizes_by_batch(before)
         calls_after = after is not None and learns and normalizes_by_batch(after)
-        if calls_after and before is None and self._plain and weight.dtype == torch.float32 and self.fake.is_on:
-            return self._round_at_once(weight, rows, after), bias, calls_before, calls_after
+        quick = self._plain and self.training and weight.dtype == torch.float32
+        if calls_after and before is None and quick and self.fake.is_per_channel and self.fake.is_on:
+            rows = self._round_at_once(rows, after)
+            return input_rows(rows, self.groups) if self.transposed else rows, bias, calls_before, calls_after
         self._settle()
         factors = []
         if before is not None:
@@ -114,7 +122,10 @@ class TrainedWeight(nn.Module):
                 rows = rows * factors[-1]
             else:
                 rows, bias = fold_batch_norm(rows, bias, **_terms(after))
-        rows, bias = self._round(rows, bias, source, as_it_runs=not factors)
+        if quick and (factors or bias is None or not self._rounds_bias) and self._is_inside(rows):
+            rows = self._round_at_once(rows, None, *((bias, source) if not factors else ()))
+        else:
+            rows, bias = self._round(rows, bias, source, as_it_runs=not factors)
         for factor in factors:
             rows = rows / factor
         return input_rows(rows, self.groups) if self.transposed else rows, bias, calls_before, calls_after
@@ -132,40 +143,66 @@ class TrainedWeight(nn.Module):
             rounded = dequantize(integers, scale, torch.zeros_like(scale, dtype=torch.int64), axis)
         learned = self.fake.step if isinstance(self.fake, LearnableFakeQuantize) else None
         result: Tensor = RoundedWeight.apply(values, rounded, integers, scale, learned, self.fake.quant_max)  # type: ignore[no-untyped-call]
-        engine = "" if self.unit.kernel is None else self.unit.kernel.engine
-        if bias is not None and step is not None and as_it_runs and engine == "qnnpack":
+        if bias is not None and step is not None and as_it_runs and self._rounds_bias:
             bias = bias + (as_int32(bias, step * scale) - bias).detach()
         return result.to(rows.dtype), bias
 
-    def _round_at_once(self, weight: Tensor, rows: Tensor, after: Any) -> Tensor:
-        """What ``forward`` gives for a weight whose batch norm goes by the batch, in few operations.
+    def _is_inside(self, rows: Tensor) -> bool:
+        """Whether a weight, float32 [C_out, ...], is rounded, and is inside its range, which follows it or stays."""
+        fake = self.fake
+        if not fake.fake_quant_enabled.item() or fake.observer_enabled.item():
+            return fake.is_on
+        if not fake.has_seen_data or fake.scale.numel() not in (1, len(rows)):
+            return False
+        scale = (
+            fake.scale * self.stretch if self._limits[2] and self.stretch.numel() == fake.scale.numel() else fake.scale
+        )
+        with torch.no_grad():
+            along = scale.view(-1, *[1] * (rows.dim() - 1))
+            return bool((rows.abs() <= (min(self._limits[1], -self._limits[0]) + _ROUNDED_IN) * along).all())
 
-        Scaling a channel scales its range alike, so that the factor of the batch norm cancels out. The weight is inside
-        its own range, so that its gradient passes everywhere.
+    def _round_at_once(self, rows: Tensor, after: Any, bias: Tensor | None = None, source: Any = None) -> Tensor:
+        """A weight inside its own range, in few operations: its gradient passes everywhere.
+
+        A copy is made, and rounded in place without autograd. Scaling a channel scales its range alike, so that the
+        factor of a batch norm that goes by the batch cancels out.
+
+        Args:
+            rows: float32 [C_out, ...].
+            after: the batch norm that cancels out, or None.
+            bias, source: see ``forward``; None where the scale does not depend on them.
         """
+        rounded = rows.clone()
         with torch.no_grad():
             self._count()
             low, high, limit = self._limits
-            given, along = rows.detach(), [-1, *[1] * (rows.dim() - 1)]
-            reach = given.flatten(1).abs().amax(1)
-            self._pending = reach, after
-            scale = self.fake.scale_of_reach(reach)
-            if limit:
-                scale = scale * self._stretch_of(given, scale, low, high, limit)
-                rounded = limit_levels(given, scale, low, high, limit)  # type: ignore[arg-type]
+            if self.fake.observer_enabled.item():
+                dims = tuple(range(1 if self.fake.is_per_channel else 0, rows.dim()))
+                reach = rounded.abs().amax(dims, keepdim=True)
+                self._pending = reach, after
+                scale = self.fake.scale_of_reach(reach)
             else:
-                rounded = (given * scale.reciprocal().view(along)).round_().clamp_(low, high)
-            rounded = rounded.mul_(scale.view(along))
-            rounded = input_rows(rounded, self.groups) if self.transposed else rounded
-        result: Tensor = PassedThrough.apply(weight, rounded)  # type: ignore[no-untyped-call]
-        return result
+                scale = self.fake.scale.view(-1, *[1] * (rows.dim() - 1))
+            if bias is not None and source is not None:
+                floor = floor_scale(scale.view(-1), bias, source.calculate_qparams()[0].reshape(()))
+                scale = floor.view(scale.shape)
+            if limit:
+                scale = scale * self._stretch_of(rounded, scale, low, high, limit)
+            rounded.mul_(scale.reciprocal())
+            levels = limit_levels(rounded, limit) if limit else rounded  # type: ignore[arg-type]
+            levels.round_()
+            if self._clips:
+                levels.clamp_(low, high)
+            torch.mul(levels, scale, out=rounded)
+        return rounded
 
     def _settle(self) -> None:
         """Write down the range of the weight as it was last, batch norm folded: what stays when observers are off."""
         if self._pending is not None:
             reach, norm = self._pending
             self._pending = None
-            self.fake.take_reach(reach * _factor(norm).abs())
+            reach = reach.view(-1)
+            self.fake.take_reach(reach if norm is None else reach * _factor(norm).abs())
 
     def _count(self) -> None:
         if self.training and not runs_again() and self.fake.observer_enabled.item():
