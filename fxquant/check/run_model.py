@@ -118,7 +118,10 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
 
 def seed_all(seed: int = SEED) -> None:
     """Seed torch's, Python's and numpy's generators."""
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # asks no device, each of which would read the whole stack
+        torch.default_generator.manual_seed(seed)
     random.seed(seed)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
