@@ -22,7 +22,8 @@ Undo = Callable[[], None]
 # Libraries that do not compute with tensors of torch.
 _APART = frozenset(("sympy", "mpmath", "scipy", "PIL", "matplotlib", "pandas", "sklearn", "IPython", "pytest",
                     "_pytest", "hypothesis", "jinja2", "yaml", "rich", "tqdm", "tabulate", "mypy", "pip",
-                    "setuptools"))  # fmt: skip
+                    "setuptools", "pygments", "pluggy", "typing_extensions", "sortedcontainers", "torchgen", "anyio",
+                    "execnet", "xdist", "packaging", "iniconfig", "fsspec", "networkx"))  # fmt: skip
 # Builtins that are classes: as the value of ``dtype=int`` no stand-in will do.
 _CLASSES = ("int", "float", "complex", "range")
 _cached_functions = type(functools.lru_cache(lambda: None))
@@ -86,7 +87,7 @@ def cached_functions(spaces: list[dict[str, Any]], model: nn.Module) -> Iterator
         for name, value in list(space.items()):
             if type(value) is _cached_functions:
                 yield space, name, value
-            elif type(value) is FunctionType:
+            elif type(value) is FunctionType and value.__closure__:
                 yield from _cached_inside(value)
     for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
         for name, value in list(vars(kind).items()):
