@@ -15,6 +15,7 @@ from fxquant import pipeline
 from fxquant.capture.copy_module import copy_module, parameters_shared
 from fxquant.capture.inputs import split_inputs
 from fxquant.capture.outer_state import OuterState
+from fxquant.capture.pause_collector import collector_paused
 from fxquant.check.compare import leaves
 from fxquant.check.coverage import Coverage, measure_coverage
 from fxquant.check.finding import FindingKind
@@ -49,6 +50,7 @@ class _Attempt:
     seen: list[Observation]
 
 
+@collector_paused()
 def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequence[Any] = "auto") -> TraceReport:
     """Find everything that keeps a model from being captured as a graph, or that a graph of it would get wrong.
 
