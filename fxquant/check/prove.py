@@ -198,8 +198,8 @@ class Prover:
 
     def _called_twice(self, name: str, second: Any) -> ProofRow:
         if self._keeps_nothing and second is self.example:  # eager gives what it gave, and the graph was called before
-            found = _judge(self._expected, self.captured.call(second))
-            return ProofRow("state", name, found.outcome, found.detail)
+            again = _judge(self._expected, self.captured.call(second))
+            return ProofRow("state", name, again.outcome, again.detail)
         eager = self.eager.model()
         expected = [self.eager.call_model(eager, inputs) for inputs in (self.example, second)][-1]
         if expected.error is not None:
