@@ -8,17 +8,26 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("command_line.md")
 _BLOCK = re.compile(r"```(console|python)\n(.*?)```", re.DOTALL)
 
 
-def render(text: str) -> str:
-    """The page with the output of its commands made anew. They run in one folder that holds the first Python block."""
+Run = Callable[[list[str], Path], str]
+
+
+def render(text: str, execute: Run | None = None) -> str:
+    """The page with the output of its commands made anew. They run in one folder that holds the first Python block.
+
+    Args:
+        text: the page.
+        execute: runs the words of a command in a folder and returns what it prints; None for processes of their own.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        environment = _environment(folder)
+        execute = execute or _in_processes(folder)
         is_first = True
 
         def run(block: re.Match[str]) -> str:
@@ -30,15 +39,22 @@ def render(text: str) -> str:
                 is_first = False
                 return block.group()
             command = body.split("\n")[0].removeprefix("$ ")
-            done = subprocess.run(
-                shlex.split(command), cwd=folder, env=environment, capture_output=True, text=True, check=False
-            )
-            if done.returncode:
-                raise RuntimeError(f"{command}: {done.stderr}")
-            printed = f"{done.stdout}{done.stderr}".replace(f"{folder}{os.sep}", "")
+            printed = execute(shlex.split(command), folder).replace(f"{folder}{os.sep}", "")
             return f"```console\n$ {command}\n{printed}```"
 
         return _BLOCK.sub(run, text)
+
+
+def _in_processes(folder: Path) -> Run:
+    environment = _environment(folder)
+
+    def execute(words: list[str], folder: Path) -> str:
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{shlex.join(words)}: {done.stderr}")
+        return f"{done.stdout}{done.stderr}"
+
+    return execute
 
 
 def _environment(folder: Path) -> dict[str, str]:

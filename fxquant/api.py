@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +12,7 @@ from fxquant import pipeline
 from fxquant.backends.select import default_engine, read_limits, require_same_backend, select_backend
 from fxquant.calibration import calibrate, example_of
 from fxquant.capture.inputs import split_inputs
+from fxquant.capture.pause_collector import collector_paused
 from fxquant.errors import ConfigError, ConvertError, NotYetError
 from fxquant.ir.stages import FakeQuantizedModel, FusedModel, ObservedModel, QuantizedModel, ReferenceModel
 from fxquant.passes.find_original_weights import find_original_weights
@@ -32,19 +31,7 @@ from fxquant.qconfig import (
 from fxquant.standalone import Settings, prepare
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Keep Python's cyclic garbage collector from scanning the graphs a call builds, over and over, while it runs."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-@_collector_paused()
+@collector_paused()
 def prepare_fx(
     model: nn.Module,
     qconfig_mapping: Any,
@@ -83,7 +70,7 @@ def prepare_fx(
     return _prepare(model, example_inputs, replace(settings, strict_trace=strict_trace))
 
 
-@_collector_paused()
+@collector_paused()
 def prepare_qat_fx(
     model: nn.Module,
     qconfig_mapping: Any,
@@ -133,7 +120,7 @@ def _prepare(model: nn.Module, example_inputs: Any, settings: Settings) -> Obser
     return observed
 
 
-@_collector_paused()
+@collector_paused()
 def convert_to_reference_fx(
     graph_module: ObservedModel,
     convert_custom_config: Any = None,
@@ -158,7 +145,7 @@ def convert_to_reference_fx(
     return _freeze(graph_module, convert_custom_config, qconfig_mapping, backend_config).compiled()
 
 
-@_collector_paused()
+@collector_paused()
 def convert_fx(
     graph_module: ObservedModel,
     convert_custom_config: Any = None,

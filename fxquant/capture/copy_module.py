@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fxquant.errors import CaptureError
+
+_sharing: ContextVar[bool] = ContextVar("sharing", default=False)
+
+
+@contextmanager
+def parameters_shared() -> Iterator[None]:
+    """Inside, copies have the memory of their parameters in common with the original; nothing may write into it."""
+    token = _sharing.set(True)
+    try:
+        yield
+    finally:
+        _sharing.reset(token)
 
 
 def plain_tensors(model: nn.Module) -> frozenset[str]:
@@ -40,6 +55,9 @@ def copy_module(model: nn.Module) -> nn.Module:
         CaptureError: the model cannot be copied.
     """
     memo: dict[int, Any] = {}
+    if _sharing.get():
+        plain = [item for item in model.parameters() if type(item) is nn.Parameter]
+        memo = {id(item): nn.Parameter(item.detach(), item.requires_grad) for item in plain}
     for module in model.modules():
         for value in vars(module).values():
             if isinstance(value, Tensor) and not value.is_leaf:

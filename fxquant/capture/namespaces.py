@@ -22,11 +22,14 @@ Undo = Callable[[], None]
 # Libraries that do not compute with tensors of torch.
 _APART = frozenset(("sympy", "mpmath", "scipy", "PIL", "matplotlib", "pandas", "sklearn", "IPython", "pytest",
                     "_pytest", "hypothesis", "jinja2", "yaml", "rich", "tqdm", "tabulate", "mypy", "pip",
-                    "setuptools"))  # fmt: skip
+                    "setuptools", "pygments", "pluggy", "typing_extensions", "sortedcontainers", "torchgen", "anyio",
+                    "execnet", "xdist", "packaging", "iniconfig", "fsspec", "networkx"))  # fmt: skip
 # Builtins that are classes: as the value of ``dtype=int`` no stand-in will do.
 _CLASSES = ("int", "float", "complex", "range")
 _cached_functions = type(functools.lru_cache(lambda: None))
 _EMPTY = CellType()
+_LOAD_GLOBAL = dis.opmap["LOAD_GLOBAL"]
+_modules_known: dict[str, tuple[int, bool]] = {}  # by name: which object it was, and whether it is the user's
 _values_known: dict[str, tuple[int, frozenset[str]]] = {}
 
 
@@ -34,9 +37,10 @@ def user_namespaces(model: nn.Module) -> list[dict[str, Any]]:
     """Globals of the modules that may run when ``model`` is called, torch's and Python's own excepted."""
     found: dict[int, dict[str, Any]] = {}
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        inside = name == "__main__" if file is None else is_user_file(file)
-        if inside and name.partition(".")[0] not in _APART:
+        known = _modules_known.get(name)
+        if known is None or known[0] != id(module):
+            known = _modules_known[name] = id(module), _is_of_user(name, module)
+        if known[1]:
             found[id(vars(module))] = vars(module)
     for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
         forward = vars(kind).get("forward")
@@ -44,6 +48,12 @@ def user_namespaces(model: nn.Module) -> list[dict[str, Any]]:
         if space is not None and is_user_file(getattr(forward, "__code__").co_filename):  # noqa: B009
             found[id(space)] = space
     return list(found.values())
+
+
+def _is_of_user(name: str, module: Any) -> bool:
+    file = getattr(module, "__file__", None)
+    inside = name == "__main__" if file is None else is_user_file(file)
+    return inside and name.partition(".")[0] not in _APART
 
 
 def replace_names(spaces: list[dict[str, Any]], builtin: Mapping[str, Any], others: Mapping[int, Any]) -> list[Undo]:
@@ -57,16 +67,18 @@ def replace_names(spaces: list[dict[str, Any]], builtin: Mapping[str, Any], othe
     undo: list[Undo] = []
     for space in spaces:
         kept = _used_as_values(space)
-        for name, stand_in in builtin.items():
-            if name not in space and name not in kept:
-                space[name] = stand_in
-                undo.append(functools.partial(space.pop, name, None))
-        for name, value in list(space.items()):
-            stand_in = others.get(id(value))
-            if stand_in is not None and not name.startswith("__"):
-                space[name] = stand_in
-                undo.append(functools.partial(space.__setitem__, name, value))
+        replaced = {name: value for name, value in space.items() if id(value) in others and not name.startswith("__")}
+        added = {name: stand_in for name, stand_in in builtin.items() if name not in space and name not in kept}
+        space.update(added)
+        space.update({name: others[id(value)] for name, value in replaced.items()})
+        undo.append(functools.partial(_put_back, space, list(added), replaced))
     return undo
+
+
+def _put_back(space: dict[str, Any], added: list[str], replaced: dict[str, Any]) -> None:
+    space.update(replaced)
+    for name in added:
+        space.pop(name, None)
 
 
 def cached_functions(spaces: list[dict[str, Any]], model: nn.Module) -> Iterator[tuple[Any, str, Any]]:
@@ -75,7 +87,7 @@ def cached_functions(spaces: list[dict[str, Any]], model: nn.Module) -> Iterator
         for name, value in list(space.items()):
             if type(value) is _cached_functions:
                 yield space, name, value
-            elif type(value) is FunctionType:
+            elif type(value) is FunctionType and value.__closure__:
                 yield from _cached_inside(value)
     for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
         for name, value in list(vars(kind).items()):
@@ -122,6 +134,9 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
 
 
 def _as_value(code: CodeType, name: str) -> bool:
+    index = code.co_names.index(name)
+    if index < 128 and bytes((_LOAD_GLOBAL, 2 * index)) not in code.co_code:  # a low bit of 1: it is called at once
+        return False
     for instruction in dis.get_instructions(code):
         loads = instruction.opname == "LOAD_GLOBAL" and instruction.argval == name
         if loads and not (instruction.arg or 0) & 1:  # the low bit: it is called at once

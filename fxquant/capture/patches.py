@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +47,14 @@ _WHOLE = (
 @contextmanager
 def patched(tracer: ValueTracer, model: nn.Module) -> Iterator[None]:
     """Put the patches in force for tracing ``model``."""
-    with ExitStack() as stack:
-        for undo in _patches(tracer, model):
-            stack.callback(undo)
+    undone: list[Undo] = []
+    try:
+        undone.extend(_patches(tracer, model))
         with TracingMode(tracer):
             yield
+    finally:
+        for undo in reversed(undone):
+            undo()
 
 
 def _patches(tracer: ValueTracer, model: nn.Module) -> Iterator[Undo]:

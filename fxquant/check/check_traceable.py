@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fxquant import pipeline
-from fxquant.capture.copy_module import copy_module
+from fxquant.capture.copy_module import copy_module, parameters_shared
 from fxquant.capture.inputs import split_inputs
 from fxquant.capture.outer_state import OuterState
+from fxquant.capture.pause_collector import collector_paused
 from fxquant.check.compare import leaves
 from fxquant.check.coverage import Coverage, measure_coverage
 from fxquant.check.finding import FindingKind
@@ -48,6 +50,7 @@ class _Attempt:
     seen: list[Observation]
 
 
+@collector_paused()
 def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequence[Any] = "auto") -> TraceReport:
     """Find everything that keeps a model from being captured as a graph, or that a graph of it would get wrong.
 
@@ -73,11 +76,13 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
     with world_kept(model) as outer, torch.inference_mode(False):
         sources = Sources()
         places = Places(model, sources)
+        copied = copy_module(model)
         run = observe_eager(model, example_inputs, sources)
         outer.restore()
-        attempt = _try_capture(model, example_inputs, places)
-        result = _examine(model, example_inputs, probes, attempt.graph, places, run.keeps_state, outer)
-        plain = trace_plainly(model, places)
+        with nullcontext() if run.writes_parameters else parameters_shared():
+            attempt = _try_capture(copied, example_inputs, places)
+            result = _examine(copied, example_inputs, probes, attempt.graph, places, run.keeps_state, outer)
+            plain = trace_plainly(copied, places)
         whole = observe_whole(model, example_inputs, plain.error, sources, first_use)
         seen = merge(attempt.seen, [*run.seen, *whole], model, sources)
         seen += _stopped_elsewhere(plain, seen, run.lines)

@@ -37,11 +37,13 @@ class EagerRun:
     Attributes:
         seen: in the order in which it happened; what is only in the source comes last.
         keeps_state: whether the model changes what outlives a call.
+        writes_parameters: whether it writes into parameters.
         lines: (file, line) of the user's lines that ran.
     """
 
     seen: list[Observation]
     keeps_state: bool
+    writes_parameters: bool
     lines: set[tuple[str, int]]
 
 
@@ -56,23 +58,29 @@ def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
     Raises:
         CaptureError: the model does not run on the inputs.
     """
-    _require_runs(model, inputs, sources)
     copy = copy_module(model)
     places = Places(copy, sources)
     slots = slots_of(copy)
     seed_all()
     before = read_all(slots)
-    watch = _watched(copy, inputs, places)
+    try:
+        watch = _watched(copy, inputs, places)
+    except Exception:
+        _require_runs(model, inputs, sources)
+        raise
     keys = {slot.key for slot in changed(slots, before)}
     settled = _settled(model, inputs) if keys else frozenset()
     seen = [*watch.observations, *(_state_changes(model, inputs, sources, keys) if keys else ())]
     seen = [_with_settled(item, settled) for item in seen]
     lines = {code: set(ran) for code, ran in watch.lines.items()}
-    seen += _in_the_other_mode(model, inputs, sources, lines, {item.key for item in seen})
+    other, other_writes = _in_the_other_mode(model, inputs, sources, lines, {item.key for item in seen})
+    seen += other
     static = StaticPass(copy, watch.lines, lines, places)
     seen += [*static.on_lines_that_ran(), *static.run()]
     reached = {(code.co_filename, line) for code, ran in watch.lines.items() for line in ran}
-    return EagerRun(seen, any(not is_shared(key) for key in keys), reached)
+    parameters = {name.rpartition(".")[::2] for name, _ in copy.named_parameters(remove_duplicate=False)}
+    writes = other_writes or any(key[:2] in parameters for key in keys)
+    return EagerRun(seen, any(not is_shared(key) for key in keys), writes, reached)
 
 
 def _watched(model: nn.Module, inputs: Any, places: Places) -> EagerWatch:
@@ -121,16 +129,28 @@ def _with_settled(seen: Observation, settled: frozenset[str]) -> Observation:
 
 def _in_the_other_mode(
     model: nn.Module, inputs: Any, sources: Sources, lines: dict[CodeType, set[int]], known: set[object]
-) -> list[Observation]:
-    """What happens in the mode that the model is not in; the lines that run there are added to ``lines``."""
+) -> tuple[list[Observation], bool]:
+    """What happens in the mode that the model is not in, and whether parameters are written to there.
+
+    The lines that run there are added to ``lines``.
+    """
     copy = copy_module(model).train(not model.training)
-    if call(copy_module(copy), inputs).error is not None:
-        return []
-    watch = _watched(copy, inputs, Places(copy, sources))
+    before = _contents(copy)
+    try:
+        watch = _watched(copy, inputs, Places(copy, sources))
+    except Exception:  # it may not run there
+        return [], True
     for code, ran in watch.lines.items():
         lines.setdefault(code, set()).update(ran)
     mode = "training" if copy.training else "eval"
-    return [replace(item, mode=mode) for item in watch.observations if item.key not in known]
+    found = [replace(item, mode=mode) for item in watch.observations if item.key not in known]
+    return found, _contents(copy) != before
+
+
+def _contents(model: nn.Module) -> list[tuple[int, complex]]:
+    """Versions and sums of the parameters."""
+    with torch.no_grad():
+        return [(item._version, complex(item.detach().sum())) for item in model.parameters()]
 
 
 def _require_runs(model: nn.Module, inputs: Any, sources: Sources) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from fxquant.capture.inputs import map_leaves
 
 _SEED = 20
-# Sizes tried in the place of a size, the first that eager takes is used: a neighbour, the double, smaller ones.
+# Sizes tried in the place of a size, the first that eager takes is used: a neighbour, the double, smaller ones; of a
+# large one about half of it first, which says as much and takes less time.
 _OTHER_SIZES: tuple[Callable[[int], int], ...] = (lambda s: s + 1, lambda s: 2 * s, lambda s: s - 1, lambda s: s // 2)
+_HALVES: tuple[Callable[[int], int], ...] = (lambda s: s // 2 + 1, lambda s: s // 2)
+_LARGE = 64
 
 Path = tuple[Any, ...]
 
@@ -78,6 +81,21 @@ class Example:
             steps[0] = self.names[path[0]]
         return ".".join(steps)
 
+    @property
+    def elements(self) -> int:
+        """Elements of all tensors."""
+        return sum(leaf.tensor.numel() for leaf in self.leaves())
+
+    @property
+    def is_large(self) -> bool:
+        """Whether some size, a batch excepted, is so large that other sizes are tried before all else."""
+        found = self.leaves()
+        dims = _batch_dims(found)
+        sizes = [
+            leaf.tensor.shape[dim] for leaf in found for dim in range(leaf.tensor.dim()) if (leaf.path, dim) not in dims
+        ]
+        return max(sizes, default=0) >= _LARGE
+
     def __str__(self) -> str:
         texts = []
         for leaf in self.leaves():
@@ -103,6 +121,11 @@ def batch_probes(example: Example) -> Iterator[Probe]:
     for size in dict.fromkeys((2 * batch, 3 * batch, 1)):
         if size != batch:
             yield Probe("batch", f"batch {size}", _resized(example, dict.fromkeys(dims, size)))
+
+
+def at(probe: Probe, small: Probe) -> Probe:
+    """A probe of an example that is ``small`` itself, called so."""
+    return replace(probe, name=f"{probe.name} at {small.name}")
 
 
 def size_probes(example: Example) -> Iterator[tuple[Probe, ...]]:
@@ -182,7 +205,7 @@ def _batch_dims(found: list[_Leaf]) -> dict[tuple[Path, int], None]:
 
 
 def _changed(example: Example, members: list[tuple[_Leaf, int]], size: int) -> Iterator[Probe]:
-    for rule in _OTHER_SIZES:
+    for rule in (*_HALVES, *_OTHER_SIZES[:3]) if size >= _LARGE else _OTHER_SIZES:
         new = rule(size)
         if new > 0 and new != size:
             name = ", ".join(dict.fromkeys(f"{leaf.name}[{dim}]" for leaf, dim in members[:3]))

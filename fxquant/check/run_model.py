@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import random
 import sys
@@ -29,10 +28,12 @@ class Result:
     Attributes:
         value: what was returned, None when it raised.
         error: what was raised, None when nothing was.
+        drew: whether a random state is not as it was seeded.
     """
 
     value: Any = None
     error: Exception | None = None
+    drew: bool = True
 
 
 def call(model: nn.Module, inputs: Any, seed: int = SEED, *, gradients: bool = False) -> Result:
@@ -46,10 +47,12 @@ def call(model: nn.Module, inputs: Any, seed: int = SEED, *, gradients: bool = F
     """
     args, kwargs = split_inputs(fresh(inputs))
     seed_all(seed)
+    states = _random_states()
     with torch.set_grad_enabled(gradients), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")  # and fx prints what a graph raises
         try:
-            return Result(model(*args, **kwargs))
+            value = model(*args, **kwargs)
+            return Result(value, drew=_random_states() != states)
         except Exception as error:
             return Result(error=error)
 
@@ -92,7 +95,7 @@ class Subject:
         if self._dtype is None:
             return call(model, inputs, seed, gradients=gradients)
         result = call(model, _cast(inputs, torch.float32), seed, gradients=gradients)
-        return result if result.error is not None else Result(_cast(result.value, self._dtype))
+        return result if result.error is not None else Result(_cast(result.value, self._dtype), drew=result.drew)
 
 
 class GraphSubject(Subject):
@@ -102,11 +105,11 @@ class GraphSubject(Subject):
         self._model, self._outer = graph, outer
         self._dtype = None
         self._keeps_state = keeps_state
-        self._copy = copy.deepcopy(graph)
+        self._copy = copy_module(graph)
 
     def fresh(self) -> nn.Module:
         """A copy of its own for the caller."""
-        return copy.deepcopy(self._model)
+        return copy_module(self._model)
 
 
 def _cast(values: Any, dtype: torch.dtype) -> Any:
@@ -116,9 +119,18 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
     return map_leaves(values, at_leaf)
 
 
+def _random_states() -> tuple[Any, ...]:
+    numpy_random = sys.modules.get("numpy.random")
+    numbers = numpy_random.get_state() if numpy_random is not None else ("", b"", 0)
+    return torch.default_generator.get_state().numpy().tobytes(), random.getstate(), bytes(numbers[1]), numbers[2:]
+
+
 def seed_all(seed: int = SEED) -> None:
     """Seed torch's, Python's and numpy's generators."""
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # asks no device, each of which would read the whole stack
+        torch.default_generator.manual_seed(seed)
     random.seed(seed)
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

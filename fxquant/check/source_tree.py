@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import linecache
 from collections.abc import Iterator
@@ -35,13 +36,8 @@ class SourceFile:
         self.path = path
         self.lines = linecache.getlines(path)
         self.text = "".join(self.lines)
-        self.tree = _parse(self.text)
-        self._parents: dict[int, ast.AST] = {}
-        self._functions: dict[tuple[str, int], Function] = {}
-        for node in ast.walk(self.tree) if self.tree is not None else ():
-            self._parents.update({id(child): node for child in ast.iter_child_nodes(node)})
-            if isinstance(node, Function):
-                self._functions.setdefault((node.name, _first_line(node, node.lineno)), node)
+        self._syntax = _syntax_of(self.text)
+        self.tree = self._syntax.tree
 
     def line(self, number: int) -> str:
         """The text of a line without its indentation, "" when there is none."""
@@ -54,7 +50,7 @@ class SourceFile:
 
     def parent(self, node: ast.AST) -> ast.AST | None:
         """The node that ``node`` is part of."""
-        return self._parents.get(id(node))
+        return self._syntax.parents.get(id(node))
 
     def parents(self, node: ast.AST) -> Iterator[ast.AST]:
         """The nodes that ``node`` is part of, innermost first."""
@@ -104,7 +100,7 @@ class SourceFile:
 
     def function_at(self, code: CodeType) -> Function | None:
         """The function that ``code`` was compiled from."""
-        return self._functions.get((code.co_name, code.co_firstlineno))
+        return self._syntax.functions.get((code.co_name, code.co_firstlineno))
 
     def _around(self, line: int, within: ast.AST | None = None) -> Iterator[ast.AST]:
         """The nodes that a line belongs to, outer ones before inner ones."""
@@ -115,6 +111,26 @@ class SourceFile:
                 if first <= line and hasattr(node, "lineno"):
                     yield node
                 yield from self._around(line, node)
+
+
+@dataclass(frozen=True)
+class _Syntax:
+    """A parsed text: its tree, the node above each by id, and its functions by name and first line."""
+
+    tree: ast.AST | None
+    parents: dict[int, ast.AST]
+    functions: dict[tuple[str, int], Function]
+
+
+@functools.lru_cache(maxsize=64)
+def _syntax_of(text: str) -> _Syntax:
+    """Parse a text; the same text is parsed once, whichever models are checked."""
+    found = _Syntax(_parse(text), {}, {})
+    for node in ast.walk(found.tree) if found.tree is not None else ():
+        found.parents.update({id(child): node for child in ast.iter_child_nodes(node)})
+        if isinstance(node, Function):
+            found.functions.setdefault((node.name, _first_line(node, node.lineno)), node)
+    return found
 
 
 class Sources:

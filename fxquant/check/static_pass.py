@@ -43,6 +43,7 @@ class StaticPass:
         self.observations: dict[Observation, None] = {}
         self._read = set(reached)
         self._owners = _owners(model)
+        self._globals: dict[str, dict[str, Any]] = {}
         self._homes = _files_of_classes(model)
 
     def run(self) -> list[Observation]:
@@ -61,7 +62,8 @@ class StaticPass:
         """Reads of ``self.training``, and calls that draw numbers or read clocks without Python noticing."""
         found = []
         for code, ran in self.lines.items():
-            function, names = self._function(code), _names_in(code, self._function(code))
+            function = self._function(code)
+            names = self._names_in(code, function) if function is not None else {}
             nodes = ast.walk(function) if function is not None else ()
             for node in (node for node in nodes if isinstance(node, ast.expr) and node.lineno in ran):
                 kind = self._kind_of(node, code, names)
@@ -85,6 +87,13 @@ class StaticPass:
     def _function(self, code: CodeType) -> Function | None:
         return self.places.sources.file(code.co_filename).function_at(code)
 
+    def _names_in(self, code: CodeType, function: Function) -> dict[str, Any]:
+        """What names mean in a function: the globals of its file, and what it imports itself."""
+        path = code.co_filename
+        if path not in self._globals:
+            self._globals[path] = _globals_of(path)
+        return {**self._globals[path], **_imported_in(function)}
+
     def _read_whole(self, function: Any, depth: int) -> None:
         """Read a function of the user's that did not run at all."""
         code = getattr(inspect.unwrap(function), "__code__", None)
@@ -99,7 +108,7 @@ class StaticPass:
         if is_installed(code.co_filename) and code.co_filename not in self._homes:
             return  # what every model of a library runs through
         file = self.places.sources.file(code.co_filename)
-        names = _names_in(code, function)
+        names = self._names_in(code, function)
         declared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
         for statement in _unreached(function.body, ran):
             for clause in risks(statement, names, declared):
@@ -163,12 +172,16 @@ def _owners(model: nn.Module) -> dict[CodeType, tuple[str, nn.Module]]:
     return found
 
 
-def _names_in(code: CodeType, function: Function | None) -> dict[str, Any]:
-    """What names mean in a function: the globals of its file, and what it imports itself."""
-    path = code.co_filename
+def _globals_of(path: str) -> dict[str, Any]:
+    """The globals of the module that a file holds."""
     owner = next((item for item in list(sys.modules.values()) if getattr(item, "__file__", None) == path), None)
-    names = dict(vars(owner)) if owner is not None else {}
-    for node in ast.walk(function) if function is not None else ():
+    return dict(vars(owner)) if owner is not None else {}
+
+
+def _imported_in(function: Function) -> dict[str, Any]:
+    """The modules that a function imports itself, by the names it gives them."""
+    names: dict[str, Any] = {}
+    for node in ast.walk(function):
         for alias in node.names if isinstance(node, ast.Import) else ():
             whole = alias.name if alias.asname else alias.name.partition(".")[0]
             if whole in sys.modules:

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from case import Case, rows
 from torch import Tensor, nn
 
+SCALES = {str(number): torch.tensor(1.0 / number) for number in range(1, 65)}
+
 
 class Convolved(nn.Module):
     """The layer around what fails."""
@@ -259,3 +261,18 @@ class SquareRootOfSize(Case):
             return self.layer(x).transpose(1, 2).reshape(x.shape[0], 6, self.side, self.side)
 
     inputs = staticmethod(lambda: (torch.randn(2, 9, 6),))
+
+
+class ConstantBySizeAsText(Case):
+    """What a size as text looks up is a tensor that the graph keeps: nothing asks for the size again."""
+
+    class before(Convolved):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return y * SCALES[str(x.shape[0])]  # finding: size-constant
+
+    class after(Convolved):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) / x.shape[0]
+
+    outcome = "limited"

@@ -167,3 +167,46 @@ def test_keyword_inputs_nested_inputs_and_half_precision() -> None:
     assert report.ok and "batch.x.0" in report.inputs, str(report)
     half = check_traceable(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval().bfloat16(), torch.randn(2, 4).bfloat16())
     assert half.ok and half.proof.holds, str(half)
+
+
+def test_a_large_example_is_compared_at_about_half_its_size_and_says_so() -> None:
+    report = check_traceable(Plain().eval(), (torch.randn(2, 3, 64, 64),))
+    names = [row.name for row in report.proof.rows]
+    assert names[:2] == ["the example", "x[2], x[3]: 64 → 33"] and report.proof.holds
+    assert {"batch 4 at x[2], x[3]: 64 → 33", "negated values at x[2], x[3]: 64 → 33"} <= set(names)
+
+
+SCALES = {str(number): torch.tensor(1.0 / number) for number in range(1, 200)}
+
+
+def test_a_large_example_is_not_compared_at_a_size_that_the_graph_is_wrong_for() -> None:
+    class Flat(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) * SCALES[str(x.shape[2])]
+
+    report = check_traceable(Flat().eval(), (torch.randn(2, 3, 64, 64),))
+    rows = {row.name: row for row in report.proof.rows}
+    assert not rows["x[2], x[3]: 64 → 33"].outcome.holds
+    right = [row for row in report.proof.rows if row.outcome.holds and row.group in ("batch", "values")]
+    assert len(right) == 7 and {row.name.partition(" at ")[2] for row in right} == {"x[3]: 64 → 33"}
+
+
+@pytest.mark.parametrize("in_training_only", [False, True])
+def test_parameters_that_forward_writes_into_are_not_shared(in_training_only: bool) -> None:
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training or not in_training_only:
+                self.layer.weight.data.mul_(1.5)
+            return self.layer(x)
+
+    model = Clamped().eval()
+    before = model.layer.weight.detach().clone()
+    report = check_traceable(model, (torch.randn(2, 4),))
+    assert torch.equal(model.layer.weight, before)
+    found = "self.layer.weight.data.mul_(1.5)" in {item.code for item in report.findings}
+    assert found is not in_training_only, str(report)
+    assert report.proof.holds is in_training_only, str(report)

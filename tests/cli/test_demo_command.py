@@ -10,10 +10,16 @@ import torch
 
 from fxquant import cli
 from fxquant.commands import demo as demo_command
-from fxquant.demo import run
+from fxquant.demo import DemoTask, build_task, run
 from fxquant.errors import FxquantError
 
 pytest.importorskip("sklearn")
+
+
+@pytest.fixture(scope="module")
+def digits() -> DemoTask:
+    """The trained task, for tests that are not about how it comes about."""
+    return build_task("digits")
 
 
 def test_digits_demo_end_to_end(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,8 +41,11 @@ def test_digits_demo_end_to_end(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert "fold_batch_norm" in out
 
 
-def test_quiet_prints_the_table_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_prints_the_table_only(
+    digits: DemoTask, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run, "_LATENCY_SECONDS", 0.1)
+    monkeypatch.setattr(run, "build_task", lambda name, progress: digits)
     assert cli.main(["demo", "--quiet", "--batches", "1"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["float", "int8"]
@@ -54,7 +63,10 @@ def test_errors_are_one_paragraph_and_exit_code_1(
     assert capsys.readouterr().err == "fxquant: the wheel is missing (module a.b). Remedy: install it\n"
 
 
-def test_too_many_batches_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_batches_is_an_error(
+    digits: DemoTask, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "build_task", lambda name, progress: digits)
     assert cli.main(["demo", "--batches", "1000"]) == 1
     assert "Remedy: ask for fewer" in capsys.readouterr().err
 

@@ -8,18 +8,22 @@ import pytest
 import torch
 
 import fxquant
-from fxquant.demo import build_task
+from fxquant.demo import DemoTask, build_task
 from fxquant.inspect.agreement import check_agreement
 from fxquant.numerics.sqnr import sqnr_db
 
 
+@pytest.fixture(scope="module")
+def digits() -> DemoTask:
+    return build_task("digits")
+
+
 @pytest.mark.parametrize("engine", ["x86", "qnnpack"])
-def test_digits_lose_at_most_a_third_of_a_point(engine: str) -> None:
+def test_digits_lose_at_most_a_third_of_a_point(engine: str, digits: DemoTask) -> None:
     if engine not in torch.backends.quantized.supported_engines:
         pytest.skip(f"no {engine} in this build of torch")
-    task = build_task("digits")
-    quantized = fxquant.quantize(task.model, task.calibration, backend=engine, progress=False)
-    before, after = task.evaluate(task.model)["accuracy"], task.evaluate(quantized)["accuracy"]
+    quantized = fxquant.quantize(digits.model, digits.calibration, backend=engine, progress=False)
+    before, after = digits.evaluate(digits.model)["accuracy"], digits.evaluate(quantized)["accuracy"]
     assert before > 0.975 and after >= before - 0.003
 
 

@@ -17,25 +17,29 @@ import fxquant
 _HERE = Path(__file__).parent
 _LOAD = """
 import sys, torch, fxquant
-try:
-    model = fxquant.load(sys.argv[1], user_code=sys.argv[2] == "yes")
-except fxquant.FxquantError as error:
-    print(error)
-else:
-    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(5))
-    print(float(model(x).detach().double().sum()))
-print(sorted(name for name in sys.modules if name == "user_models"))
+for way in sys.argv[2:]:
+    user_code, _, folder = way.partition(":")
+    sys.path += [folder] if folder else []
+    try:
+        model = fxquant.load(sys.argv[1], user_code=user_code == "yes")
+    except fxquant.FxquantError as error:
+        print(error)
+    else:
+        x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+        print(float(model(x).detach().double().sum()))
+    print(sorted(name for name in sys.modules if name == "user_models"))
+    print("--")
 """
 
 
-def _load(path: Path, user_code: str = "yes", folders: tuple[Path, ...] = ()) -> list[str]:
-    root = Path(fxquant.__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, *folders)))}
+def _load(path: Path, *ways: str) -> list[list[str]]:
+    """What loading prints in a fresh process, once for each way: ``yes`` or ``no`` to user code, ``:folder`` to add."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(fxquant.__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, "-c", _LOAD, str(path), user_code],
+        [sys.executable, "-c", _LOAD, str(path), *ways],
         cwd=path.parent, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return done.stdout.strip().split("\n")
+    return [part.strip().split("\n") for part in done.stdout.split("--\n")[: len(ways)]]
 
 
 def _saved(model: nn.Module, path: Path, leaves: tuple[str, ...] = ()) -> float:
@@ -50,7 +54,7 @@ def _saved(model: nn.Module, path: Path, leaves: tuple[str, ...] = ()) -> float:
 def test_without_the_users_source(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
     expected = _saved(model, tmp_path / "model.fxq")
-    found, modules = _load(tmp_path / "model.fxq", "no")
+    [[found, modules]] = _load(tmp_path / "model.fxq", "no")
     assert float(found) == pytest.approx(expected, rel=1e-12) and modules == "[]"
 
 
@@ -58,11 +62,11 @@ def test_without_the_users_source(tmp_path: Path) -> None:
 def test_what_must_be_importable_is_named(kind: type[nn.Module], needed: str, tmp_path: Path) -> None:
     leaves = ("odd",) if kind is WithLeaf else ()
     expected = _saved(seeded(kind), tmp_path / "model.fxq", leaves)
-    text = "\n".join(_load(tmp_path / "model.fxq"))
+    missing, refused, (found, _) = _load(tmp_path / "model.fxq", "yes", f"no:{_HERE}", "yes")
+    text = "\n".join(missing)
     assert f"the file needs {needed} for" in text and "make the module user_models importable" in text
-    text = "\n".join(_load(tmp_path / "model.fxq", "no", (_HERE,)))
+    text = "\n".join(refused)
     assert f"the file needs {needed}" in text and "user_code=False" in text and text.endswith("[]")
-    found, _ = _load(tmp_path / "model.fxq", "yes", (_HERE,))
     assert float(found) == pytest.approx(expected, rel=1e-12)
 
 
@@ -73,7 +77,7 @@ def test_statements_run_only_where_the_users_module_holds_them(tmp_path: Path) -
     other.mkdir()
     text = (_HERE / "user_models.py").read_text().replace("x = x * 2", "x = x * 3")
     (other / "user_models.py").write_text(text)
-    found = "\n".join(_load(tmp_path / "model.fxq", "yes", (other,)))
+    found = "\n".join(_load(tmp_path / "model.fxq", f"yes:{other}")[0])
     assert "user_models does not hold its statements any more" in found
 
 
