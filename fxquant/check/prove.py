@@ -208,8 +208,9 @@ class Prover:
 
     def _backward(self) -> ProofRow:
         name = "gradients"
-        eager, graph = self.eager.model(), self.captured.model()
+        eager = self.eager.model()
         expected = _gradients(eager, self.eager, self.example)
+        graph = self.captured.model()  # only now: it sets variables outside the model back
         result = _gradients(graph, self.captured, self.example)
         if isinstance(expected.error, NoGradients):
             same = isinstance(result.error, NoGradients)
@@ -279,11 +280,11 @@ def _by_names_of(eager: nn.Module, graph: nn.Module, gradients: dict[str, Any]) 
         if name in gradients:
             found[name] = gradients[name]
             continue
-        same = others.get(_look_of(parameter), [])
+        same = [other for other in others.get(_look_of(parameter), []) if alike(name, other)]
         best = max(same, key=lambda other: alike(name, other), default=None)
         found[name] = None if best is None else gradients[best]
         if best is not None:
-            same.remove(best)
+            others[_look_of(parameter)].remove(best)
     return found
 
 
