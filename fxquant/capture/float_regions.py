@@ -18,7 +18,7 @@ from fxquant.capture.branches import tree_of
 from fxquant.capture.call_part import stand_in
 from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
-from fxquant.capture.trouble import ModuleSpot, Spot, StatementSpot, Trouble
+from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -49,6 +49,7 @@ class FloatRegions:
     rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
     _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
     _new: set[Cut | str] = field(default_factory=set)
+    _found: dict[Spot, Cut | None] = field(default_factory=dict)
 
     def begin_round(self) -> None:
         """What is kept from now on was not tried yet."""
@@ -82,12 +83,18 @@ class FloatRegions:
     def _keep(self, spot: Spot, kind: FactKind, rejected: Collection[tuple[CodeType, int, int]] = ()) -> str:
         if isinstance(spot, ModuleSpot):
             return self._add_module(spot.path)
-        cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
-        if cut is None or not self._functions_with(spot.code) or not _fits(cut):
-            return ""
-        if (cut.code, cut.first_line, cut.last_line) in rejected or _shares_state(cut):
+        if spot not in self._found:  # every layer that runs the same code has the same spots
+            self._found[spot] = self._cut_for(spot)
+        cut = self._found[spot]
+        if cut is None or (cut.code, cut.first_line, cut.last_line) in rejected:
             return ""
         return self._add(cut, kind)
+
+    def _cut_for(self, spot: StatementSpot | FunctionSpot) -> Cut | None:
+        cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
+        if cut is None or not self._functions_with(spot.code) or not _fits(cut):
+            return None
+        return None if _shares_state(cut) else cut
 
     def _add_module(self, path: str) -> str:
         known = path in self.modules or (not path and self.whole)
