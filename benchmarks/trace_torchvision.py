@@ -92,11 +92,14 @@ _RESIZED = {"min_size": 96, "max_size": 128}
 
 
 _FEW_PROPOSALS = {"rpn_pre_nms_top_n_test": 100, "rpn_post_nms_top_n_test": 50, "box_detections_per_img": 20}
+# Their heads take one image for each detection: eight convolutions of 512 channels, or four of 256.
+_FEW_DETECTIONS = {"rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 8, "box_detections_per_img": 2}
 _FEW_CANDIDATES = {"topk_candidates": 50, "detections_per_img": 20}
 
 
 def _detector(name: str) -> Subject:
-    few = _FEW_PROPOSALS if "rcnn" in name else _FEW_CANDIDATES
+    proposals = _FEW_DETECTIONS if name.startswith(("mask", "keypoint")) else _FEW_PROPOSALS
+    few = proposals if "rcnn" in name else _FEW_CANDIDATES
     options = {**_DETECTOR, **few, **({} if name.startswith("ssd") else _RESIZED)}
     return Subject(name, "torchvision", _built(name, "detection", **options), listed_images, (2, 1))
 

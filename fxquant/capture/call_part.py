@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.facts import FactKind
+from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import reads_activations
 from fxquant.capture.structures import has_parts, holds_proxy, holds_tensor, rebuild
@@ -51,10 +52,10 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
             _judge_sizes(tracer, cut, proxy, reads_activations(cut, values))
         if cut.returns:
             return _take(tracer, proxy, None, sizes_only)
-        results = [_take(tracer, proxy, index, sizes_only) for index in range(len(cut.outputs))]
+        results: list[Any] = []
         for index, name in enumerate(cut.outputs):
             kept = name not in cut.used.stored and not isinstance(values[name], (list, dict, set))
-            results[index] = values[name] if kept else results[index]
+            results.append(values[name] if kept else _take(tracer, proxy, index, sizes_only))
         for result in results if sizes_only and not cut.loops else ():
             if isinstance(result, ValueProxy) and not holds_tensor(result.value):
                 result.depends = min(result.depends, Depends.SIZES)
@@ -96,7 +97,8 @@ def call_whole(tracer: ValueTracer, args: Any, kwargs: Any) -> Any:
 def call_part(tracer: ValueTracer, part: FloatPart, name: str, inputs: list[Any], by_values: bool) -> Any:
     """Record the call of a part."""
     name = tracer.add_module(name, part)
-    proxy = tracer.create_proxy("call_module", name, tuple(inputs), {})
+    objects = GivenObjects(part.arguments, False)
+    proxy = objects.unchanged_by(tracer.create_proxy("call_module", name, tuple(inputs), {}), tracer.recorder)
     proxy.from_part = True
     if by_values or not inputs:
         proxy.depends = Depends.VALUES

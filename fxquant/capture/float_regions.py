@@ -18,7 +18,7 @@ from fxquant.capture.branches import tree_of
 from fxquant.capture.call_part import stand_in
 from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
-from fxquant.capture.trouble import ModuleSpot, Spot, StatementSpot, Trouble
+from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -37,6 +37,9 @@ class FloatRegions:
         whole: whether it is the whole model.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
         rejected: (code, first line, last line) of those on whose results branches depend.
+
+    A part kept because of one trouble is often the answer to others of the same trace: every layer runs the same code.
+    ``begin_round`` is called between traces: what was there before it and did not help makes way for what is larger.
     """
 
     modules: set[str] = field(default_factory=set)
@@ -45,6 +48,12 @@ class FloatRegions:
     refused: set[tuple[CodeType, Where]] = field(default_factory=set)
     rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
     _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
+    _new: set[Cut | str] = field(default_factory=set)
+    _found: dict[Spot, Cut | None] = field(default_factory=dict)
+
+    def begin_round(self) -> None:
+        """What is kept from now on was not tried yet."""
+        self._new.clear()
 
     def keep(self, trouble: Trouble) -> str:
         """Keep the smallest part around a trouble whole that was not tried yet; returns what it is, "" for none."""
@@ -73,25 +82,42 @@ class FloatRegions:
 
     def _keep(self, spot: Spot, kind: FactKind, rejected: Collection[tuple[CodeType, int, int]] = ()) -> str:
         if isinstance(spot, ModuleSpot):
-            known = spot.path in self.modules or (not spot.path and self.whole)
-            if not known and spot.path:
-                self.modules.add(spot.path)
-            self.whole |= not spot.path
-            return "" if known else f"module {spot.path!r}" if spot.path else "the whole model"
-        cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
-        if cut is None or not self._functions_with(spot.code) or not _fits(cut):
-            return ""
-        if (cut.code, cut.first_line, cut.last_line) in rejected or _shares_state(cut):
+            return self._add_module(spot.path)
+        if spot not in self._found:  # every layer that runs the same code has the same spots
+            self._found[spot] = self._cut_for(spot)
+        cut = self._found[spot]
+        if cut is None or (cut.code, cut.first_line, cut.last_line) in rejected:
             return ""
         return self._add(cut, kind)
 
+    def _cut_for(self, spot: StatementSpot | FunctionSpot) -> Cut | None:
+        cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
+        if cut is None or not self._functions_with(spot.code) or not _fits(cut):
+            return None
+        return None if _shares_state(cut) else cut
+
+    def _add_module(self, path: str) -> str:
+        known = path in self.modules or (not path and self.whole)
+        if known and path not in self._new:
+            return ""
+        self._new.add(path)
+        if path:
+            self.modules.add(path)
+        self.whole |= not path
+        return f"module {path!r}" if path else "the whole model"
+
     def _add(self, cut: Cut, kind: FactKind) -> str:
         known = self.cuts.setdefault(cut.code, {})
-        if any(other.holds(cut) and other.returns >= cut.returns for other in known):
+        around = next((other for other in known if other.holds(cut) and other.returns >= cut.returns), None)
+        if around is not None and around in self._new:
+            known[around].add(kind)
+            return str(around)
+        if around is not None:
             return ""
         inside = [other for other in known if cut.holds(other)]
         kinds = {kind}.union(*(known.pop(other) for other in inside))
         known[cut] = kinds
+        self._new.add(cut)
         return str(cut)
 
     def _functions_with(self, code: CodeType) -> list[FunctionType]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterator
 from enum import Enum
 from types import FunctionType, MethodType, ModuleType
@@ -21,20 +22,31 @@ _WHOLE = (
     torch.Generator, range,
 )  # fmt: skip
 _DEPTH = 6
+# By type: whether it is one of _PLAIN, one of _WHOLE or neither. Some classes of torch take long to ask.
+_KINDS: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+
+
+def _kind_of(thing: Any) -> str:
+    found = _KINDS.get(type(thing))
+    if found is None:
+        found = "plain" if isinstance(thing, _PLAIN) else "whole" if isinstance(thing, _WHOLE) else "other"
+        _KINDS[type(thing)] = found
+    return found
 
 
 def has_parts(thing: Any) -> bool:
     """Whether ``thing`` is an object of a class of Python's, with attributes of its own that may hold tensors."""
-    return not isinstance(thing, (*_PLAIN, *_WHOLE)) and isinstance(getattr(thing, "__dict__", None), dict)
+    return _kind_of(thing) == "other" and isinstance(getattr(thing, "__dict__", None), dict)
 
 
 def leaves(structure: Any, depth: int = _DEPTH) -> Iterator[Any]:
     """What nested containers and objects hold, containers and objects that hold nothing included."""
-    if isinstance(structure, _PLAIN) or depth == 0:
+    kind = _kind_of(structure)
+    if kind == "plain" or depth == 0:
         yield structure
     elif isinstance(structure, Attribute):
         yield structure.root
-    elif isinstance(structure, _WHOLE):
+    elif kind == "whole":
         yield structure
     elif isinstance(structure, (tuple, list, set, frozenset)):
         for item in structure:
@@ -87,9 +99,10 @@ def rebuild(structure: Any, change: Callable[[Any], Any], depth: int = _DEPTH) -
         structure: not changed.
         change: called with each leaf; returns it, or what takes its place.
     """
-    if isinstance(structure, _PLAIN) or depth == 0:
+    kind = _kind_of(structure)
+    if kind == "plain" or depth == 0:
         return structure
-    if isinstance(structure, (Attribute, *_WHOLE)):
+    if kind == "whole" or isinstance(structure, Attribute):
         return change(structure)
     if isinstance(structure, (tuple, list, set, frozenset)):
         items = [rebuild(item, change, depth - 1) for item in structure]

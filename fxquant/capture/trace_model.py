@@ -105,6 +105,7 @@ def trace_model(
             _require_eager(model, example_inputs)
         settled = not attempt.troubles
         troubles = _other_at_other_sizes(attempt) if settled and not strict else attempt.troubles
+        regions.begin_round()
         kept = [(trouble, regions.keep(trouble)) for trouble in troubles]
         met += [(trouble, title) for trouble, title in kept if title]
         if settled and not any(title for _, title in kept):

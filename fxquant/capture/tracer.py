@@ -21,6 +21,7 @@ from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
 from fxquant.capture.describe_node import describe_node, name_after_module
 from fxquant.capture.facts import FactKind
+from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.inputs import BoundInputs
 from fxquant.capture.levels import depends_of, is_fixed
 from fxquant.capture.lower_arguments import ArgumentLowering
@@ -351,13 +352,17 @@ class ValueTracer(fx.Tracer):
                 return operator.attrgetter(target)(self.root)
             real_args, real_kwargs = unwrap(args), unwrap(kwargs)
             if kind == "call_module":
-                return self.root.get_submodule(target)(*real_args, **real_kwargs)
+                return self._run_module(self.root.get_submodule(target), real_args, real_kwargs)
             if kind == "call_method":
                 return getattr(real_args[0], target)(*real_args[1:], **real_kwargs)
             return target(*real_args, **real_kwargs)
         finally:
             self.executing = was
             torch._C._set_grad_enabled(gradients)
+
+    def _run_module(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        given = GivenObjects(() if isinstance(module, FloatPart) else (args, kwargs), True)  # parts see to theirs
+        return given.unchanged_by(module(*args, **kwargs), self.recorder)
 
     def linear_of(self, input: Any, weight: Any, bias: Any) -> Any:
         """A projection of an attention; one whose weight belongs to a child module runs in that module's name."""
@@ -389,10 +394,6 @@ def _changed_names(target: Any, proxies: list[ValueProxy], changed: set[int]) ->
     if target in _RENORMALIZING:
         return ()
     return tuple(proxy.node.name for proxy in proxies if id(proxy.value) in changed)
-
-
-def _copied(value: Any) -> Any:
-    return value.copy() if type(value) is dict else value
 
 
 def _holds_tensors(value: list[Any]) -> bool:

@@ -243,8 +243,10 @@ class Prover:
     def _backward(self) -> ProofRow:
         name = "gradients"
         inputs = self.example if self.small is None else self.small.inputs
-        expected = _gradients(self.eager.model(), self.eager, inputs)
-        result = _gradients(self.captured.model(), self.captured, inputs)
+        eager = self.eager.model()
+        expected = _gradients(eager, self.eager, inputs)
+        graph = self.captured.model()  # only now: it sets variables outside the model back
+        result = _gradients(graph, self.captured, inputs)
         if isinstance(expected.error, NoGradients):
             same = isinstance(result.error, NoGradients)
             detail = "" if same else "the graph's results have gradients, those of eager have none"
@@ -252,7 +254,7 @@ class Prover:
         if expected.error is not None:
             return ProofRow("gradients", name, Outcome.SKIPPED, f"eager has none: {_one_line(expected.error)}")
         if result.error is None:
-            result = Result(_by_names_of(expected.value, result.value))
+            result = Result(_by_names_of(eager, graph, result.value))
         found = _judge(expected, result)
         return ProofRow("gradients", name, found.outcome, found.detail)
 
@@ -297,19 +299,36 @@ def _gradients(model: nn.Module, subject: Subject, inputs: Any) -> Result:
     return Result(found)
 
 
-def _by_names_of(eager: dict[str, Any], graph: dict[str, Any]) -> dict[str, Any]:
-    """The graph's gradients by eager's names; parts that run as Python hold parameters under names of their own."""
-    others = [name for name in graph if name not in eager]
+def _by_names_of(eager: nn.Module, graph: nn.Module, gradients: dict[str, Any]) -> dict[str, Any]:
+    """The graph's gradients by eager's names; parts that run as Python hold parameters under names of their own.
+
+    Those are known by their values, and where several have the same by the end of their names.
+    """
+    known = dict(eager.named_parameters())
+    others: dict[tuple[Any, ...], list[str]] = {}
+    for name, parameter in graph.named_parameters():
+        if name not in known:
+            others.setdefault(_look_of(parameter), []).append(name)
 
     def alike(name: str, other: str) -> int:
         steps = zip(reversed(name.split(".")), reversed(other.split(".")), strict=False)
         return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], steps)))
 
     found = {}
-    for name in eager:
-        best = max(others, key=lambda other: alike(name, other), default="")
-        found[name] = graph[name] if name in graph else graph[best] if alike(name, best) else None
+    for name, parameter in known.items():
+        if name in gradients:
+            found[name] = gradients[name]
+            continue
+        same = [other for other in others.get(_look_of(parameter), []) if alike(name, other)]
+        best = max(same, key=lambda other: alike(name, other), default=None)
+        found[name] = None if best is None else gradients[best]
+        if best is not None:
+            others[_look_of(parameter)].remove(best)
     return found
+
+
+def _look_of(parameter: Tensor) -> tuple[Any, ...]:
+    return tuple(parameter.shape), float(parameter.detach().double().nan_to_num().square().sum())
 
 
 def _one_line(error: Exception) -> str:

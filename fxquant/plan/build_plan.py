@@ -16,6 +16,7 @@ from fxquant.plan.assign_ranges import assign_ranges
 from fxquant.plan.borders import Borders, find_borders, require_storable
 from fxquant.plan.classify_dynamic import MODES
 from fxquant.plan.classify_units import Context, classify_unit, is_move
+from fxquant.plan.find_positions import find_positions
 from fxquant.plan.find_wide_values import find_wide_values
 from fxquant.plan.fuse_sums import fuse_sums
 from fxquant.plan.read_qconfig import GLOBAL, activation_spec, choose_observers
@@ -101,6 +102,7 @@ def _context(
         request.limits,
         request.leaves,
         wide=find_wide_values(captured.graph),
+        positions=find_positions(captured.graph),
         kept=_kept(captured.state.capture_notes, modules),
         static_recurrent=request.static_recurrent,
     )

@@ -20,6 +20,7 @@ from fxquant.plan.assign_domains import Candidate
 from fxquant.plan.backend import Backend, Call, Refusal
 from fxquant.plan.backend_limits import FREE, BackendLimits
 from fxquant.plan.classify_dynamic import ASKED, classify_dynamic
+from fxquant.plan.find_positions import is_arithmetic
 from fxquant.plan.leaf_modules import LeafModule, classify_leaf
 from fxquant.plan.read_qconfig import mode_of, refuses_weight, reuses_input
 from fxquant.plan.readers import takes_element
@@ -46,6 +47,7 @@ class Context:
         limits: what a BackendConfig allows, None for everything.
         leaves: standalone and custom modules, by path.
         wide: why 8 bits cannot hold a value, by name, for those they cannot.
+        positions: why a value is a position or a rank and no activation, by name.
         kept: why a part of the model runs as Python, by path of its module in the graph.
         static_recurrent: as in ``PlanRequest``.
     """
@@ -58,6 +60,7 @@ class Context:
     limits: BackendLimits | None = None
     leaves: Mapping[str, LeafModule] = field(default_factory=dict)
     wide: Mapping[str, str] = field(default_factory=dict)
+    positions: Mapping[str, str] = field(default_factory=dict)
     kept: Mapping[Any, str] = field(default_factory=dict)
     static_recurrent: frozenset[type[nn.Module]] = frozenset()
 
@@ -106,6 +109,11 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
     wide = [name for name in (draft.last.name, *(node.name for _, node in activations)) if name in context.wide]
     if wide:
         return floating(context.wide[wide[0]])
+    own = draft.nodes if "expression" in draft.roles else (anchor,)
+    read = (*own, *(node for _, node in activations if is_arithmetic(anchor)))
+    positions = [node.name for node in read if node.name in context.positions]
+    if positions:
+        return floating(context.positions[positions[0]])
     return _with_kernel(draft, row, context, floating)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 import fxquant
 from fxquant import pipeline
+from fxquant.capture.trace_model import trace_model
 from fxquant.errors import CaptureError
 from fxquant.ir.float_part import FloatPart
 
@@ -156,3 +159,80 @@ def test_the_gradient_of_an_own_function_is_kept() -> None:
         model(x).sum().backward()
         gradients.append(x.grad)
     assert torch.equal(*gradients) and gradients[0].abs().sum() > 0
+
+
+class Cache:
+    """Keeps what layers put into it, until the end of one call."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, Tensor] = {}
+
+    def put(self, place: int, x: Tensor) -> Tensor:
+        self.kept[place] = x if place not in self.kept else torch.cat([self.kept[place], x])
+        return self.kept[place]
+
+
+def passing_on(forward: Any) -> Any:
+    """A wrapper that every layer shares, as for gradient checkpointing."""
+
+    @functools.wraps(forward)
+    def wrapper(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if self.training:
+            return forward(self, *args)
+        return forward(self, *args, **kwargs)
+
+    return wrapper
+
+
+class Caching(nn.Module):
+    """Branches on values, and fills a cache that it is given."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self.place, self.first, self.gate = place, nn.Linear(8, 8), Gate()
+
+    @passing_on
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        x = self.first(x)
+        y = self.gate(x)
+        if y.mean() > 5:
+            y = y - 5
+        if cache is not None:
+            y = y + cache.put(self.place, x).mean()
+        return y
+
+
+class WithCache(nn.Module):
+    """Makes the cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Caching(place) for place in range(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        cache = Cache()
+        for layer in self.layers:
+            x = layer(x, cache=cache)
+        return x
+
+
+def test_layers_that_run_the_same_code_have_the_same_small_parts() -> None:
+    model = WithCache().eval()
+    captured = pipeline.capture(model, (inputs()[0],))
+    assert {part.title.split(" of ")[1] for part in captured.modules() if isinstance(part, FloatPart)} == {
+        "Gate.forward",
+        "Caching.forward",
+    }
+    for x in (*inputs(), inputs()[0][:3]):
+        assert torch.equal(captured(x), model(x))
+
+
+@pytest.mark.parametrize("leaf", ["layers.1", "layers"])
+def test_an_object_that_forward_makes_and_a_leaf_changes_is_no_constant(leaf: str) -> None:
+    model = WithCache().eval()
+    names = [leaf] if leaf != "layers" else [f"layers.{place}" for place in range(3)]
+    traced = trace_model(model, (inputs()[0],), leaf_names=names)
+    captured = fx.GraphModule(traced.root, traced.graph)
+    assert any("Cache" in fact.value for fact in traced.facts)
+    for x in (*inputs(), inputs()[0][:3]):
+        assert torch.equal(captured(x), model(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 
 import pytest
@@ -142,3 +143,33 @@ def test_200_layers_take_little_longer_than_eager() -> None:
         run()
         times.append(time.process_time() - start)
     assert times[1] < 2 * times[0] + 1
+
+
+def test_the_work_grows_with_the_number_of_layers_and_no_faster() -> None:
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(2, 2, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-1] % 8:
+                x = nn.functional.pad(x, (0, 8 - x.shape[-1] % 8))
+            return torch.relu(self.conv(x))
+
+    def calls(layers: int) -> int:
+        model, count = nn.Sequential(*(Padded() for _ in range(layers))).eval(), 0
+
+        def note(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        sys.setprofile(note)
+        try:
+            pipeline.capture(model, (torch.randn(1, 2, 16),))
+        finally:
+            sys.setprofile(None)
+        return count
+
+    calls(2)  # what is made once and kept
+    few, more, many = calls(20), calls(40), calls(80)
+    assert many - more < 2.2 * (more - few)
