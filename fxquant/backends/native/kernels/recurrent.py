@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -90,12 +91,20 @@ class RecurrentLayers(RecurrentSteps):
         cells = [getattr(self, f"packed_cell{suffix}") for suffix in recurrence.suffixes]
         args = (*sequence, state if is_lstm else state[0], cells, True, recurrence.layers, 0.0, False, both)
         args = (*args, False) if batch_sizes is None else args
-        if is_lstm:
-            dtype = torch.float16 if self.is_half else torch.qint8
-            outputs, *last = torch.quantized_lstm(*args, dtype=dtype, use_dynamic=True)
-        else:
-            outputs, *last = torch.quantized_gru(*args)
+        with _without_autograd():
+            if is_lstm:
+                dtype = torch.float16 if self.is_half else torch.qint8
+                outputs, *last = torch.quantized_lstm(*args, dtype=dtype, use_dynamic=True)
+            else:
+                outputs, *last = torch.quantized_gru(*args)
         return outputs, last
+
+
+def _without_autograd() -> AbstractContextManager[Any]:
+    """Where no gradients are recorded, keep the thousands of small operations inside a kernel from asking for them."""
+    if torch.is_grad_enabled() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        return nullcontext()
+    return torch._C._AutoDispatchBelowADInplaceOrView()
 
 
 class RecurrentStatic(Kernel, StaticRecurrent):
