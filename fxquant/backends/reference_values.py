@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from fxquant.ir.containers import RANGES
 from fxquant.ir.edit import set_tensor
+from fxquant.ir.float_part import EFFECTS, runs_user_code
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.qdq import dequantize, quantize
 from fxquant.ir.quant_plan import QuantPlan, Unit
@@ -80,6 +81,8 @@ class ReferenceValues:
         args, kwargs = fx.node.map_arg(node.args, change), fx.node.map_arg(dict(node.kwargs), change)
         made = self.graph.create_node(node.op, node.target, args, kwargs, node.name)
         set_info(made, NodeInfo(**{**vars(info(node)), "unit": unit.name if unit else ""}))
+        if node.op == "call_module" and runs_user_code(self.root.get_submodule(str(node.target))):
+            made.meta[EFFECTS] = True
         return made
 
     def _attribute(self, path: str) -> fx.Node:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxquant.capture.facts import FactKind
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.structures import has_parts, holds_tensor, leaves, unwrap
 from fxquant.ir.rebuild import Rebuild, Refill
@@ -63,11 +64,19 @@ class ArgumentLowering:
         if id(value) not in self._constants:
             title = "_tensor_constant" if isinstance(value, Tensor) else f"_{type(value).__name__}_constant"
             name = self.tracer.get_fresh_qualname(title)
+            if isinstance(value, Tensor) and self._is_written(value):
+                self.tracer.report(FactKind.WRITE_TO_CONSTANT, "a tensor that forward writes into")
             kept = value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
             setattr(self.tracer.root, name, kept)
             self.tracer.constants[name] = kept
             self._constants[id(value)] = value, self.attribute(name)
         return self._constants[id(value)][1]
+
+    def _is_written(self, tensor: Tensor) -> bool:
+        """Whether a tensor outside the model changed since an earlier trace met it: by a part that runs as Python."""
+        version = -1 if tensor.is_inference() else tensor._version
+        _, before = self.tracer.versions.setdefault(id(tensor), (tensor, version))
+        return version != before
 
     def contained_modules(self) -> set[int]:
         """Ids of modules that the model keeps in plain lists, tuples and dictionaries."""

@@ -27,7 +27,7 @@ from fxquant.capture.run_hooks import remove_hooks
 from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
 from fxquant.errors import CaptureError
-from fxquant.ir.float_part import EFFECTS, FloatPart
+from fxquant.ir.float_part import EFFECTS, FloatPart, runs_user_code
 
 _ROUNDS = 24
 
@@ -92,8 +92,9 @@ def trace_model(
     """
     check_root(model, leaf_names)
     regions, met = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]]()
+    versions: dict[int, tuple[Tensor, int]] = {}
     for _ in range(_ROUNDS):
-        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict)
+        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict, versions)
         for cut in attempt.tracer.rejected:
             regions.reject(cut)
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
@@ -112,7 +113,7 @@ def trace_model(
             return _finish(model, attempt, met)
         if attempt.troubles and not any(title or trouble.optional for trouble, title in kept):
             raise _refusal(attempt.troubles)
-    attempt = _attempt(model, example_inputs, regions, leaf_classes, True)  # what sizes decide is built in
+    attempt = _attempt(model, example_inputs, regions, leaf_classes, True, versions)  # what sizes decide is built in
     if attempt.troubles:
         raise _refusal(attempt.troubles)
     return _finish(model, attempt, met)
@@ -130,6 +131,7 @@ def _attempt(
     regions: FloatRegions,
     leaf_classes: Collection[type[nn.Module]],
     strict: bool,
+    versions: dict[int, tuple[Tensor, int]],
 ) -> _Attempt:
     """Trace once, leaving the random state as it was."""
     with torch.inference_mode(False):
@@ -141,7 +143,7 @@ def _attempt(
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
         state, outer = ModelState(root), OuterState(root)
         tracer = ValueTracer(BoundInputs(values), regions.modules, leaf_classes, regions.whole)
-        tracer.plain_tensors = plain_tensors(model)
+        tracer.plain_tensors, tracer.versions = plain_tensors(model), versions
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         with ExitStack() as stack:
             stack.callback(outer.restore)
@@ -192,12 +194,7 @@ def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]])
 def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:
     """Mark the calls of what may do more than compute: the user's modules and parts."""
     for node in graph.nodes:
-        module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if isinstance(module, FloatPart):
-            user = not module.sizes_only
-        else:
-            user = module is not None and not type(module).__module__.startswith("torch.nn.")
-        if user:
+        if node.op == "call_module" and runs_user_code(root.get_submodule(str(node.target))):
             node.meta[EFFECTS] = True
 
 

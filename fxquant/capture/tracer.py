@@ -68,6 +68,7 @@ class ValueTracer(fx.Tracer):
         unhooked: paths of modules whose hooks became part of the graph.
         failed: whether the trace ended before the model did.
         plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
+        versions: tensors outside the model that this trace or one before it met, with their versions then, by identity.
         rejected: statements kept whole for the sake of sizes, on whose results branches depend.
         views: modules as parts see them.
         writes: attributes that forward set.
@@ -98,6 +99,7 @@ class ValueTracer(fx.Tracer):
         self.unhooked: set[str] = set()
         self.failed = False
         self.plain_tensors: frozenset[str] = frozenset()
+        self.versions: dict[int, tuple[Tensor, int]] = {}
         self.rejected: list[Cut] = []
         self.fresh: dict[int, Tensor] = {}
         self.lowering = ArgumentLowering(self)

@@ -154,3 +154,10 @@ def find_code(code: CodeType, name: str) -> CodeType:
             except LookupError:
                 continue
     raise LookupError(name)
+
+
+def runs_user_code(module: nn.Module) -> bool:
+    """Whether calling a module may do more than compute: the user's modules and parts, but for those about sizes."""
+    if isinstance(module, FloatPart):
+        return not module.sizes_only
+    return not type(module).__module__.startswith("torch.nn.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from fxquant import pipeline
 from fxquant.capture.trace_model import trace_model
 from fxquant.errors import CaptureError
 from fxquant.ir.float_part import FloatPart
+from fxquant.numerics.sqnr import sqnr_db
 
 
 class Gate(nn.Module):
@@ -236,3 +238,30 @@ def test_an_object_that_forward_makes_and_a_leaf_changes_is_no_constant(leaf: st
     assert any("Cache" in fact.value for fact in traced.facts)
     for x in (*inputs(), inputs()[0][:3]):
         assert torch.equal(captured(x), model(x))
+
+
+_SCRATCH = torch.zeros(4, 6)
+
+
+class _ThroughGlobal(nn.Module):
+    """Writes its input into a tensor of the module's globals, and reads that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _SCRATCH.copy_(self.layer(x))
+        return self.last(_SCRATCH)  # type: ignore[no-any-return]
+
+
+def test_what_is_written_into_a_tensor_outside_is_read_from_it_in_every_stage() -> None:
+    model, x, other = _ThroughGlobal().eval(), torch.randn(4, 6), torch.randn(4, 6)
+    with torch.no_grad():
+        observed = fxquant.prepare_fx(model, fxquant.get_default_qconfig_mapping(), (x,))
+        observed(x)
+        stages = observed, fxquant.convert_to_reference_fx(observed), fxquant.convert_fx(observed)
+        for stage in (*stages, fxquant.convert_fx(pickle.loads(pickle.dumps(observed)))):
+            expected = model(other)
+            _SCRATCH.zero_()
+            assert sqnr_db(expected, stage(other)) > 30 and _SCRATCH.any()
