@@ -1,8 +1,8 @@
-"""Time torch's int8 convolution kernels per engine, on the shapes of common networks.
+"""Time torch's int8 convolution and linear kernels per engine, on the shapes of common networks.
 
 The native backend's choice of an engine per layer comes from these figures, and the size from which a convolution does
-the sum that follows it. One thread; the 20th percentile of many
-calls, microseconds, engines interleaved. Restrict the kernel libraries to AVX2 to see a CPU without VNNI:
+the sum that follows it. One thread; the 20th percentile of many calls, microseconds, engines interleaved. Restrict the
+kernel libraries to AVX2 to see a CPU without VNNI:
 
     ONEDNN_MAX_CPU_ISA=AVX2 FBGEMM_ENABLE_INSTRUCTIONS=AVX2 ATEN_CPU_CAPABILITY=avx2 python benchmarks/kernels.py
 """
@@ -55,6 +55,27 @@ SUMS = (
     (144, 24, 1, 56),
     (384, 64, 1, 14),
 )
+
+# inputs, outputs
+LINEARS = ((768, 2304), (768, 3072), (3072, 768), (512, 1000), (64, 64))
+ROWS = (128, 1, 8, 64, 512)
+"""Rows of the input, the one that the kernels see first before the others."""
+
+
+def linear_calls(shape: tuple[int, int], engine: str) -> list[Callable[[], Any]]:
+    """Ready-to-run calls of one ``quantized.linear`` packed for ``engine``, one for each of ``ROWS``."""
+    inputs, outputs = shape
+    weight = torch.randint(-60, 61, (outputs, inputs), dtype=torch.int8)
+    scales = torch.full((outputs,), 0.01, dtype=torch.float64)
+    w = torch._make_per_channel_quantized_tensor(weight, scales, torch.zeros(outputs, dtype=torch.int64), 0)
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = engine
+    packed = torch.ops.quantized.linear_prepack(w, torch.randn(outputs))
+    torch.backends.quantized.engine = before
+    integers = [torch.randint(0, 256, (rows, inputs), dtype=torch.uint8) for rows in ROWS]
+    given = [torch._make_per_tensor_quantized_tensor(item, 0.01, 100) for item in integers]
+    torch.ops.quantized.linear(given[0], packed, 0.1, 128)
+    return [lambda x=x: torch.ops.quantized.linear(x, packed, 0.1, 128) for x in given]
 
 
 def sum_calls(shape: tuple[int, ...]) -> list[Callable[[], Any]]:
@@ -122,6 +143,13 @@ def main() -> None:
         title = "{}→{} {}×{} stride {} groups {} on {}²".format(*shape[:3], shape[2], *shape[3:])
         rows.append([title, *times, engines[times.index(min(times))]])
     print_table("uint8 x int8 convolutions", ["convolution", *(f"{name} µs" for name in engines), "best"], rows)
+    rows = []
+    for pair in LINEARS:
+        calls = [linear_calls(pair, engine) for engine in engines]
+        for count, *same in zip(ROWS, *calls, strict=True):
+            times = time_interleaved(same, rounds)
+            rows.append([f"{pair[0]}→{pair[1]}", count, *times, engines[times.index(min(times))]])
+    print_table("uint8 x int8 linear", ["linear", "rows", *(f"{name} µs" for name in engines), "best"], rows)
     rows = []
     for shape in SUMS:
         times = time_interleaved(sum_calls(shape), rounds)

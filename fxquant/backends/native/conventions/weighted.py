@@ -79,8 +79,12 @@ def conv_limit(engine: str, depthwise: bool) -> str:
 
 
 def linear_packings(call: Call, engine: str) -> tuple[Packing, ...]:
-    """The engines that linear may be packed for, the best first."""
-    return tuple(Packing(name, pair_limit(name)) for name in preferring("onednn" if engine == "x86" else engine))
+    """The engines that linear may be packed for, the best first.
+
+    On x86 that is fbgemm: onednn is as fast at the number of rows it saw first, and two to five times slower at others.
+    Source: measurements, see ``benchmarks/kernels.py``.
+    """
+    return tuple(Packing(name, pair_limit(name)) for name in preferring("fbgemm" if engine == "x86" else engine))
 
 
 def pair_limit(engine: str) -> str:
