@@ -13,9 +13,9 @@ from fxquant.eager.attention import Attention
 from fxquant.eager.recurrent import INSIDE, ObserveRecurrent, observe_recurrent
 from fxquant.eager.roles import OPAQUE, Part, Role, role_of
 from fxquant.errors import CalibrationError, ConfigError, NotYetError
-from fxquant.fusion.rule import spatial_rank
+from fxquant.fusion.rule import TRANSPOSED, spatial_rank
 from fxquant.observers import MinMaxObserver
-from fxquant.observers.attached import InputStatistics
+from fxquant.observers.input_statistics import InputStatistics, statistics_for
 from fxquant.plan.read_qconfig import mode_of
 
 _Model = TypeVar("_Model", bound=nn.Module)
@@ -163,13 +163,21 @@ def _attach(module: nn.Module, role: Role, path: str) -> None:
         setattr(module, OBSERVER, qconfig.activation())
         return
     if role.part is Part.WEIGHTED and not hasattr(module, STATISTICS):
-        assert role.row is not None
-        module.add_module(STATISTICS, InputStatistics(-1 - spatial_rank(role.row.name)))
+        module.add_module(STATISTICS, _statistics_for(role))
         module.add_module(INPUT_RANGE, MinMaxObserver())
         module.register_forward_pre_hook(ObserveInput())
     if role.is_observed and not hasattr(module, OBSERVER):
         module.add_module(OBSERVER, qconfig.activation())
         module.register_forward_hook(ObserveOutput(path))
+
+
+def _statistics_for(role: Role) -> InputStatistics:
+    assert role.row is not None
+    layer: Any = role.layer
+    rank = spatial_rank(role.row.name)
+    if role.row.name in TRANSPOSED:
+        return InputStatistics(-1 - rank)
+    return statistics_for(rank, layer.weight.shape, getattr(layer, "groups", 1), getattr(layer, "dilation", 1))
 
 
 def _needs_no_data(role: Role, path: str, qconfig: Any) -> bool:

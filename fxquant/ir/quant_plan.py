@@ -55,6 +55,7 @@ class RangeClass:
         given_by: the value whose parameters come from outside the plan, "" when there is none: a quantized input or
             the result of a standalone module.
         note: the policy applied on conflicting wishes, "" when there was none.
+        headroom: factor by which a range that a search over a histogram found is widened.
     """
 
     name: str
@@ -65,6 +66,7 @@ class RangeClass:
     fixed: FixedRange | None = None
     given_by: str = ""
     note: str = ""
+    headroom: float = 1.0
 
     @property
     def is_observed(self) -> bool:

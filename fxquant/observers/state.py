@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxquant.errors import CalibrationError
-from fxquant.observers.attached import AttachedObserver, InputStatistics
+from fxquant.observers.attached import AttachedObserver
 from fxquant.observers.base import ObserverBase
+from fxquant.observers.input_statistics import InputStatistics
 
 _HOLDERS = (AttachedObserver, InputStatistics, ObserverBase)
 

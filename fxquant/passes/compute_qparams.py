@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fxquant.errors import CalibrationError, FxquantError
 from fxquant.ir.containers import RANGE_OBSERVERS
-from fxquant.ir.quant_plan import QuantPlan
+from fxquant.ir.quant_plan import QuantPlan, RangeClass
 from fxquant.ir.stages import ObservedModel
 from fxquant.numerics.qparams import NO_RANGE
 from fxquant.observers.histogram import HistogramObserver, histogram_qparams
@@ -67,8 +67,16 @@ def compute_qparams(
             if given is not None and item.given_by in given:
                 found[item.name] = given[item.given_by]
         else:
-            found[item.name] = _qparams(*(searched.get(item.name) or _calculate(item.name, observers[item.name])))
+            found[item.name] = _observed(item, searched, observers[item.name])
     return found
+
+
+def _observed(item: RangeClass, searched: Mapping[str, tuple[Tensor, Tensor]], observer: Any) -> QParams:
+    """Parameters of a class that was observed; what a search found is widened by the class's headroom."""
+    if item.name not in searched:
+        return _qparams(*_calculate(item.name, observer))
+    scale, zero_point = searched[item.name]
+    return _qparams(scale * item.headroom, zero_point)
 
 
 def observed_qparams(name: str, observer: Any) -> QParams:

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from fxquant.fusion.rule import WEIGHTED, spatial_rank
+from fxquant.fusion.rule import TRANSPOSED, WEIGHTED, spatial_rank
 from fxquant.ir import records
 from fxquant.ir.containers import INPUT_STATISTICS, RANGE_OBSERVERS, RECURRENT_OBSERVERS, WEIGHT_OBSERVERS
 from fxquant.ir.edit import copy_graph, holder_of, put_module
@@ -26,8 +26,10 @@ from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.quant_plan import QuantPlan, Unit
 from fxquant.ir.recurrent import recurrence_of
 from fxquant.ir.stages import CapturedModel, FakeQuantizedModel, ObservedModel, with_state
-from fxquant.observers.attached import AttachedObserver, InputStatistics
+from fxquant.observers.attached import AttachedObserver
+from fxquant.observers.input_statistics import InputStatistics, statistics_for
 from fxquant.observers.recurrent import RecurrentObserver
+from fxquant.ops import catalogue
 
 MADE_BY = "insert_observers"
 
@@ -61,7 +63,7 @@ def insert_observers(
         if unit.mode or (unit.op in WEIGHTED and unit.output):
             weights[unit.name] = qconfigs[unit.name].weight()
         if unit.op in WEIGHTED and unit.output:
-            means[unit.name] = InputStatistics(_channel_axis(unit))
+            means[unit.name] = _statistics_for(by_name[unit.anchor], unit)
             _record_statistics(graph, by_name[unit.inputs[0].source], unit)
     for name, children in (
         (RANGE_OBSERVERS, activation),
@@ -75,8 +77,12 @@ def insert_observers(
     return observed
 
 
-def _channel_axis(unit: Unit) -> int:
-    return -1 - spatial_rank(unit.op)
+def _statistics_for(anchor: fx.Node, unit: Unit) -> InputStatistics:
+    bound, rank = catalogue.arguments(anchor, catalogue.row_of(anchor)), spatial_rank(unit.op)
+    weight = info(bound["weight"]).tensor
+    if unit.op in TRANSPOSED or weight is None:
+        return InputStatistics(-1 - rank)
+    return statistics_for(rank, weight.shape, bound.get("groups", 1), bound.get("dilation", 1))
 
 
 def _observe(graph: fx.Graph, node: fx.Node, path: str) -> None:

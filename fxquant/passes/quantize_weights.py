@@ -16,11 +16,11 @@ from torch import Tensor
 from fxquant.errors import ConvertError
 from fxquant.ir.quant_plan import Unit
 from fxquant.numerics.affine import dequantize, quantize
-from fxquant.numerics.balance import balance_taps
 from fxquant.numerics.bias import weight_error_bias
+from fxquant.numerics.compensate import InputCorrelations, round_compensating
 from fxquant.numerics.pair_limit import PAIR_LIMIT, PairOrder, limit_pairs
-from fxquant.observers.attached import InputStatistics
 from fxquant.observers.fake_quantize import FakeQuantize
+from fxquant.observers.input_statistics import InputStatistics
 from fxquant.passes.fold_weights import FloatWeight
 
 # A bias must stay representable as int32 in units of (input scale x weight scale); qnnpack stores it so.
@@ -76,8 +76,8 @@ def quantize_unit(
     rows = folded.rows.to(torch.float32)
     input_mean, variance = _per_channel(statistics, rows.shape[1] * folded.groups)
     importance = variance if folded.groups == 1 else None
-    balanced = input_mean is not None and not folded.transposed  # calibrated; taps that meet in one output
-    integers, scale = round_rows(unit, rows, folded.bias, observer, input_scale, importance, stretch, balanced)
+    inputs = None if input_mean is None or statistics is None else statistics.correlations
+    integers, scale = round_rows(unit, rows, folded.bias, observer, input_scale, importance, stretch, inputs)
     per_channel = scale.dim() == 1
     axis = 0 if per_channel else None
     zeros = torch.zeros_like(scale, dtype=torch.int64)
@@ -101,7 +101,7 @@ def round_rows(
     input_scale: Tensor | None = None,
     importance: Tensor | None = None,
     stretch: Stretch | None = None,
-    balanced: bool = False,
+    inputs: InputCorrelations | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Integers of a weight, and their scale.
 
@@ -110,7 +110,7 @@ def round_rows(
         rows: float32, one row per output channel.
         bias: [C_out] or None.
         importance: float32 [C_in] or None, see ``limit_pairs``.
-        balanced: whether errors are to cancel over the taps of each kernel, see ``balance_taps``.
+        inputs: how the inputs move together, see ``round_compensating``; None rounds every weight by itself.
 
     Returns:
         int8 of ``rows``'s shape, and float32 [C_out], or [] when there is one scale.
@@ -122,7 +122,7 @@ def round_rows(
     low, high = integer_range(observer)
     scale = scale if input_scale is None else floor_scale(scale, bias, input_scale)
     axis = 0 if per_channel else None
-    scale, integers = _rounded(rows, scale, low, high, axis, unit, importance, stretch, balanced)
+    scale, integers = _rounded(rows, scale, low, high, axis, unit, importance, stretch, inputs)
     return integers, scale if per_channel else scale.reshape(())
 
 
@@ -173,9 +173,9 @@ def _rounded(
     unit: Unit,
     importance: Tensor | None,
     stretch: Stretch | None,
-    balanced: bool,
+    inputs: InputCorrelations | None,
 ) -> tuple[Tensor, Tensor]:
-    """Scale and integers inside the limit of the unit's kernel; ``balanced`` over the taps of each kernel or not."""
+    """Scale and integers inside the limit of the unit's kernel."""
     order = _PAIR_ORDERS.get(limit_of(unit, low, high))
     if order is not None:
         factors = None if stretch is None else stretch(weight, scale, low, high, order)
@@ -184,8 +184,8 @@ def _rounded(
         if unit.kernel is not None and unit.kernel.weight_limit == "half":
             scale, low, high = scale * (max(-low, high) / _HALF), max(low, -_HALF), min(high, _HALF)
         integers = quantize(weight, scale, torch.zeros_like(scale, dtype=torch.int64), low, high, torch.int8, axis)
-    if balanced:
-        integers = balance_taps(weight, scale, integers, low, high, order)
+    if inputs is not None:
+        integers = round_compensating(weight, scale, integers, low, high, inputs, order)
     return scale, integers
 
 

@@ -7,15 +7,23 @@ A fixed range (sigmoid, tanh) is never widened: an operator that joins it with o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 
+from fxquant.ir.meta import info
 from fxquant.ir.quant_plan import STANDALONE, FixedRange, RangeClass, TensorSpec
 from fxquant.ops.opdef import Fixed
 from fxquant.plan.assign_domains import Candidate
 from fxquant.plan.borders import NO_BORDERS, Borders
 
 _FULL = TensorSpec(torch.uint8, 0, 255)
+
+_AVERAGES = ("mean", *(f"{kind}avg_pool{rank}d" for kind in ("", "adaptive_") for rank in (1, 2, 3)))
+_MANY = 16
+_HEADROOM = 1.4
+"""For averages of many numbers: a sample has few of them, so calibration sees little of how far they reach, and what is
+beyond is lost to everything that follows. Source: measurements, ``benchmarks/accuracy.py --seed 3``."""
 
 
 @dataclass
@@ -26,6 +34,7 @@ class _Group:
     configured_by: str = ""
     given_by: str = ""
     notes: list[str] = field(default_factory=list)
+    headroom: float = 1.0
 
     @property
     def is_final(self) -> bool:
@@ -77,7 +86,16 @@ def _own_group(candidate: Candidate) -> _Group:
     fixed = FixedRange(output.scale, output.zero_point) if isinstance(output, Fixed) else None
     if candidate.draft.roles:  # a clip after a fixed range would make a range of its own
         fixed = None
-    return _Group([candidate.value], [candidate.value], fixed, candidate.value)
+    headroom = _HEADROOM if _averages_many(candidate) else 1.0
+    return _Group([candidate.value], [candidate.value], fixed, candidate.value, headroom=headroom)
+
+
+def _averages_many(candidate: Candidate) -> bool:
+    """Whether each number of the result is the mean of many."""
+    if candidate.row is None or candidate.row.name not in _AVERAGES:
+        return False
+    read, made = info(candidate.activations[0][1]).tensor, info(candidate.draft.last).tensor
+    return read is not None and made is not None and prod(read.shape) >= _MANY * prod(made.shape)
 
 
 def _add_border_values(candidate: Candidate, groups: dict[str, _Group]) -> None:
@@ -114,6 +132,7 @@ def _merge(target: _Group, other: _Group, groups: dict[str, _Group]) -> None:
     target.members += other.members
     target.sources += other.sources
     target.notes += other.notes
+    target.headroom = max(target.headroom, other.headroom)
     for member in other.members:
         groups[member] = target
 
@@ -132,4 +151,5 @@ def _finish(group: _Group, specs: dict[str, TensorSpec]) -> RangeClass:
         fixed=group.fixed,
         given_by=group.given_by,
         note="; ".join(group.notes),
+        headroom=group.headroom,
     )

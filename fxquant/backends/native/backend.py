@@ -20,7 +20,7 @@ from fxquant.plan.backend import Call, Refusal
 
 # Numbers in one image's result from which one kernel for convolution and sum is faster than two. Source: measurements
 # on CPUs with and without VNNI, see ``benchmarks/kernels.py``.
-_LARGE_SUM = 300_000
+_LARGE_SUM = 100_000
 
 
 @dataclass(frozen=True)
