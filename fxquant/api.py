@@ -264,7 +264,7 @@ def quantize(
     if calibration_data is not None:
         example, batches = example_of(model, calibration_data, example_inputs)
     observed = prepare_fx(model, mapping, example, backend_config=engine, strict_trace=strict_trace)
-    unmatched = [note for note in observed.plan.notes if note.startswith("set_object_type")]
+    unmatched = [note for note in observed.plan.notes if note.startswith("set_") and note.endswith("matched nothing")]
     if strict and qconfig_mapping is not None and unmatched:
         raise ConfigError("; ".join(unmatched), remedy="correct the entry, or pass strict=False")
     if batches is not None:

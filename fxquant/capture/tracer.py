@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.proxy import Scope, ScopeContextManager
 
 from fxquant.capture.answers import Answers
 from fxquant.capture.attribute_writes import AttributeWrites, changed_container
@@ -25,6 +24,7 @@ from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.inputs import BoundInputs
 from fxquant.capture.levels import depends_of, is_fixed
 from fxquant.capture.lower_arguments import ArgumentLowering
+from fxquant.capture.module_scope import ModuleScope
 from fxquant.capture.module_views import ModuleViews
 from fxquant.capture.part_counts import apart
 from fxquant.capture.placeholders import placeholder
@@ -127,7 +127,7 @@ class ValueTracer(fx.Tracer):
         """Placeholders for exactly the inputs given; containers are rebuilt around proxies."""
         self.lowering.name_attributes()
         self.writes.own_modules = {id(module) for module in self.root.modules()}
-        self.scope = Scope("", type(self.root))
+        self.scope = ModuleScope("", type(self.root))
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for name, how, value in self.inputs.entries:
@@ -174,7 +174,7 @@ class ValueTracer(fx.Tracer):
         def call(*args: Any, **kwargs: Any) -> Any:
             return self.create_proxy("call_module", path, args, kwargs)
 
-        with ScopeContextManager(self.scope, Scope(path, type(m))):
+        with self.scope.entered(path, m):
             if self._is_float_leaf(m, path) or not has_hooks(m):
                 return call(*args, **kwargs)
             self.recorder.record(FactKind.MODULE_HOOK, path, "its operations are recorded around the module")
@@ -187,7 +187,7 @@ class ValueTracer(fx.Tracer):
         """Trace the inside of a module; where that fails, say so and go on with what the module computes."""
         self.recorder.modules.append(path)
         try:
-            with ScopeContextManager(self.scope, Scope(path, type(m))):
+            with self.scope.entered(path, m):
                 return forward(*args, **kwargs)
         except Exception as error:
             self.recorder.report_error(error)
@@ -372,7 +372,7 @@ class ValueTracer(fx.Tracer):
         inside = owner.startswith(f"{self.scope.module_path}.".removeprefix(".")) and weight.node.op == "get_attr"
         if not owner or not inside:
             return F.linear(input, weight, bias)
-        with ScopeContextManager(self.scope, Scope(owner, type(self.root.get_submodule(owner)))):
+        with self.scope.entered(owner, self.root.get_submodule(owner)):
             return F.linear(input, weight, bias)
 
     def describe(self, node: fx.Node, value: Any) -> None:

@@ -71,6 +71,7 @@ class Origin:
         spelling: how the user wrote the operation: ``torch.nn.functional.relu``, ``.view``, ``operator.add``.
         module_path: dotted path of the innermost module whose forward ran, ``""`` for the root.
         module_type: qualified class name of that module.
+        call: which of all calls of modules that was, counted from 1 in the order in which they began; 0 for the root's.
         file: source file, line: its line number, code: the text of that line.
     """
 
@@ -80,6 +81,7 @@ class Origin:
     file: str = ""
     line: int = 0
     code: str = ""
+    call: int = 0
 
     @property
     def source(self) -> str:

@@ -43,7 +43,7 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
     """
     graph, backend = captured.graph, request.backend
     state = captured.state
-    resolver = Resolver(request.mapping, state.module_paths, state.config_prefix, request.matched_types)
+    resolver = Resolver(request.mapping, state.module_paths, state.config_prefix, request.matched)
     configs = resolver.resolve_graph(graph)
     specs = _activation_specs({name: resolved.qconfig for name, resolved in configs.items()})
     modules = dict(captured.named_modules(remove_duplicate=False))
@@ -217,6 +217,6 @@ def _macs(candidate: Candidate) -> int:
 
 
 def _notes(resolver: Resolver, classes: tuple[RangeClass, ...]) -> tuple[str, ...]:
-    unmatched = () if resolver.prefix else resolver.unmatched_types()  # a part of a model need not hold everything
-    notes = [f"set_object_type({title}) matched nothing" for title in unmatched]
+    unmatched = () if resolver.prefix else resolver.unmatched()  # a part of a model need not hold everything
+    notes = [f"{entry} matched nothing" for entry in unmatched]
     return (*notes, *(item.note for item in classes if item.note))

@@ -26,7 +26,8 @@ class QConfigMapping:
     ``set_module_name_object_type_order``. All setters return the mapping, so calls chain.
 
     An object type is a module class (matched exactly), or a function or tensor method name; those match every
-    spelling of the operator outside torch.nn modules.
+    spelling of the operator outside torch.nn modules. Of several object types, the class of the module around an
+    operator wins, then its own spelling, then another one; of two alike, the later.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,10 @@ class QConfigMapping:
     def set_module_name_object_type_order(
         self, module_name: str, object_type: ObjectType, index: int, qconfig: QConfig | None
     ) -> QConfigMapping:
-        """Set for the ``index``-th (from 0) operator of a type called in the module at this path."""
+        """Set for the ``index``-th (from 0) operator of a type called in the module at this path.
+
+        A function or method counts the calls that are spelled so, or every spelling where none is.
+        """
         self.module_name_object_type_order_qconfigs[(module_name, object_type, index)] = qconfig
         return self
 
