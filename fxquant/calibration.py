@@ -12,9 +12,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import nn
+from torch.utils.data import Dataset
 
+from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import split_inputs
-from fxquant.errors import CalibrationError
+from fxquant.errors import CalibrationError, FxquantError
 
 Batch = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -38,6 +40,8 @@ def example_of(model: nn.Module, data: Iterable[Any], example_inputs: Any) -> tu
             "calibration_data is empty", remedy="pass at least one batch; a list can be read again, a generator not"
         ) from None
     resolve = BatchResolver(model, example_inputs)
+    if isinstance(data, (torch.Tensor, Dataset)):
+        _require_batches(model, resolve(first), data)
     batches = (resolve(batch) for batch in itertools.chain([first], iterator))
     if example_inputs is not None:
         return example_inputs, _sized(batches, data)
@@ -45,6 +49,21 @@ def example_of(model: nn.Module, data: Iterable[Any], example_inputs: Any) -> tu
     if kwargs and args:
         raise CalibrationError("a batch mixes positional and keyword inputs", remedy="pass example_inputs")
     return kwargs or args, _sized(batches, data)
+
+
+def _require_batches(model: nn.Module, first: Batch, data: Any) -> None:
+    """Refuse a tensor or a data set whose items the model does not take: they may be meant to be batched first."""
+    args, kwargs = first
+    try:
+        with torch.no_grad():
+            copy_module(model)(*args, **kwargs)
+    except Exception as error:
+        kind, item = type(data).__name__, "row" if isinstance(data, torch.Tensor) else "item"
+        whole = "[x], or x.split(32)" if isinstance(data, torch.Tensor) else "a DataLoader over it"
+        raise CalibrationError(
+            f"calibration_data is one {kind}, and the model fails on its first {item}: {type(error).__name__}: {error}",
+            remedy=f"pass {whole}, if {item}s are not batches",
+        ) from error
 
 
 class _SizedIterator:
@@ -141,6 +160,9 @@ def calibrate(observed: nn.Module, batches: Iterable[Batch], *, progress: bool) 
 
     Returns:
         Number of batches.
+
+    Raises:
+        CalibrationError: a value is not finite, or the model fails on a batch.
     """
     total = len(batches) if isinstance(batches, Sized) else None
     shown = progress and sys.stderr.isatty()
@@ -148,6 +170,18 @@ def calibrate(observed: nn.Module, batches: Iterable[Batch], *, progress: bool) 
     count = 0
     with torch.no_grad():
         for args, kwargs in steps:
-            observed(*args, **kwargs)
+            _run(observed, args, kwargs, count)
             count += 1
     return count
+
+
+def _run(observed: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int) -> None:
+    try:
+        observed(*args, **kwargs)
+    except FxquantError:
+        raise
+    except Exception as error:
+        raise CalibrationError(
+            f"the model fails on calibration batch {batch}: {type(error).__name__}: {error}",
+            remedy="pass batches that the model takes; other shapes than the example's only where it allows them",
+        ) from error

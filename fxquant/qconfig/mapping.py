@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxquant.errors import ConfigError
+from fxquant.qconfig.check_entries import check_entries
 from fxquant.qconfig.defaults import float_qparams_weight_only_qconfig, per_channel_dynamic_qconfig
 from fxquant.qconfig.qat_defaults import get_default_qat_qconfig
 from fxquant.qconfig.qconfig import QConfig, check_engine, get_default_qconfig
@@ -187,8 +188,14 @@ def as_mapping(given: Any) -> QConfigMapping:
     """Accept a QConfigMapping, ours or torch.ao's, its dictionary, or a bare QConfig meant for everything.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: it is none of them, or an entry is not what its setter takes.
     """
+    mapping = _as_mapping(given)
+    check_entries({f"set_{style}": getattr(mapping, f"{style}_qconfigs") for style in _STYLES}, mapping.global_qconfig)
+    return mapping
+
+
+def _as_mapping(given: Any) -> QConfigMapping:
     if isinstance(given, QConfigMapping):
         return given
     if isinstance(given, Mapping):
@@ -200,7 +207,7 @@ def as_mapping(given: Any) -> QConfigMapping:
             value = getattr(given, name)
             setattr(mapping, name, value if name == "global_qconfig" else dict(value))
         return mapping
-    if hasattr(given, "activation") and hasattr(given, "weight"):
+    if hasattr(given, "activation") and hasattr(given, "weight") and not isinstance(given, type):
         return QConfigMapping().set_global(given)
     raise ConfigError(
         f"qconfig_mapping is a {type(given).__name__}",
