@@ -82,6 +82,39 @@ def test_values_that_are_not_finite_name_node_and_batch(value: float) -> None:
         fxquant.quantize(One().eval(), [X, bad], progress=False)
 
 
+class Weighted(nn.Module):
+    """Layers, one of which may be broken, and a logarithm."""
+
+    def __init__(self, broken: str = "", logarithm: bool = False) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 2)
+        self.logarithm = logarithm
+        if broken:
+            {**dict(self.named_parameters()), **dict(self.named_buffers())}[broken].data.view(-1)[0] = float("nan")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.conv(x))).mean((2, 3))
+        return self.head(torch.log(x * 0) if self.logarithm else x)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "words"),
+    [
+        (Weighted(), X * float("nan"), "node 'x'.*batch 0.*holds NaN"),
+        (Weighted(), X / 0, "node 'conv'.*batch 0.*x holds NaN or infinity"),
+        (Weighted("conv.weight"), X, "node 'conv'.*conv_weight holds NaN"),
+        (Weighted("head.bias"), X, "node 'head'.*head_bias holds NaN"),
+        (Weighted("norm.running_var"), X, "node 'norm'.*leave the range"),
+        (Weighted(logarithm=True), X, "node 'head'.*log holds NaN or infinity"),
+    ],
+)
+def test_example_inputs_are_looked_at_too(model: nn.Module, data: torch.Tensor, words: str) -> None:
+    """What is not finite there would stay float without a word."""
+    with pytest.raises(fxquant.FxquantError, match=words):
+        fxquant.quantize(model.eval(), [data], progress=False)
+    assert fxquant.prepare_fx(model.eval(), fxquant.QConfigMapping(), (data,)).plan.units
+
+
 def test_observers_without_data_are_named() -> None:
     observed = fxquant.prepare_fx(One().eval(), fxquant.get_default_qconfig_mapping(), (X,))
     with pytest.raises(FxquantError, match=r"saw no data: x, relu"):
