@@ -40,6 +40,8 @@ def example_of(model: nn.Module, data: Iterable[Any], example_inputs: Any) -> tu
             "calibration_data is empty", remedy="pass at least one batch; a list can be read again, a generator not"
         ) from None
     resolve = BatchResolver(model, example_inputs)
+    if isinstance(data, Mapping):
+        raise CalibrationError("calibration_data is one dict", remedy="pass a list of batches: [batch]")
     if isinstance(data, (torch.Tensor, Dataset)):
         _require_batches(model, resolve(first), data)
     batches = (resolve(batch) for batch in itertools.chain([first], iterator))
@@ -109,13 +111,29 @@ class BatchResolver:
             CalibrationError: the batch fits in two ways, or in none.
         """
         if isinstance(batch, Mapping):
-            return (), dict(batch)
+            return (), self._by_name(batch)
         if not isinstance(batch, (tuple, list)):
             return (batch,), {}
         items = tuple(batch)
+        if len(items) == 2 and isinstance(items[0], (tuple, list, Mapping)) and _looks_like_label(items[1]):
+            args, kwargs = split_inputs(items[0])
+            if not self._fits(items[:1]) and self._fits(args, kwargs):  # ((x, y), label)
+                return args, kwargs
         if self.count is not None and 0 < self.count <= len(items):
             return items[: self.count], {}
         return self._by_signature(items), {}
+
+    def _by_name(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        named = dict(batch)
+        if not self._fits((), named):
+            known = [key for key in self.signature.parameters if key in named]
+            raise CalibrationError(
+                f"a batch with {', '.join(map(repr, named))} does not fit {self.name}.forward{self.signature}",
+                remedy=f"yield dicts of {', '.join(map(repr, known))} only"
+                if known
+                else "yield dicts of keyword inputs, or (batch,) if forward takes the dict itself",
+            )
+        return named
 
     def _by_signature(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
         whole, without_label = self._fits(items), len(items) > 1 and self._fits(items[:-1])
@@ -135,19 +153,19 @@ class BatchResolver:
             remedy="yield tuples of inputs, dicts of keyword inputs, or (input, label) pairs",
         )
 
-    def _fits(self, items: tuple[Any, ...]) -> bool:
+    def _fits(self, items: tuple[Any, ...], named: Mapping[str, Any] | None = None) -> bool:
         try:
-            self.signature.bind(*items)
+            self.signature.bind(*items, **(named or {}))
         except TypeError:
             return False
         return True
 
 
 def _looks_like_label(value: Any) -> bool:
-    """Integers of at most one dimension, or plain numbers: what data sets give as labels."""
+    """Integers, plain numbers, and up to one row a sample (one-hot, targets of regression): what data sets give."""
     if isinstance(value, torch.Tensor):
-        return value.dim() <= 1 or not value.is_floating_point()
-    return isinstance(value, (int, float))
+        return value.dim() <= 2 or not value.is_floating_point()
+    return isinstance(value, (int, float, str))
 
 
 def calibrate(observed: nn.Module, batches: Iterable[Batch], *, progress: bool) -> int:

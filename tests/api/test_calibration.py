@@ -54,6 +54,37 @@ def test_pairs_that_fit_in_two_ways_are_refused() -> None:
     assert fxquant.quantize(Two(True).eval(), [both], progress=False)(*both).shape == (2, 4, 6, 6)
 
 
+class Pair(nn.Module):
+    """Two inputs, both needed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y * scale
+
+
+@pytest.mark.parametrize("inputs", [(X, torch.ones(1)), [X, torch.ones(1)], {"x": X, "scale": torch.ones(1)}])
+def test_inputs_may_be_a_container_beside_the_label(inputs: object) -> None:
+    quantized = fxquant.quantize(Pair().eval(), [(inputs, LABEL)], progress=False)
+    assert quantized(x=X, scale=torch.ones(1)).shape == (2, 4, 6, 6)
+
+
+@pytest.mark.parametrize("label", [torch.rand(2, 5), torch.rand(2, 1), 3, "cat"])
+def test_labels_that_are_no_integers_are_ambiguous_too(label: object) -> None:
+    with pytest.raises(FxquantError, match="with and without its last value"):
+        fxquant.quantize(Two(True).eval(), [(X, label)], progress=False)
+
+
+def test_keys_that_forward_does_not_take_are_named() -> None:
+    with pytest.raises(FxquantError, match=r"'x', 'label'(.|\n)*dicts of 'x' only"):
+        fxquant.quantize(One().eval(), [{"x": X, "label": LABEL}], progress=False)
+    with pytest.raises(FxquantError, match=r"pass a list of batches"):
+        fxquant.quantize(One().eval(), {"x": X}, progress=False)
+
+
 def test_a_one_shot_iterator_loses_no_batch() -> None:
     seen: list[int] = []
 
