@@ -13,6 +13,7 @@ from fxquant.backends.select import default_engine, read_limits, require_same_ba
 from fxquant.calibration import calibrate, example_of
 from fxquant.capture.inputs import split_inputs
 from fxquant.capture.pause_collector import collector_paused
+from fxquant.check.require_module import require_module
 from fxquant.errors import ConfigError, ConvertError, NotYetError
 from fxquant.ir.stages import FakeQuantizedModel, FusedModel, ObservedModel, QuantizedModel, ReferenceModel
 from fxquant.passes.find_original_weights import find_original_weights
@@ -97,6 +98,7 @@ def prepare_qat_fx(
     Raises:
         CaptureError, ConfigError: as in ``prepare_fx``. NotYetError: a recurrent layer has a qconfig.
     """
+    require_module(model)
     settings = _read_settings(qconfig_mapping, prepare_custom_config, backend_config)
     prepared = _prepare(model, example_inputs, replace(settings, trains=True))
     assert isinstance(prepared, FakeQuantizedModel)
@@ -264,7 +266,7 @@ def quantize(
     if calibration_data is not None:
         example, batches = example_of(model, calibration_data, example_inputs)
     observed = prepare_fx(model, mapping, example, backend_config=engine, strict_trace=strict_trace)
-    unmatched = [note for note in observed.plan.notes if note.startswith("set_object_type")]
+    unmatched = [note for note in observed.plan.notes if note.startswith("set_") and note.endswith("matched nothing")]
     if strict and qconfig_mapping is not None and unmatched:
         raise ConfigError("; ".join(unmatched), remedy="correct the entry, or pass strict=False")
     if batches is not None:
@@ -293,12 +295,13 @@ def require_data(calibration_data: Any, example_inputs: Any, dynamic: bool) -> N
 
 
 def require_eval(model: Any, caller: str) -> None:
-    """Raise when ``model`` is in training mode.
+    """Raise when ``model`` is no module of the user's, or in training mode.
 
     Raises:
-        ConfigError: with what to call instead.
+        CaptureError, ConfigError: with what to pass or call instead.
     """
-    if isinstance(model, nn.Module) and model.training:
+    require_module(model)
+    if model.training:
         raise ConfigError(
             f"{caller} needs the model in eval mode; it is in training mode",
             remedy="call model.eval() first; to train it quantized, use prepare_qat_fx",

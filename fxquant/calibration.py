@@ -12,9 +12,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from torch import nn
+from torch.utils.data import Dataset
 
+from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import split_inputs
-from fxquant.errors import CalibrationError
+from fxquant.errors import CalibrationError, FxquantError
 
 Batch = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -38,6 +40,10 @@ def example_of(model: nn.Module, data: Iterable[Any], example_inputs: Any) -> tu
             "calibration_data is empty", remedy="pass at least one batch; a list can be read again, a generator not"
         ) from None
     resolve = BatchResolver(model, example_inputs)
+    if isinstance(data, Mapping):
+        raise CalibrationError("calibration_data is one dict", remedy="pass a list of batches: [batch]")
+    if isinstance(data, (torch.Tensor, Dataset)):
+        _require_batches(model, resolve(first), data)
     batches = (resolve(batch) for batch in itertools.chain([first], iterator))
     if example_inputs is not None:
         return example_inputs, _sized(batches, data)
@@ -45,6 +51,21 @@ def example_of(model: nn.Module, data: Iterable[Any], example_inputs: Any) -> tu
     if kwargs and args:
         raise CalibrationError("a batch mixes positional and keyword inputs", remedy="pass example_inputs")
     return kwargs or args, _sized(batches, data)
+
+
+def _require_batches(model: nn.Module, first: Batch, data: Any) -> None:
+    """Refuse a tensor or a data set whose items the model does not take: they may be meant to be batched first."""
+    args, kwargs = first
+    try:
+        with torch.no_grad():
+            copy_module(model)(*args, **kwargs)
+    except Exception as error:
+        kind, item = type(data).__name__, "row" if isinstance(data, torch.Tensor) else "item"
+        whole = "[x], or x.split(32)" if isinstance(data, torch.Tensor) else "a DataLoader over it"
+        raise CalibrationError(
+            f"calibration_data is one {kind}, and the model fails on its first {item}: {type(error).__name__}: {error}",
+            remedy=f"pass {whole}, if {item}s are not batches",
+        ) from error
 
 
 class _SizedIterator:
@@ -90,13 +111,29 @@ class BatchResolver:
             CalibrationError: the batch fits in two ways, or in none.
         """
         if isinstance(batch, Mapping):
-            return (), dict(batch)
+            return (), self._by_name(batch)
         if not isinstance(batch, (tuple, list)):
             return (batch,), {}
         items = tuple(batch)
+        if len(items) == 2 and isinstance(items[0], (tuple, list, Mapping)) and _looks_like_label(items[1]):
+            args, kwargs = split_inputs(items[0])
+            if not self._fits(items[:1]) and self._fits(args, kwargs):  # ((x, y), label)
+                return args, kwargs
         if self.count is not None and 0 < self.count <= len(items):
             return items[: self.count], {}
         return self._by_signature(items), {}
+
+    def _by_name(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        named = dict(batch)
+        if not self._fits((), named):
+            known = [key for key in self.signature.parameters if key in named]
+            raise CalibrationError(
+                f"a batch with {', '.join(map(repr, named))} does not fit {self.name}.forward{self.signature}",
+                remedy=f"yield dicts of {', '.join(map(repr, known))} only"
+                if known
+                else "yield dicts of keyword inputs, or (batch,) if forward takes the dict itself",
+            )
+        return named
 
     def _by_signature(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
         whole, without_label = self._fits(items), len(items) > 1 and self._fits(items[:-1])
@@ -116,19 +153,19 @@ class BatchResolver:
             remedy="yield tuples of inputs, dicts of keyword inputs, or (input, label) pairs",
         )
 
-    def _fits(self, items: tuple[Any, ...]) -> bool:
+    def _fits(self, items: tuple[Any, ...], named: Mapping[str, Any] | None = None) -> bool:
         try:
-            self.signature.bind(*items)
+            self.signature.bind(*items, **(named or {}))
         except TypeError:
             return False
         return True
 
 
 def _looks_like_label(value: Any) -> bool:
-    """Integers of at most one dimension, or plain numbers: what data sets give as labels."""
+    """Integers, plain numbers, and up to one row a sample (one-hot, targets of regression): what data sets give."""
     if isinstance(value, torch.Tensor):
-        return value.dim() <= 1 or not value.is_floating_point()
-    return isinstance(value, (int, float))
+        return value.dim() <= 2 or not value.is_floating_point()
+    return isinstance(value, (int, float, str))
 
 
 def calibrate(observed: nn.Module, batches: Iterable[Batch], *, progress: bool) -> int:
@@ -141,6 +178,9 @@ def calibrate(observed: nn.Module, batches: Iterable[Batch], *, progress: bool) 
 
     Returns:
         Number of batches.
+
+    Raises:
+        CalibrationError: a value is not finite, or the model fails on a batch.
     """
     total = len(batches) if isinstance(batches, Sized) else None
     shown = progress and sys.stderr.isatty()
@@ -148,6 +188,18 @@ def calibrate(observed: nn.Module, batches: Iterable[Batch], *, progress: bool) 
     count = 0
     with torch.no_grad():
         for args, kwargs in steps:
-            observed(*args, **kwargs)
+            _run(observed, args, kwargs, count)
             count += 1
     return count
+
+
+def _run(observed: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], batch: int) -> None:
+    try:
+        observed(*args, **kwargs)
+    except FxquantError:
+        raise
+    except Exception as error:
+        raise CalibrationError(
+            f"the model fails on calibration batch {batch}: {type(error).__name__}: {error}",
+            remedy="pass batches that the model takes; other shapes than the example's only where it allows them",
+        ) from error

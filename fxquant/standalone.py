@@ -36,7 +36,7 @@ class Settings:
         limits: what a BackendConfig allows, None for everything.
         path: of a standalone module in the whole model, "" for the whole.
         config_prefix: path from where ``mapping``'s names start, "" when they start here.
-        matched_types: object types of ``mapping`` that matched something so far.
+        matched: entries of ``mapping``, by type or order, that matched something so far.
         strict_trace: raise where a part of the model would run as Python.
         trains: whether to prepare for quantization-aware training.
     """
@@ -47,7 +47,7 @@ class Settings:
     limits: BackendLimits | None = None
     path: str = ""
     config_prefix: str = ""
-    matched_types: set[Any] = field(default_factory=set)
+    matched: set[Any] = field(default_factory=set)
     strict_trace: bool = False
     trains: bool = False
 
@@ -112,7 +112,7 @@ def _request(
         tuple(custom.input_quantized_indexes),
         tuple(custom.output_quantized_indexes),
         given_inputs=bool(settings.path),
-        matched_types=settings.matched_types,
+        matched=settings.matched,
         notes=(*captured.state.capture_notes, *unmatched_notes(model, called, custom), *_limit_notes(settings.limits)),
         static_recurrent=custom.static_recurrent,
     )
@@ -158,7 +158,7 @@ def _settings_of(path: str, entry: StandaloneModuleConfigEntry, around: Settings
         config_prefix=f"{around.config_prefix}.{path}".strip("."),
     )
     if entry.qconfig_mapping is not None:
-        settings = replace(settings, mapping=entry.qconfig_mapping, config_prefix="", matched_types=set())
+        settings = replace(settings, mapping=entry.qconfig_mapping, config_prefix="", matched=set())
     if entry.backend_config is not None:
         backend = select_backend(entry.backend_config, settings.mapping.backend)
         settings = replace(settings, backend=backend, limits=read_limits(entry.backend_config))

@@ -36,6 +36,7 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         spelling=str(spelling),
         module_path=tracer.scope.module_path,
         module_type=qualified_type(tracer.scope.module_type),
+        call=tracer.scope.call,
         file=file,
         line=line,
         code=code,

@@ -1,16 +1,100 @@
-"""Models in float16 and bfloat16: float32 inside, their own dtype at their inputs and outputs."""
+"""Models in float16 and bfloat16: float32 inside, their own dtypes at their inputs and outputs."""
 
 from __future__ import annotations
 
 import operator
-from dataclasses import replace
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from fxquant.capture.copy_module import copy_module
+from fxquant.capture.inputs import copy_tensors, split_inputs
+from fxquant.capture.keep_state import randomness_kept
+from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.structures import leaves, rebuild
 from fxquant.ir.meta import NodeInfo, info, set_info, update_info
 
 _HALF = (torch.float16, torch.bfloat16)
+_CONVERSIONS = frozenset(("half", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class HalfPrecision:
+    """What a trace in float32 of a model in half precision has to know.
+
+    Attributes:
+        dtype: of the model.
+        results: dtype of each floating tensor that the model itself returns, in order; None when unknown: all are of
+            the model's.
+    """
+
+    dtype: torch.dtype
+    results: tuple[torch.dtype, ...] | None
+
+    @staticmethod
+    def of(model: nn.Module, example_inputs: Any) -> HalfPrecision | None:
+        """None for models without parameters in half precision. The model runs once, to see what it returns."""
+        dtype = half_dtype(model)
+        return None if dtype is None else HalfPrecision(dtype, _result_dtypes(model, example_inputs))
+
+    def widened(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """An operation with float32 in place of half precision, where it names a dtype."""
+        if isinstance(target, str) and target in _CONVERSIONS:
+            return "float", args, kwargs
+        named = [_wide(item) for item in args], {key: _wide(item) for key, item in kwargs.items()}
+        return target, tuple(named[0]), named[1]
+
+    def narrowed(self, result: Any) -> Any:
+        """What the trace returns, each floating tensor in the dtype that the model returns it in.
+
+        Args:
+            result: nested containers and objects of proxies.
+        """
+        found = list(_floats(result))
+        known = self.results is not None and len(self.results) == len(found)
+        dtypes = iter(self.results or ()) if known else iter([self.dtype] * len(found))
+
+        def narrow(leaf: Any) -> Any:
+            if not isinstance(leaf, ValueProxy) or not list(_floats(leaf)):
+                return leaf
+            if isinstance(leaf.value, Tensor):
+                dtype = next(dtypes)
+                return leaf if dtype == leaf.value.dtype else leaf.to(dtype)
+            if type(leaf.value) in (tuple, list):
+                return type(leaf.value)(narrow(leaf[index]) for index in range(len(leaf.value)))
+            for _ in _floats(leaf):
+                next(dtypes)
+            return leaf
+
+        return rebuild(result, narrow)
+
+
+def _floats(structure: Any) -> Iterator[Tensor]:
+    """Floating tensors in nested containers and objects, those that proxies stand for included."""
+    for leaf in leaves(structure):
+        if isinstance(leaf, ValueProxy):
+            yield from _floats(leaf.value)
+        elif isinstance(leaf, Tensor) and leaf.is_floating_point():
+            yield leaf
+
+
+def _wide(item: Any) -> Any:
+    return torch.float32 if isinstance(item, torch.dtype) and item in _HALF else item
+
+
+def _result_dtypes(model: nn.Module, example_inputs: Any) -> tuple[torch.dtype, ...] | None:
+    args, kwargs = split_inputs(example_inputs)
+    try:
+        with torch.no_grad(), randomness_kept(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = copy_module(model)(*copy_tensors(args), **copy_tensors(kwargs))
+    except Exception:  # the trace says what is wrong
+        return None
+    return tuple(tensor.dtype for tensor in _floats(result))
 
 
 def half_dtype(model: nn.Module) -> torch.dtype | None:
@@ -23,26 +107,13 @@ def to_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in _HALF else tensor
 
 
-def convert_borders(graph: fx.Graph, dtype: torch.dtype) -> None:
-    """float32 inside, ``dtype`` outside: convert floating inputs on entry and floating outputs on exit."""
+def widen_inputs(graph: fx.Graph, dtype: torch.dtype) -> None:
+    """Convert floating inputs, which are given in ``dtype``, to float32."""
     for node in _given(graph):
         known = info(node).tensor
         if known is not None and known.is_float and node.users:
             _insert_conversion(graph, node, torch.float32)
             update_info(node, value=replace(known, dtype=dtype))
-    output = next(node for node in graph.nodes if node.op == "output")
-
-    def convert(node: fx.Node) -> fx.Node:
-        known = info(node).tensor
-        if known is None or not known.is_float:
-            return node
-        with graph.inserting_before(output):
-            new = graph.call_method("to", (node, dtype))
-        made = replace(known, dtype=dtype)
-        set_info(new, NodeInfo(value=made, origin=info(node).origin, origins=(new.name,)))
-        return new
-
-    output.args = (fx.node.map_arg(output.args[0], convert),)
 
 
 def _given(graph: fx.Graph) -> list[fx.Node]:

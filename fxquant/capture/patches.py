@@ -61,7 +61,7 @@ def _patches(tracer: ValueTracer, model: nn.Module) -> Iterator[Undo]:
     """Make one patch after the other, each with what undoes it."""
     stand_ins = {original: _recording(original, tracer) for original in _WHOLE}
     stand_ins |= {getattr(torch, name): _factory(getattr(torch, name), tracer) for name in _SIZES_ONE_BY_ONE}
-    stand_ins |= {function: _answer(function) for function in (torch.finfo, torch.iinfo)}
+    stand_ins |= {function: _answer(function, tracer) for function in (torch.finfo, torch.iinfo)}
     stand_ins[torch.is_grad_enabled] = _asking(torch.is_grad_enabled, FactKind.GRAD_ENABLED, tracer)
     builtin = builtins_for(tracer)
     stand_ins[torch.is_tensor] = lambda thing: builtin["isinstance"](thing, Tensor)
@@ -126,9 +126,12 @@ def _recording(original: Callable[..., Any], tracer: ValueTracer) -> Callable[..
     return call
 
 
-def _answer(original: Callable[..., Any]) -> Callable[..., Any]:
+def _answer(original: Callable[..., Any], tracer: ValueTracer) -> Callable[..., Any]:
     def answer(*args: Any, **kwargs: Any) -> Any:
-        return original(*unwrap(args), **unwrap(kwargs))
+        precision, (given, named) = tracer.precision, (unwrap(args), unwrap(kwargs))
+        if precision is not None and given == (torch.float32,) and not named:
+            given = (precision.dtype,)  # a limit that the model itself would have: for masks, float32's is infinite
+        return original(*given, **named)
 
     answer.stands_for = original  # type: ignore[attr-defined]
     return answer

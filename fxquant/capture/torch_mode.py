@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 
 from fxquant.capture.attention import AttentionCall, attend
 from fxquant.capture.facts import FactKind
+from fxquant.capture.half_precision import to_float32
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class TracingMode(TorchFunctionMode):
         if any(tensor._version != version and id(tensor) not in tracer.fresh for tensor, version in before):
             tracer.report(FactKind.WRITE_TO_CONSTANT, getattr(func, "__name__", "a write"))
         if isinstance(result, Tensor):
+            result = result if tracer.precision is None else to_float32(result)
             tracer.fresh[id(result)] = result
         return result
 

@@ -17,10 +17,11 @@ from fxquant.capture.facts import Fact
 from fxquant.capture.find_outer_state import find_outer_state
 from fxquant.capture.find_state import find_state
 from fxquant.capture.float_regions import FloatRegions
-from fxquant.capture.half_precision import convert_borders, half_dtype, to_float32
+from fxquant.capture.half_precision import HalfPrecision, to_float32, widen_inputs
 from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors, split_inputs
 from fxquant.capture.keep_state import ModelState, randomness_kept
 from fxquant.capture.outer_state import OuterState
+from fxquant.capture.own_thread import ONE_CAPTURE
 from fxquant.capture.patches import patched
 from fxquant.capture.probe_sizes import probe_sizes
 from fxquant.capture.run_hooks import remove_hooks
@@ -93,8 +94,9 @@ def trace_model(
     check_root(model, leaf_names)
     regions, met = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]]()
     versions: dict[int, tuple[Tensor, int]] = {}
+    half = HalfPrecision.of(model, example_inputs)
     for _ in range(_ROUNDS):
-        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict, versions)
+        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict, versions, half)
         for cut in attempt.tracer.rejected:
             regions.reject(cut)
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
@@ -110,13 +112,14 @@ def trace_model(
         kept = [(trouble, regions.keep(trouble)) for trouble in troubles]
         met += [(trouble, title) for trouble, title in kept if title]
         if settled and not any(title for _, title in kept):
-            return _finish(model, attempt, met)
+            return _finish(model, attempt, met, half)
         if attempt.troubles and not any(title or trouble.optional for trouble, title in kept):
             raise _refusal(attempt.troubles)
-    attempt = _attempt(model, example_inputs, regions, leaf_classes, True, versions)  # what sizes decide is built in
+    # What sizes decide is built in.
+    attempt = _attempt(model, example_inputs, regions, leaf_classes, True, versions, half)
     if attempt.troubles:
         raise _refusal(attempt.troubles)
-    return _finish(model, attempt, met)
+    return _finish(model, attempt, met, half)
 
 
 def _other_at_other_sizes(attempt: _Attempt) -> list[Trouble]:
@@ -132,20 +135,21 @@ def _attempt(
     leaf_classes: Collection[type[nn.Module]],
     strict: bool,
     versions: dict[int, tuple[Tensor, int]],
+    half: HalfPrecision | None,
 ) -> _Attempt:
     """Trace once, leaving the random state as it was."""
     with torch.inference_mode(False):
         inputs = bind_inputs(model, example_inputs)
         root = prepare_copy(model)
-        half = half_dtype(root)
-        root = root.float() if half else root
-        change = to_float32 if half else _as_is
+        root = root.float() if half is not None else root
+        change = to_float32 if half is not None else _as_is
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
         state, outer = ModelState(root), OuterState(root)
         tracer = ValueTracer(BoundInputs(values), regions.modules, leaf_classes, regions.whole)
-        tracer.plain_tensors, tracer.versions = plain_tensors(model), versions
+        tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), versions, half
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         with ExitStack() as stack:
+            stack.enter_context(ONE_CAPTURE)
             stack.callback(outer.restore)
             stack.enter_context(torch.enable_grad())
             stack.enter_context(randomness_kept())
@@ -166,7 +170,7 @@ def _attempt(
     return _Attempt(root, graph, tracer, state, outer, troubles)
 
 
-def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]]) -> Traced:
+def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]], half: HalfPrecision | None) -> Traced:
     """The result of a trace without trouble: the copy as it was before, with what nodes refer to."""
     root, tracer = attempt.root, attempt.tracer
     attempt.state.restore(model)
@@ -183,12 +187,11 @@ def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]])
     for path in tracer.unhooked:
         remove_hooks(root.get_submodule(path))
     _mark_effects(root, attempt.graph)
-    half = half_dtype(model)
     if half is not None:
-        convert_borders(attempt.graph, half)
+        widen_inputs(attempt.graph, half.dtype)
     kept = [replace(trouble.fact, handled=f"runs as Python, in float: {title}") for trouble, title in met]
     facts = dict.fromkeys((*kept, *tracer.recorder.facts))
-    return Traced(root, attempt.graph, tuple(facts), tuple(_notes(met)), half)
+    return Traced(root, attempt.graph, tuple(facts), tuple(_notes(met)), half and half.dtype)
 
 
 def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import fx, nn
@@ -9,6 +10,7 @@ from torch.fx.proxy import TraceError
 
 from fxquant.capture.check_root import check_root
 from fxquant.capture.copy_module import copy_module
+from fxquant.capture.own_thread import ONE_CAPTURE, OwnThread
 from fxquant.capture.trace_model import Traced
 from fxquant.errors import CaptureError
 from fxquant.ir.meta import NodeInfo, Origin, qualified_name, qualified_type, set_info
@@ -16,7 +18,7 @@ from fxquant.ir.meta import NodeInfo, Origin, qualified_name, qualified_type, se
 _OPENED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-class PlainTracer(fx.Tracer):
+class PlainTracer(OwnThread, fx.Tracer):
     """torch.fx's tracer that opens convolutions and linears, so that their weights are nodes."""
 
     proxy_buffer_attributes = True
@@ -24,6 +26,12 @@ class PlainTracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Every torch.nn module but those whose weights fusion rewrites."""
         return super().is_leaf_module(m, module_qualified_name) and type(m) not in _OPENED
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Leave alone what other threads call."""
+        return forward(*args, **kwargs) if self.executing else super().call_module(m, forward, args, kwargs)
 
     def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """Record where the node came from; its value stays unknown."""
@@ -46,7 +54,8 @@ def trace_plain(model: nn.Module) -> Traced:
     check_root(model, ())
     root = copy_module(model)
     try:
-        graph = PlainTracer().trace(root)
+        with ONE_CAPTURE:
+            graph = PlainTracer().trace(root)
     except (TraceError, TypeError, RuntimeError, ValueError) as error:
         raise CaptureError(
             f"{type(model).__name__} cannot be traced without values: {error}", remedy="pass example_inputs"

@@ -12,20 +12,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.proxy import Scope, ScopeContextManager
 
 from fxquant.capture.answers import Answers
-from fxquant.capture.attribute_writes import AttributeWrites, changed_container
+from fxquant.capture.attribute_writes import AttributeWrites, changed_container, changed_names
 from fxquant.capture.call_part import call_whole
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
 from fxquant.capture.describe_node import describe_node, name_after_module
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
+from fxquant.capture.half_precision import HalfPrecision
 from fxquant.capture.inputs import BoundInputs
 from fxquant.capture.levels import depends_of, is_fixed
 from fxquant.capture.lower_arguments import ArgumentLowering
+from fxquant.capture.module_scope import ModuleScope
 from fxquant.capture.module_views import ModuleViews
+from fxquant.capture.own_thread import OwnThread
 from fxquant.capture.part_counts import apart
 from fxquant.capture.placeholders import placeholder
 from fxquant.capture.plain_call import plainly_recorded
@@ -43,12 +45,10 @@ from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-# With ``max_norm`` they shorten rows of their table, in eager and in a graph alike: nothing else is made of that.
-_RENORMALIZING = (F.embedding, F.embedding_bag)
 _READS_CONTAINER = (operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem)
 
 
-class ValueTracer(fx.Tracer):
+class ValueTracer(OwnThread, fx.Tracer):
     """Records a graph and its values at once.
 
     Args:
@@ -59,7 +59,6 @@ class ValueTracer(fx.Tracer):
 
     Attributes:
         recorder: what was met during the trace.
-        executing: True while a recorded operation runs on its values; nothing is recorded then.
         answers: what proxies are answered with.
         sizes_built_in: whether answers about sizes are always built in.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
@@ -67,6 +66,7 @@ class ValueTracer(fx.Tracer):
         constants: what was put on the root during the trace because nodes refer to it, by name.
         unhooked: paths of modules whose hooks became part of the graph.
         failed: whether the trace ended before the model did.
+        precision: of a model in half precision, until it returns.
         plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
         versions: tensors outside the model that this trace or one before it met, with their versions then, by identity.
         rejected: statements kept whole for the sake of sizes, on whose results branches depend.
@@ -90,7 +90,6 @@ class ValueTracer(fx.Tracer):
         self.leaf_classes = tuple(leaf_classes)
         self.recorder = Recorder(self._trace_into.__code__)
         self.whole = whole
-        self.executing = False
         self.answers = Answers(self)
         self.sizes_built_in = False
         self.refused: set[tuple[CodeType, Any]] = set()
@@ -98,6 +97,7 @@ class ValueTracer(fx.Tracer):
         self.constants: dict[str, Any] = {}
         self.unhooked: set[str] = set()
         self.failed = False
+        self.precision: HalfPrecision | None = None
         self.plain_tensors: frozenset[str] = frozenset()
         self.versions: dict[int, tuple[Tensor, int]] = {}
         self.rejected: list[Cut] = []
@@ -127,7 +127,7 @@ class ValueTracer(fx.Tracer):
         """Placeholders for exactly the inputs given; containers are rebuilt around proxies."""
         self.lowering.name_attributes()
         self.writes.own_modules = {id(module) for module in self.root.modules()}
-        self.scope = Scope("", type(self.root))
+        self.scope = ModuleScope("", type(self.root))
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for name, how, value in self.inputs.entries:
@@ -148,7 +148,8 @@ class ValueTracer(fx.Tracer):
             return None
         self.writes.update_buffers()
         self.answers.settle()
-        return result
+        precision, self.precision = self.precision, None
+        return result if precision is None else precision.narrowed(result)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Parameters and buffers become ``get_attr`` nodes, one per tensor."""
@@ -174,7 +175,7 @@ class ValueTracer(fx.Tracer):
         def call(*args: Any, **kwargs: Any) -> Any:
             return self.create_proxy("call_module", path, args, kwargs)
 
-        with ScopeContextManager(self.scope, Scope(path, type(m))):
+        with self.scope.entered(path, m):
             if self._is_float_leaf(m, path) or not has_hooks(m):
                 return call(*args, **kwargs)
             self.recorder.record(FactKind.MODULE_HOOK, path, "its operations are recorded around the module")
@@ -187,7 +188,7 @@ class ValueTracer(fx.Tracer):
         """Trace the inside of a module; where that fails, say so and go on with what the module computes."""
         self.recorder.modules.append(path)
         try:
-            with ScopeContextManager(self.scope, Scope(path, type(m))):
+            with self.scope.entered(path, m):
                 return forward(*args, **kwargs)
         except Exception as error:
             self.recorder.report_error(error)
@@ -246,6 +247,8 @@ class ValueTracer(fx.Tracer):
         proxy_factory_fn: Callable[[fx.Node], fx.Proxy] | None = None,
     ) -> Any:
         """Run the operation on the values, record it, and return a proxy that holds the result."""
+        if self.precision is not None:
+            target, args, kwargs = self.precision.widened(target, args, kwargs)
         self.answers.settle()
         with torch._C.DisableTorchFunction():  # what is looked up here is no call of the user's
             given = list(leaves((args, kwargs)))
@@ -262,7 +265,7 @@ class ValueTracer(fx.Tracer):
                 return value
             name = name_after_module(self, kind) or name
             node = self._make_node(kind, target, args, kwargs, name, changed)
-            mutates = _changed_names(target, proxies, changed) or changed_container(kind, target, args)
+            mutates = changed_names(target, proxies, changed) or changed_container(kind, target, args)
             describe_node(self, node, value, mutates)
         for proxy in proxies:
             if id(proxy.value) in changed:
@@ -372,7 +375,7 @@ class ValueTracer(fx.Tracer):
         inside = owner.startswith(f"{self.scope.module_path}.".removeprefix(".")) and weight.node.op == "get_attr"
         if not owner or not inside:
             return F.linear(input, weight, bias)
-        with ScopeContextManager(self.scope, Scope(owner, type(self.root.get_submodule(owner)))):
+        with self.scope.entered(owner, self.root.get_submodule(owner)):
             return F.linear(input, weight, bias)
 
     def describe(self, node: fx.Node, value: Any) -> None:
@@ -390,12 +393,6 @@ class ValueTracer(fx.Tracer):
 
 def _tensors(values: Any) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor) and not value.is_inference()]
-
-
-def _changed_names(target: Any, proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:
-    if target in _RENORMALIZING:
-        return ()
-    return tuple(proxy.node.name for proxy in proxies if id(proxy.value) in changed)
 
 
 def _holds_tensors(value: list[Any]) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fxquant.errors import CaptureError
-from fxquant.ir.stages import StageModule
+from fxquant.ir.stages import FusedModel, StageModule
 
 
 def require_module(model: Any) -> None:
@@ -17,7 +17,7 @@ def require_module(model: Any) -> None:
 
     Raises:
         CaptureError: TorchScript, compiled or exported models, classes, state_dicts, functions, models that fxquant
-            already captured, models on the meta device or with lazy parameters.
+            already planned, models on the meta device or with lazy parameters.
     """
     refusal = _refusal(model)
     if refusal is not None:
@@ -47,7 +47,7 @@ def _refusal_of_module(model: nn.Module) -> tuple[str, str] | None:
     name = type(model).__name__
     if name == "OptimizedModule":
         return "a torch.compile'd module cannot be captured", "pass model._orig_mod, or the model before torch.compile"
-    if isinstance(model, StageModule):
+    if isinstance(model, StageModule) and not isinstance(model, FusedModel):
         return f"{name} came out of fxquant: it is a graph already", "pass the float model it was made from"
     if isinstance(model, nn.parallel.DistributedDataParallel):
         return "a DistributedDataParallel model belongs to a group of processes", "pass model.module"

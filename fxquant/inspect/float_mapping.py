@@ -7,11 +7,10 @@ import importlib
 from collections.abc import Collection
 from typing import Any
 
-from fxquant.ir.meta import Origin
 from fxquant.ir.records import NodeRecord
 from fxquant.ir.stages import StageModule
 from fxquant.ops import catalogue
-from fxquant.plan.resolve_qconfig import matches_type
+from fxquant.plan.match_calls import Call, as_call, count_calls
 from fxquant.qconfig.mapping import QConfigMapping
 
 
@@ -37,44 +36,22 @@ def leave_float(mapping: QConfigMapping, model: StageModule, units: Collection[s
 
 
 def _add(mapping: QConfigMapping, record: NodeRecord, captured: tuple[NodeRecord, ...]) -> None:
-    origin, (_, op) = record.info.origin, _whole(record)
-    row = catalogue.by_name(op)
-    inside = {
-        _whole(other) for other in captured if _is_call(other) and other.info.origin.module_path == origin.module_path
-    }
+    calls = [call for other in captured if (call := as_call(other)) is not None]
+    call = as_call(record)
+    assert call is not None
+    origin, row = call.origin, catalogue.by_name(call.op)
+    inside = {other.name for other in calls if other.origin.module_path == origin.module_path}
     if origin.from_torch_module and origin.module_path and len(inside) == 1:
         mapping.set_module_name(origin.module_path, None)
         return
-    key: Any = row.target if row is not None else origin.spelling.removeprefix(".")
-    if origin.from_torch_module:
-        module, _, name = origin.module_type.rpartition(".")
-        key = getattr(importlib.import_module(module), name)
-    mapping.set_module_name_object_type_order(_owner(origin), key, _position(record, key, captured), None)
+    known = [key for key in (row and row.target, _written(call)) if key is not None]
+    counted = {key: count_calls(calls, call.owner, key) for key in known}
+    key = next(key for key in known if call.name in counted[key])
+    mapping.set_module_name_object_type_order(call.owner, key, counted[key][call.name], None)
 
 
-def _position(record: NodeRecord, key: Any, captured: tuple[NodeRecord, ...]) -> int:
-    """How many calls that ``key`` means come before, in the same module. Parts of one operation count once."""
-    seen: dict[tuple[str, str], None] = {}
-    for other in captured:
-        whole = _whole(other)
-        if whole == _whole(record):
-            break
-        origin = other.info.origin
-        if _is_call(other) and _owner(origin) == _owner(record.info.origin) and matches_type(key, origin, whole[1]):
-            seen[whole] = None
-    return len(seen)
-
-
-def _whole(record: NodeRecord) -> tuple[str, str]:
-    """Name and catalogue name of the operation that a node is, or is a part of."""
-    known = record.info
-    return (known.part_of[0], known.part_of[1]) if known.part_of else (record.name, known.op)
-
-
-def _owner(origin: Origin) -> str:
-    """The module that orders count in: the one around a torch module, else the one that calls."""
-    return origin.module_path.rpartition(".")[0] if origin.from_torch_module else origin.module_path
-
-
-def _is_call(record: NodeRecord) -> bool:
-    return record.op.startswith("call_")
+def _written(call: Call) -> Any:
+    """The class of the torch module that an operation belongs to, or the function or method that the user wrote."""
+    spelling = call.origin.module_type if call.origin.from_torch_module else call.origin.spelling
+    module, _, name = spelling.rpartition(".")
+    return getattr(importlib.import_module(module), name, None) if module else name

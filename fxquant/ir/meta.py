@@ -71,6 +71,7 @@ class Origin:
         spelling: how the user wrote the operation: ``torch.nn.functional.relu``, ``.view``, ``operator.add``.
         module_path: dotted path of the innermost module whose forward ran, ``""`` for the root.
         module_type: qualified class name of that module.
+        call: which of all calls of modules that was, counted from 1 in the order in which they began; 0 for the root's.
         file: source file, line: its line number, code: the text of that line.
     """
 
@@ -80,6 +81,7 @@ class Origin:
     file: str = ""
     line: int = 0
     code: str = ""
+    call: int = 0
 
     @property
     def source(self) -> str:
@@ -106,8 +108,7 @@ class NodeInfo:
         made_by: the pass that made the node.
         mutates: names of the argument nodes whose tensors the operation changed in place.
         storage: address of the value's storage while it was alive, 0 when it is no tensor.
-        largest: largest magnitude of a floating value on the example inputs; infinity when one is not finite, 0 when
-            unknown.
+        largest: largest magnitude of a floating value on the example inputs; NaN when it holds one, 0 when unknown.
         role: ``arriving`` for what quantizes a value when it arrives; ``scores`` for what is computed from an
             attention's product up to its softmax, ``mask`` for values that are only added to scores or mask them,
             ``outside`` for values beyond quantization stubs: these stay float. ``""`` for all others.
@@ -169,14 +170,13 @@ def describe_value(value: Any) -> Any:
 
 
 def largest_magnitude(value: Any) -> float:
-    """The largest magnitude in a floating tensor, infinity when one is not finite, 0 for anything else."""
+    """The largest magnitude in a floating tensor, NaN when it holds one, 0 for anything else."""
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta or value.numel() == 0:
         return 0.0
     if value.layout != torch.strided:
         return 0.0
     low, high = torch.aminmax(value.detach())
-    largest = max(abs(float(low)), abs(float(high)))
-    return largest if math.isfinite(float(low)) and math.isfinite(float(high)) else math.inf
+    return math.nan if math.isnan(float(low)) else max(abs(float(low)), abs(float(high)))
 
 
 def type_of_sequence(value: tuple[Any, ...] | list[Any]) -> Callable[[Any], Any]:

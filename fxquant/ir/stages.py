@@ -66,9 +66,11 @@ class StageModule(fx.GraphModule):
     Attributes:
         state: what is known besides the graph.
         compiled_when_called: of stages that mostly are on the way to another: their code is written when it is needed.
+        trains: of stages that are in the mode the user's model was in. Others come from a model in evaluation mode.
     """
 
     stage: ClassVar[str] = ""
+    trains: ClassVar[bool] = False
     compiled_when_called: ClassVar[bool] = False
     state: StageState
 
@@ -76,10 +78,18 @@ class StageModule(fx.GraphModule):
         self, root: nn.Module | dict[str, Any], graph: fx.Graph, class_name: str = "GraphModule", *, state: Any = None
     ) -> None:
         super().__init__(root, graph, class_name)
+        if not self.trains:
+            self._leave_training()
         self.state = state or StageState()
         for name in self.state.preserved:
             if not hasattr(self, name) and hasattr(root, name):
                 setattr(self, name, getattr(root, name))
+
+    def _leave_training(self) -> None:
+        """Be in evaluation mode, with the containers that hold parts; modules that compute are in their own mode."""
+        for module in self.modules():
+            if module is self or type(module) is nn.Module:
+                module.training = False
 
     @property
     def plan(self) -> QuantPlan:
@@ -197,6 +207,7 @@ class FakeQuantizedModel(ObservedModel):
     """The float model with its values and weights rounded as integers will hold them; train it, then convert it."""
 
     stage = "fake_quantized"
+    trains = True
 
 
 class ReferenceModel(StageModule):
@@ -219,7 +230,13 @@ class QuantizedModel(StageModule):
     def _apply(self, fn: Any, recurse: bool = True) -> QuantizedModel:
         """Moving or casting a lowered model is refused: its kernels exist for this CPU only."""
         probe = torch.zeros(1)
-        moved = fn(probe)
+        try:
+            moved = fn(probe)
+        except (AssertionError, RuntimeError) as error:  # torch was built without that device, or there is none
+            raise FxquantError(
+                f"a quantized model cannot be moved: its int8 kernels run on the CPU ({error})",
+                remedy="use convert_to_reference_fx for other devices",
+            ) from error
         if moved.device != probe.device or moved.dtype != probe.dtype:
             raise FxquantError(
                 f"a quantized model cannot become {moved.dtype} on {moved.device}: its int8 kernels run on the CPU",

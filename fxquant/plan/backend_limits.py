@@ -21,7 +21,7 @@ from fxquant.ops import catalogue
 from fxquant.ops.opdef import Fixed, OpDef
 from fxquant.ops.opened_modules import row_of_element
 from fxquant.plan.check_dtypes import unmet_by_mode, unmet_demand
-from fxquant.plan.resolve_qconfig import matches_type
+from fxquant.plan.match_calls import closeness
 from fxquant.qconfig.backend_pattern_config import BackendPatternConfig, ObservationType
 
 
@@ -44,7 +44,7 @@ class PatternLimit:
         if self.config.every_spelling:
             return self.ops == tuple(_op_of(node) for node in nodes)
         return all(
-            matches_type(element, info(node).origin, _op_of(node))
+            closeness(element, info(node).origin, _op_of(node))
             for element, node in zip(self.elements, nodes, strict=True)
         )
 

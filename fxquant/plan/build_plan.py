@@ -21,6 +21,7 @@ from fxquant.plan.find_wide_values import find_wide_values
 from fxquant.plan.fuse_sums import fuse_sums
 from fxquant.plan.read_qconfig import GLOBAL, activation_spec, choose_observers
 from fxquant.plan.request import PlanRequest
+from fxquant.plan.require_finite import require_finite
 from fxquant.plan.resolve_qconfig import Resolved, Resolver
 
 _AS_PYTHON = " runs as Python, in float: "  # in the notes of capture
@@ -40,11 +41,13 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
 
     Raises:
         ConfigError: a module name or pattern matches nothing; a quantized index means no float tensor.
+        CalibrationError: a layer with weights, or an input, is not finite on the example inputs.
     """
     graph, backend = captured.graph, request.backend
     state = captured.state
-    resolver = Resolver(request.mapping, state.module_paths, state.config_prefix, request.matched_types)
+    resolver = Resolver(request.mapping, state.module_paths, state.config_prefix, request.matched)
     configs = resolver.resolve_graph(graph)
+    require_finite(graph, configs)
     specs = _activation_specs({name: resolved.qconfig for name, resolved in configs.items()})
     modules = dict(captured.named_modules(remove_duplicate=False))
     rules = RULES if request.limits is None else request.limits.restrict(RULES)
@@ -217,6 +220,6 @@ def _macs(candidate: Candidate) -> int:
 
 
 def _notes(resolver: Resolver, classes: tuple[RangeClass, ...]) -> tuple[str, ...]:
-    unmatched = () if resolver.prefix else resolver.unmatched_types()  # a part of a model need not hold everything
-    notes = [f"set_object_type({title}) matched nothing" for title in unmatched]
+    unmatched = () if resolver.prefix else resolver.unmatched()  # a part of a model need not hold everything
+    notes = [f"{entry} matched nothing" for entry in unmatched]
     return (*notes, *(item.note for item in classes if item.note))

@@ -40,7 +40,7 @@ def find_wide_values(graph: fx.Graph) -> dict[str, str]:
 
 def _reason(node: fx.Node, wide: dict[str, str]) -> str:
     known = info(node)
-    if known.largest == math.inf:
+    if not math.isfinite(known.largest):
         return "its values are not all finite"
     row = catalogue.by_name(known.op)
     if row is None:

@@ -25,7 +25,8 @@ class PlanRequest:
         leaves: standalone and custom modules, by path.
         input_indexes, output_indexes: inputs and outputs that are integers in converted models.
         given_inputs: whether the parameters of those inputs come from outside, instead of being observed.
-        matched_types: object types of ``mapping`` that matched something, in this model or a part of it; added to.
+        matched: entries of ``mapping``, by type or order, that matched something here or in a part of the model; added
+            to.
         notes: sentences for the plan.
         static_recurrent: classes of recurrent modules that get ranges known before, whatever entry they have.
     """
@@ -37,6 +38,6 @@ class PlanRequest:
     input_indexes: tuple[int, ...] = ()
     output_indexes: tuple[int, ...] = ()
     given_inputs: bool = False
-    matched_types: set[Any] = field(default_factory=set)
+    matched: set[Any] = field(default_factory=set)
     notes: tuple[str, ...] = ()
     static_recurrent: frozenset[type[nn.Module]] = frozenset()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import fx
 
 from fxquant.errors import ConfigError
-from fxquant.ir.meta import Origin, info, qualified_name, qualified_type
-from fxquant.ops import catalogue
+from fxquant.plan.match_calls import OTHER_SPELLING, Call, as_call, closeness, count_calls
 from fxquant.qconfig.mapping import QConfigMapping
 
 
@@ -37,47 +37,44 @@ class Resolver:
         paths: every module path of the user's model.
         prefix: path of the graph's root in the model that the mapping speaks of, when that is a larger one; its names
             were checked there.
-        matched_types: object types known to match something; those that match here are added.
+        matched: object types, and (path, type, index) of entries by order, known to match something; those that match
+            here are added.
     """
 
     mapping: QConfigMapping
     paths: tuple[str, ...]
     prefix: str = ""
-    matched_types: set[Any] = field(default_factory=set)
+    matched: set[Any] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._counts: dict[tuple[str, Any], int] = {}
         if not self.prefix:
             self._check_names()
 
     def resolve_graph(self, graph: fx.Graph) -> dict[str, Resolved]:
         """Resolve every call of a captured graph, by node name. Parts of one operation share its configuration."""
-        found: dict[str, Resolved] = {}
-        divided: dict[str, Resolved] = {}
-        for node in graph.nodes:
-            if node.op.startswith("call_"):
-                whole, op = info(node).part_of or ("", info(node).op)
-                found[node.name] = divided.get(whole) or self._resolve(self._placed(info(node).origin), op)
-                if whole:
-                    divided[whole] = found[node.name]
-        return found
+        calls = {node.name: self._placed(call) for node in graph.nodes if (call := as_call(node)) is not None}
+        orders = self.mapping.module_name_object_type_order_qconfigs
+        counted = {(path, key): count_calls(calls.values(), path, key) for path, key, _ in orders}
+        by_call: dict[str, Resolved] = {}
+        for call in calls.values():
+            if call.name not in by_call:
+                by_call[call.name] = self._by_order(call, counted) or self._resolve(call)
+        return {name: by_call[call.name] for name, call in calls.items()}
 
-    def _placed(self, origin: Origin) -> Origin:
-        path = f"{self.prefix}.{origin.module_path}".strip(".") if self.prefix else origin.module_path
-        return replace(origin, module_path=path)
+    def _placed(self, call: Call) -> Call:
+        path = f"{self.prefix}.{call.origin.module_path}".strip(".") if self.prefix else call.origin.module_path
+        return replace(call, origin=replace(call.origin, module_path=path))
 
-    def unmatched_types(self) -> tuple[str, ...]:
-        """Object types that matched no node, as text."""
-        known = self.matched_types | self.mapping.optional_types
-        missing = [key for key in self.mapping.object_type_qconfigs if key not in known]
-        return tuple(_title(key) for key in missing)
+    def unmatched(self) -> tuple[str, ...]:
+        """Entries by object type, and by order in a module, that matched no operation, as text."""
+        known = self.matched | self.mapping.optional_types
+        types = [_type_title(key) for key in self.mapping.object_type_qconfigs if key not in known]
+        orders = self.mapping.module_name_object_type_order_qconfigs
+        return (*types, *(_order_title(*entry) for entry in orders if entry not in known))
 
-    def _resolve(self, origin: Origin, op: str) -> Resolved:
-        result = Resolved(self.mapping.global_qconfig, "set_global")
-        for key, qconfig in self.mapping.object_type_qconfigs.items():
-            if matches_type(key, origin, op):
-                self.matched_types.add(key)
-                result = Resolved(qconfig, f"set_object_type({_title(key)})", named=True)
+    def _resolve(self, call: Call) -> Resolved:
+        origin = call.origin
+        result = self._by_type(call) or Resolved(self.mapping.global_qconfig, "set_global")
         for pattern, qconfig in self.mapping.module_name_regex_qconfigs.items():
             if re.match(pattern, origin.module_path):
                 result = Resolved(qconfig, f"set_module_name_regex({pattern!r})")
@@ -87,21 +84,25 @@ class Resolver:
                 own = path == origin.module_path
                 result = Resolved(self.mapping.module_name_qconfigs[path], f"set_module_name({path!r})", named=own)
                 break
-        return self._by_order(origin, op) or result
+        return result
 
-    def _by_order(self, origin: Origin, op: str) -> Resolved | None:
-        owner = origin.module_path.rpartition(".")[0] if origin.from_torch_module else origin.module_path
+    def _by_type(self, call: Call) -> Resolved | None:
+        """The entry that means the operation most closely; of two as close, the later."""
+        result, best = None, OTHER_SPELLING
+        for key, qconfig in self.mapping.object_type_qconfigs.items():
+            how = closeness(key, call.origin, call.op)
+            if how:
+                self.matched.add(key)
+            if how >= best:
+                result, best = Resolved(qconfig, _type_title(key), named=True), how
+        return result
+
+    def _by_order(self, call: Call, counted: Mapping[tuple[str, Any], Mapping[str, int]]) -> Resolved | None:
         found = None
         for (path, key, index), qconfig in self.mapping.module_name_object_type_order_qconfigs.items():
-            if path != owner or not matches_type(key, origin, op):
-                continue
-            position = self._counts.setdefault((path, key), 0)
-            if position == index:
-                entry = f"set_module_name_object_type_order({path!r}, {_title(key)}, {index})"
-                found = Resolved(qconfig, entry, named=True)
-        for path, key in {(p, k) for p, k, _ in self.mapping.module_name_object_type_order_qconfigs}:
-            if path == owner and matches_type(key, origin, op):
-                self._counts[(path, key)] = self._counts.get((path, key), 0) + 1
+            if counted[path, key].get(call.name) == index:
+                self.matched.add((path, key, index))
+                found = Resolved(qconfig, _order_title(path, key, index), named=True)
         return found
 
     def _check_names(self) -> None:
@@ -109,7 +110,7 @@ class Resolver:
         for name in self.mapping.module_name_qconfigs:
             self._require(name in self.paths, "set_module_name", name)
         for pattern in self.mapping.module_name_regex_qconfigs:
-            hit = any(re.match(pattern, path) for path in self.paths)
+            hit = any(_matches(pattern, path) for path in self.paths)
             self._require(hit, "set_module_name_regex", pattern)
         for name, _, _ in self.mapping.module_name_object_type_order_qconfigs:
             self._require(name in self.paths, "set_module_name_object_type_order", name)
@@ -122,28 +123,27 @@ class Resolver:
             )
 
 
+def _matches(pattern: str, path: str) -> bool:
+    try:
+        return re.match(pattern, path) is not None
+    except re.error as error:
+        raise ConfigError(
+            f"set_module_name_regex({pattern!r}): {error}", remedy="write a regular expression of Python's re"
+        ) from error
+
+
 def _enclosing(path: str) -> list[str]:
     """The path, then each module around it, innermost first."""
     parts = path.split(".") if path else []
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)] + [""]
 
 
-def matches_type(key: Any, origin: Origin, op: str) -> bool:
-    """Whether an object type of the configuration means a node.
+def _type_title(key: Any) -> str:
+    return f"set_object_type({_title(key)})"
 
-    Args:
-        key: a module class, a function, or a method name.
-        origin: where the node came from.
-        op: its catalogue name.
-    """
-    if isinstance(key, type):
-        return qualified_type(key) == origin.module_type
-    if origin.from_torch_module:
-        return False
-    row = catalogue.by_method(key) if isinstance(key, str) else catalogue.by_function(key)
-    if row is not None:
-        return row.name == op
-    return qualified_name(key) == origin.spelling
+
+def _order_title(path: str, key: Any, index: int) -> str:
+    return f"set_module_name_object_type_order({path!r}, {_title(key)}, {index})"
 
 
 def _title(key: Any) -> str:

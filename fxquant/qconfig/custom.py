@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from fxquant.qconfig.check_entries import require_list
 from fxquant.qconfig.custom_config import (
     FLOAT_TO_OBSERVED,
     LISTS,
@@ -124,12 +125,12 @@ class PrepareCustomConfig(CustomConfig):
 
     def set_non_traceable_module_names(self, module_names: Sequence[str]) -> PrepareCustomConfig:
         """Module paths to keep as float leaves."""
-        self.non_traceable_module_names = list(module_names)
+        self.non_traceable_module_names = require_list("set_non_traceable_module_names", module_names, "names")
         return self
 
     def set_non_traceable_module_classes(self, module_classes: Sequence[type[nn.Module]]) -> PrepareCustomConfig:
         """Module classes to keep as float leaves."""
-        self.non_traceable_module_classes = list(module_classes)
+        self.non_traceable_module_classes = require_list("set_non_traceable_module_classes", module_classes, "classes")
         return self
 
     def set_input_quantized_indexes(self, indexes: Sequence[int]) -> PrepareCustomConfig:
@@ -184,7 +185,8 @@ class PrepareCustomConfig(CustomConfig):
             for float_class, observed_class in classes.items():
                 config.set_float_to_observed_mapping(float_class, observed_class, kind)
         for key, attribute in LISTS.items():
-            setattr(config, attribute, list(given.get(key, ())))
+            what = "classes" if key.endswith("class") else "names"
+            setattr(config, attribute, require_list(f"{key!r} of a PrepareCustomConfig", given.get(key, ()), what))
         return config
 
     def to_dict(self) -> dict[str, Any]:

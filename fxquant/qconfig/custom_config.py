@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch import nn
 
 from fxquant.errors import ConfigError
+from fxquant.qconfig.check_entries import require_list
 from fxquant.qconfig.dtype_config import check_keys
 from fxquant.qconfig.quant_type import QuantType, require_static
 
@@ -34,7 +35,7 @@ class CustomConfig:
 
     def set_preserved_attributes(self, attributes: Sequence[str]) -> Self:
         """Name attributes of the model to keep on the result, even if ``forward`` does not use them."""
-        self.preserved_attributes = list(attributes)
+        self.preserved_attributes = require_list("set_preserved_attributes", attributes, "names")
         return self
 
     @classmethod

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fxquant.errors import ConfigError
+from fxquant.qconfig.check_entries import check_entries
 from fxquant.qconfig.defaults import float_qparams_weight_only_qconfig, per_channel_dynamic_qconfig
 from fxquant.qconfig.qat_defaults import get_default_qat_qconfig
 from fxquant.qconfig.qconfig import QConfig, check_engine, get_default_qconfig
@@ -26,7 +27,8 @@ class QConfigMapping:
     ``set_module_name_object_type_order``. All setters return the mapping, so calls chain.
 
     An object type is a module class (matched exactly), or a function or tensor method name; those match every
-    spelling of the operator outside torch.nn modules.
+    spelling of the operator outside torch.nn modules. Of several object types, the class of the module around an
+    operator wins, then its own spelling, then another one; of two alike, the later.
     """
 
     def __init__(self) -> None:
@@ -62,7 +64,10 @@ class QConfigMapping:
     def set_module_name_object_type_order(
         self, module_name: str, object_type: ObjectType, index: int, qconfig: QConfig | None
     ) -> QConfigMapping:
-        """Set for the ``index``-th (from 0) operator of a type called in the module at this path."""
+        """Set for the ``index``-th (from 0) operator of a type called in the module at this path.
+
+        A function or method counts the calls that are spelled so, or every spelling where none is.
+        """
         self.module_name_object_type_order_qconfigs[(module_name, object_type, index)] = qconfig
         return self
 
@@ -183,8 +188,14 @@ def as_mapping(given: Any) -> QConfigMapping:
     """Accept a QConfigMapping, ours or torch.ao's, its dictionary, or a bare QConfig meant for everything.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: it is none of them, or an entry is not what its setter takes.
     """
+    mapping = _as_mapping(given)
+    check_entries({f"set_{style}": getattr(mapping, f"{style}_qconfigs") for style in _STYLES}, mapping.global_qconfig)
+    return mapping
+
+
+def _as_mapping(given: Any) -> QConfigMapping:
     if isinstance(given, QConfigMapping):
         return given
     if isinstance(given, Mapping):
@@ -196,7 +207,7 @@ def as_mapping(given: Any) -> QConfigMapping:
             value = getattr(given, name)
             setattr(mapping, name, value if name == "global_qconfig" else dict(value))
         return mapping
-    if hasattr(given, "activation") and hasattr(given, "weight"):
+    if hasattr(given, "activation") and hasattr(given, "weight") and not isinstance(given, type):
         return QConfigMapping().set_global(given)
     raise ConfigError(
         f"qconfig_mapping is a {type(given).__name__}",

@@ -54,6 +54,37 @@ def test_pairs_that_fit_in_two_ways_are_refused() -> None:
     assert fxquant.quantize(Two(True).eval(), [both], progress=False)(*both).shape == (2, 4, 6, 6)
 
 
+class Pair(nn.Module):
+    """Two inputs, both needed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y * scale
+
+
+@pytest.mark.parametrize("inputs", [(X, torch.ones(1)), [X, torch.ones(1)], {"x": X, "scale": torch.ones(1)}])
+def test_inputs_may_be_a_container_beside_the_label(inputs: object) -> None:
+    quantized = fxquant.quantize(Pair().eval(), [(inputs, LABEL)], progress=False)
+    assert quantized(x=X, scale=torch.ones(1)).shape == (2, 4, 6, 6)
+
+
+@pytest.mark.parametrize("label", [torch.rand(2, 5), torch.rand(2, 1), 3, "cat"])
+def test_labels_that_are_no_integers_are_ambiguous_too(label: object) -> None:
+    with pytest.raises(FxquantError, match="with and without its last value"):
+        fxquant.quantize(Two(True).eval(), [(X, label)], progress=False)
+
+
+def test_keys_that_forward_does_not_take_are_named() -> None:
+    with pytest.raises(FxquantError, match=r"'x', 'label'(.|\n)*dicts of 'x' only"):
+        fxquant.quantize(One().eval(), [{"x": X, "label": LABEL}], progress=False)
+    with pytest.raises(FxquantError, match=r"pass a list of batches"):
+        fxquant.quantize(One().eval(), {"x": X}, progress=False)
+
+
 def test_a_one_shot_iterator_loses_no_batch() -> None:
     seen: list[int] = []
 
@@ -80,6 +111,39 @@ def test_values_that_are_not_finite_name_node_and_batch(value: float) -> None:
     bad[0, 0, 0, 0] = value
     with pytest.raises(FxquantError, match=r"node 'x' in calibration batch 1"):
         fxquant.quantize(One().eval(), [X, bad], progress=False)
+
+
+class Weighted(nn.Module):
+    """Layers, one of which may be broken, and a logarithm."""
+
+    def __init__(self, broken: str = "", logarithm: bool = False) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 2)
+        self.logarithm = logarithm
+        if broken:
+            {**dict(self.named_parameters()), **dict(self.named_buffers())}[broken].data.view(-1)[0] = float("nan")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.conv(x))).mean((2, 3))
+        return self.head(torch.log(x * 0) if self.logarithm else x)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "words"),
+    [
+        (Weighted(), X * float("nan"), "node 'x'.*batch 0.*holds NaN"),
+        (Weighted(), X / 0, "node 'conv'.*batch 0.*x holds NaN or infinity"),
+        (Weighted("conv.weight"), X, "node 'conv'.*conv_weight holds NaN"),
+        (Weighted("head.bias"), X, "node 'head'.*head_bias holds NaN"),
+        (Weighted("norm.running_var"), X, "node 'norm'.*leave the range"),
+        (Weighted(logarithm=True), X, "node 'head'.*log holds NaN or infinity"),
+    ],
+)
+def test_example_inputs_are_looked_at_too(model: nn.Module, data: torch.Tensor, words: str) -> None:
+    """What is not finite there would stay float without a word."""
+    with pytest.raises(fxquant.FxquantError, match=words):
+        fxquant.quantize(model.eval(), [data], progress=False)
+    assert fxquant.prepare_fx(model.eval(), fxquant.QConfigMapping(), (data,)).plan.units
 
 
 def test_observers_without_data_are_named() -> None:

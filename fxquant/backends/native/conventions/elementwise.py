@@ -24,7 +24,7 @@ def _refuse_binary(call: Call) -> str:
             return f"{name} is a {type(value).__name__}"
         if not info(value).is_float_tensor:
             return f"{name} is no floating-point tensor"
-        if info(value).largest == math.inf:
+        if not math.isfinite(info(value).largest):
             return f"{name} holds values that are not finite"
     return ""
 

@@ -6,6 +6,7 @@ positions, a function of two numbers a table of all 65,536 pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,7 +103,7 @@ def _refuse_pairs(call: Call) -> str:
     tensors = len(_activations(call)) + constants
     if tensors != 2:
         return f"{tensors} tensors take part"
-    if any(info(node).largest == float("inf") for node in operands):
+    if any(not math.isfinite(info(node).largest) for node in operands):
         return "a constant of the model is not finite"
     return ""
 
