@@ -49,6 +49,7 @@ from fxquant.passes.remove_dead_nodes import remove_dead_nodes
 from fxquant.passes.rename_nodes import rename_nodes
 from fxquant.passes.replace_in_place import replace_in_place
 from fxquant.passes.require_trainable import require_trainable
+from fxquant.passes.store_constants import store_constants
 from fxquant.plan.backend_limits import BackendLimits
 from fxquant.plan.build_plan import build_plan
 from fxquant.plan.demote_unit import Demotion, demote_units
@@ -85,6 +86,7 @@ def capture(
     read_sizes_only(traced.graph)
     canonicalize_calls(traced.graph, {name: type(module) for name, module in traced.root.named_modules()})
     replace_in_place(traced.graph)
+    store_constants(traced.graph, traced.root)
     remove_dead_nodes(traced.graph)
     state = StageState(
         captured=records.from_graph(traced.graph),

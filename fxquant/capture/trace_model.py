@@ -182,6 +182,9 @@ def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]],
             value.why = causes.get(value.title, "")
         if isinstance(value, nn.Module):
             root.add_module(name, value)
+        elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            vars(root).pop(name, None)
+            root.register_buffer(name, value, persistent=False)
         else:
             setattr(root, name, value)
     for path in tracer.unhooked:

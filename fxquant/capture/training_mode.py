@@ -139,7 +139,7 @@ def _plain(value: Any, at_node: Callable[[fx.Node], Any]) -> Any:
         return {key: _plain(item, at_node) for key, item in value.items()}
     if isinstance(value, slice):
         return slice(*(_plain(part, at_node) for part in (value.start, value.stop, value.step)))
-    return value
+    return records.pack_constant(value)
 
 
 def _training_record(

@@ -82,6 +82,7 @@ def holder_of(model: nn.Module, preserved: tuple[str, ...] = ()) -> nn.Module:
     holder._modules.update(model._modules)
     holder._parameters.update(model._parameters)
     holder._buffers.update(model._buffers)
+    holder._non_persistent_buffers_set.update(model._non_persistent_buffers_set)
     for key, value in vars(model).items():
         if (isinstance(value, Tensor) or key in preserved) and key not in holder.__dict__:
             holder.__dict__[key] = value

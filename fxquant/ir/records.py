@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from fxquant.errors import FxquantError
 from fxquant.ir.meta import NodeInfo, info, set_info
 
 
@@ -33,6 +34,13 @@ class NamedFunction:
     """A function that pickles only by the name under which a module holds it."""
 
     module: str
+    name: str
+
+
+@dataclass(frozen=True)
+class MemoryFormat:
+    """A ``torch.memory_format`` by name; the objects do not pickle in the protocol of ``torch.save``."""
+
     name: str
 
 
@@ -69,7 +77,7 @@ def to_graph(nodes: tuple[NodeRecord, ...]) -> fx.Graph:
     made: dict[str, fx.Node] = {}
 
     def unpack(item: Any) -> Any:
-        return made[item.name] if isinstance(item, NodeRef) else item
+        return made[item.name] if isinstance(item, NodeRef) else unpack_constant(item)
 
     for record in nodes:
         target = unpack_target(record.target)
@@ -81,7 +89,31 @@ def to_graph(nodes: tuple[NodeRecord, ...]) -> fx.Graph:
 
 
 def _pack(structure: Any) -> Any:
-    return _map(structure, lambda item: NodeRef(item.name) if isinstance(item, fx.Node) else item)
+    return _map(structure, _pack_leaf)
+
+
+def _pack_leaf(item: Any) -> Any:
+    return NodeRef(item.name) if isinstance(item, fx.Node) else pack_constant(item)
+
+
+def pack_constant(value: Any) -> Any:
+    """What stands for an argument that does not pickle; the argument itself where it does."""
+    is_format = isinstance(value, torch.memory_format)
+    return MemoryFormat(str(value).removeprefix("torch.")) if is_format else value
+
+
+def unpack_constant(value: Any) -> Any:
+    """Inverse of ``pack_constant``.
+
+    Raises:
+        FxquantError: a damaged file names what is no memory format.
+    """
+    if not isinstance(value, MemoryFormat):
+        return value
+    found = getattr(torch, value.name, None)
+    if not isinstance(found, torch.memory_format):
+        raise FxquantError(f"{value.name!r} is no memory format of torch", remedy="save the model again")
+    return found
 
 
 def pack_target(target: Any) -> Any:

@@ -80,6 +80,8 @@ class StageModule(fx.GraphModule):
         super().__init__(root, graph, class_name)
         if not self.trains:
             self._leave_training()
+        if isinstance(root, nn.Module):
+            _keep_out_of_state_dict(self, root)
         self.state = state or StageState()
         for name in self.state.preserved:
             if not hasattr(self, name) and hasattr(root, name):
@@ -140,6 +142,18 @@ class StageModule(fx.GraphModule):
 
     def __copy__(self) -> StageModule:
         return self.__deepcopy__({})
+
+
+def _keep_out_of_state_dict(model: nn.Module, root: nn.Module) -> None:
+    """Buffers that are no part of the state_dict stay none: fx copies them without saying so."""
+    for path, module in root.named_modules():
+        for name in module._non_persistent_buffers_set:
+            try:
+                owner = model.get_submodule(path)
+            except AttributeError:  # nothing in it is referred to
+                continue
+            if name in owner._buffers:
+                owner._non_persistent_buffers_set.add(name)
 
 
 _REBUILT = frozenset(("_graph", "_code", "_lineno_map", "_prologue_start", "_co_fields", "example_inputs"))

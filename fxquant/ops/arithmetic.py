@@ -108,6 +108,7 @@ POW = _arithmetic(
     "input, exponent",
     symbols=("pow",),
     activations=("input", "exponent"),
+    renamed={"self": "input"},
     examples=(*_PAIR, *(Example((_IMAGE,), {"exponent": power}) for power in (2, 3, 0.5, -1.5, _CHANNELS))),
 )
 

@@ -18,6 +18,10 @@ BATCH_NORM = OpDef(
     name="batch_norm",
     target=F.batch_norm,
     signature="input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5",
+    signatures={
+        torch.batch_norm: "input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled",
+    },
+    functions=(torch.batch_norm,),
     modules=(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
     weights=("running_mean", "running_var", "weight", "bias"),
     output=Requantize(),
@@ -26,12 +30,19 @@ BATCH_NORM = OpDef(
     source=_DOCS + "batch_norm.html",
 )
 
+_DROPOUTS_OF_TORCH = (torch.dropout, torch.feature_dropout, torch.alpha_dropout, torch.feature_alpha_dropout)
+
 DROPOUT = OpDef(
     name="dropout",
     target=F.dropout,
     signature="input, p=0.5, training=True, inplace=False",
-    functions=(F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout),
+    signatures={
+        **dict.fromkeys((F.alpha_dropout, F.feature_alpha_dropout), "input, p=0.5, training=False, inplace=False"),
+        **dict.fromkeys(_DROPOUTS_OF_TORCH, "input, p, training"),
+    },
+    functions=(F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, *_DROPOUTS_OF_TORCH),
     modules=(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
+    renamed={"train": "training"},
     output=Identity(),
     examples=(Example(((2, 3, 6, 6),), {"training": False}),),
     source=_DOCS + "dropout.html",
@@ -41,6 +52,8 @@ LAYER_NORM = OpDef(
     name="layer_norm",
     target=F.layer_norm,
     signature="input, normalized_shape, weight=None, bias=None, eps=1e-5",
+    signatures={torch.layer_norm: "input, normalized_shape, weight=None, bias=None, eps=1e-5, cudnn_enable=True"},
+    functions=(torch.layer_norm,),
     weights=("weight", "bias"),
     output=FloatOnly(_NOT_RIGHT),
     examples=(Example(((2, 4, 6),), {"normalized_shape": (6,)}),),
@@ -51,6 +64,8 @@ GROUP_NORM = OpDef(
     name="group_norm",
     target=F.group_norm,
     signature="input, num_groups, weight=None, bias=None, eps=1e-5",
+    signatures={torch.group_norm: "input, num_groups, weight=None, bias=None, eps=1e-5, cudnn_enabled=True"},
+    functions=(torch.group_norm,),
     weights=("weight", "bias"),
     output=FloatOnly(_NOT_RIGHT),
     contiguous=True,
@@ -63,6 +78,11 @@ INSTANCE_NORM = OpDef(
     target=F.instance_norm,
     signature="input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, "
     "momentum=0.1, eps=1e-5",
+    signatures={
+        torch.instance_norm: "input, weight, bias, running_mean, running_var, use_input_stats, momentum, eps, "
+        "cudnn_enabled",
+    },
+    functions=(torch.instance_norm,),
     weights=("running_mean", "running_var", "weight", "bias"),
     output=FloatOnly(_NOT_RIGHT),
     contiguous=True,

@@ -86,6 +86,27 @@ VECTOR_NORM = OpDef(
     source=DOCS + "linalg.vector_norm.html",
 )
 
+
+def _as_vector_norm(bound: Bound) -> tuple[str, Bound]:
+    """``torch.linalg.norm`` is a vector norm along one dimension, and where neither order nor dimensions are given."""
+    along_one = isinstance(bound["dim"], int) or (isinstance(bound["dim"], (tuple, list)) and len(bound["dim"]) == 1)
+    if not along_one and bound["ord"] is not None:
+        raise TypeError("linalg.norm: a matrix norm")
+    order = 2 if bound["ord"] is None else bound["ord"]
+    return "vector_norm", {"x": bound["A"], **bound, "ord": order}
+
+
+LINALG_NORM = OpDef(
+    name="linalg_norm",
+    target=torch.linalg.norm,
+    signature="A, ord=None, dim=None, keepdim=False, *, dtype=None",
+    redirect=_as_vector_norm,
+    activations=("A",),
+    output=Requantize(),
+    examples=(Example(_IMAGE, {"dim": 1, "keepdim": True}), Example(_IMAGE, {"ord": 1, "dim": -1}), Example(_IMAGE)),
+    source=DOCS + "linalg.norm.html",
+)
+
 CUMSUM = OpDef(
     name="cumsum",
     target=torch.cumsum,
@@ -106,6 +127,7 @@ ROWS = (
     _read_unbiased("std"),
     NORM,
     VECTOR_NORM,
+    LINALG_NORM,
     CUMSUM,
     _summary("prod", output=_PRODUCTS, examples=({"dim": 1}, {"dim": -1, "keepdim": True})),
     _summary("cumprod", "input, dim, *, dtype=None", output=_PRODUCTS, examples=({"dim": 1},)),

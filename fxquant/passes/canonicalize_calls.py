@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import operator
 
+import torch
 import torch.nn.functional as F
 from torch import fx
 
@@ -49,18 +50,13 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
             continue  # a call the row does not describe stays as written, and float
         if "inplace" in bound:
             bound["inplace"] = False
-        if row.target is F.dropout and node.target in row.functions:
-            if _drops(node):
-                continue  # another distribution than that of plain dropout
-            bound["training"] = False
+        if row.target is F.dropout and node.target not in (F.dropout, torch.dropout) and bound["training"]:
+            continue  # another distribution than that of plain dropout
         node.op = "call_method" if isinstance(row.target, str) else "call_function"
         node.target = row.target
         node.args, node.kwargs = row.unbind(bound)
         update_info(node, op=row.name)
 
-
-# Dropouts that do nothing unless they are told to. Source: torch/nn/functional.py.
-_OFF_BY_DEFAULT = (F.alpha_dropout, F.feature_alpha_dropout)
 
 # Fields of what torch returns for max, min, sort and their like over a dimension. Source: torch.return_types.
 _FIELDS = {"values": 0, "indices": 1, "min": 0, "max": 1}
@@ -81,12 +77,6 @@ _FROM_THE_OTHER_SIDE = {
     operator.eq: operator.eq, operator.ne: operator.ne, operator.and_: operator.and_, operator.or_: operator.or_,
     operator.xor: operator.xor,
 }  # fmt: skip
-
-
-def _drops(node: fx.Node) -> bool:
-    """Whether a call of a dropout drops anything."""
-    default = node.target not in _OFF_BY_DEFAULT
-    return bool(node.kwargs.get("training", node.args[2] if len(node.args) > 2 else default))
 
 
 def _put_tensor_first(node: fx.Node) -> None:

@@ -20,7 +20,7 @@ from torch import fx, nn
 from fxquant.capture.training_mode import ByMode, ModeArgument, TrainingOnly
 from fxquant.ir.containers import MODES
 from fxquant.ir.meta import NodeInfo, info, set_info
-from fxquant.ir.records import NodeRef, unpack_target
+from fxquant.ir.records import NodeRef, unpack_constant, unpack_target
 from fxquant.ops import catalogue
 
 MADE_BY = "follow_mode"
@@ -154,7 +154,7 @@ class ModeFollower:
             return {key: self._unpacked(item) for key, item in value.items()}
         if isinstance(value, slice):
             return slice(*(self._unpacked(part) for part in (value.start, value.stop, value.step)))
-        return value
+        return unpack_constant(value)
 
 
 class Function(nn.Module):

@@ -2,12 +2,13 @@
 
 Before::
 
-    %z = new_zeros(%x, (2, 3));  %w = full_like(%x, 1.0)
+    %z = new_zeros(%x, (2, 3));  %w = full_like(%x, 1.0);  %v = new_tensor(%x, [1.0, 2.0])
 
 After::
 
     %d = getattr(%x, "device");  %z = zeros((2, 3), dtype=torch.float32, device=%d)
     %s = getattr(%x, "shape");   %w = full(%s, 1.0, dtype=torch.float32, device=%d)
+    %v = tensor([1.0, 2.0], dtype=torch.float32, device=%d)
 
 The numbers of an int8 tensor need not be computed for that.
 """
@@ -40,6 +41,8 @@ def read_sizes_only(graph: fx.Graph) -> None:
             continue
         if node.op == "call_method" and node.target in _METHODS:
             _rewrite(node, _METHODS[str(node.target)], _size_first(node.args[1:]))
+        elif node.op == "call_method" and node.target == "new_tensor" and not isinstance(node.args[1], fx.Node):
+            _rewrite(node, torch.tensor, node.args[1:])
         elif node.op == "call_function" and node.target in _FUNCTIONS:
             _rewrite(node, _FUNCTIONS[node.target], (_ask(node, "shape", known.shape), *node.args[1:]))
 

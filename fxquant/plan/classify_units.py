@@ -86,7 +86,9 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
     if not _is_floating(value) or (row is not None and isinstance(row.output, Query)):
         return Candidate(draft, row, "free", activations)
     if takes_element(anchor):
-        return Candidate(draft, row, "element", activations, _ELEMENT)
+        qconfig = context.configs[anchor.name].qconfig
+        measures = qconfig is not None and not mode_of(qconfig)
+        return Candidate(draft, row, "element", activations, _ELEMENT, measures=measures)
     if isinstance(value, (tuple, list)) and not all(takes_element(user) for user in draft.last.users):
         return floating("its results are read as one tuple")
     if isinstance(value, (tuple, list)) and any(info(user).op == ALIASED for user in draft.last.users):

@@ -113,6 +113,33 @@ def test_every_stage_copies_pickles_and_prints(stage: str) -> None:
     assert "forward" in model.code and str(model)
 
 
+class Formats(nn.Module):
+    """Chooses memory formats, in ways that have nodes; one of them in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.to(memory_format=torch.channels_last)).contiguous(memory_format=torch.contiguous_format)
+        if self.training:
+            x = x + torch.empty_like(x, memory_format=torch.channels_last).zero_()
+        return self.last(x.clone(memory_format=torch.channels_last)).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
+def test_models_that_choose_memory_formats_pickle(protocol: int) -> None:
+    """``torch.save`` uses protocol 2, in which torch's memory formats do not pickle."""
+    net, x = Formats().eval(), torch.randn(2, 3, 4, 4)
+    observed = fxquant.prepare_fx(net, fxquant.get_default_qconfig_mapping("x86"), (x,))
+    observed(x)
+    trained = fxquant.prepare_qat_fx(Formats(), fxquant.get_default_qat_qconfig_mapping("x86"), (x,))
+    trained(x)
+    for model in (observed, fxquant.convert_to_reference_fx(observed), fxquant.convert_fx(observed), trained):
+        twin = pickle.loads(pickle.dumps(model, protocol))
+        assert torch.equal(twin(x), model(x)) and twin(x).stride() == model(x).stride()
+
+
 def test_loading_in_a_fresh_process(tmp_path: Path) -> None:
     _, observed = _observed()
     quantized, x = fxquant.convert_fx(observed), torch.randn(2, 3, 12, 12)

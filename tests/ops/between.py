@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from fxquant.ops.opdef import Example
 
-# nn.ReLU6 calls F.hardtanh(x, 0, 6); x.__rsub__(1) is 1 - x.
-WRITTEN_AS = {"relu6": "hardtanh", "rsub": "sub"}
+# nn.ReLU6 calls F.hardtanh(x, 0, 6); x.__rsub__(1) is 1 - x; a norm along one dimension is that of vectors.
+WRITTEN_AS = {"relu6": "hardtanh", "rsub": "sub", "linalg_norm": "vector_norm"}
 # Decomposed before planning: their sums are taken in another order, by a kernel each.
 DECOMPOSED = {"scaled_dot_product_attention": "matmul", "addmm": "matmul", "baddbmm": "matmul", "outer": "mul"}
 # Operators that want values within bounds.

@@ -8,7 +8,7 @@ from fxquant.backends.native.conventions.weighted import (
     geometry_of,
     linear_packings,
     refuse_conv,
-    refuse_weights,
+    refuse_linear,
     weighted_tensors,
 )
 from fxquant.backends.native.kernels.conv_dynamic import ConvDynamic
@@ -47,7 +47,7 @@ def float16_packings(call: Call, engine: str) -> tuple[Packing, ...]:
 
 
 CONVENTIONS = {
-    "linear_float16": Convention(_linear_float16, refuse_weights, clips_at_zero=True, packings=float16_packings),
+    "linear_float16": Convention(_linear_float16, refuse_linear, clips_at_zero=True, packings=float16_packings),
     "conv_dynamic": Convention(_conv, refuse_conv, clips_at_zero=True, packings=_conv_packings),
-    "linear_dynamic": Convention(_linear, refuse_weights, clips_at_zero=True, packings=linear_packings),
+    "linear_dynamic": Convention(_linear, refuse_linear, clips_at_zero=True, packings=linear_packings),
 }

@@ -33,6 +33,14 @@ def refuse_weights(call: Call) -> str:
     return ""
 
 
+def refuse_linear(call: Call) -> str:
+    """Why a linear cannot be packed, "" when it can."""
+    refused = refuse_weights(call)
+    if refused or call.weight is None or len(call.weight.shape) == 2:
+        return refused
+    return "its weight is a vector"
+
+
 def is_computed(argument: Any) -> bool:
     """Whether an argument, or a number in it, is computed when the model runs."""
     found: list[fx.Node] = []
@@ -150,5 +158,5 @@ def _linear(view: UnitView, relu: bool) -> Made:
 CONVENTIONS = {
     "conv": Convention(_conv, refuse_conv, clips_at_zero=True, packings=_conv_packings, rate=RATE),
     "conv_add": Convention(_conv_add, refuse_conv, rate=RATE),
-    "linear": Convention(_linear, refuse_weights, clips_at_zero=True, packings=linear_packings, rate=RATE),
+    "linear": Convention(_linear, refuse_linear, clips_at_zero=True, packings=linear_packings, rate=RATE),
 }

@@ -35,4 +35,6 @@ class BatchNorm(RequantizingKernel):
     ) -> Tensor:
         """Normalise ``x``, uint8 [N, C, ...]; the other tensors are float32 [C]."""
         function = self.packed_functions[x.dim()]
+        weight = torch.ones_like(mean) if weight is None else weight  # torch's kernels that clip want both
+        bias = torch.zeros_like(mean) if bias is None else bias
         return function(x, weight, bias, mean, variance, eps, self.packed_scale, self.packed_zero_point)  # type: ignore[no-any-return]
