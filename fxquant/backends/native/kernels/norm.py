@@ -33,8 +33,8 @@ class BatchNorm(RequantizingKernel):
     def forward(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
     ) -> Tensor:
-        """Normalise ``x``, uint8 [N, C, ...]; the other tensors are float32 [C]."""
+        """Normalise ``x``, uint8 [N, C, ...]; the other tensors are float32 [C]. Torch's kernel demands all of them."""
         function = self.packed_functions[x.dim()]
-        weight = torch.ones_like(mean) if weight is None else weight  # torch's kernels that clip want both
+        weight = torch.ones_like(mean) if weight is None else weight
         bias = torch.zeros_like(mean) if bias is None else bias
         return function(x, weight, bias, mean, variance, eps, self.packed_scale, self.packed_zero_point)  # type: ignore[no-any-return]
