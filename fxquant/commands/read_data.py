@@ -69,7 +69,7 @@ def _arrays(path: Path) -> Any:
         detail = str(error).split("\n")[0].rstrip(".")
         raise FxquantError(f"{path} cannot be read: {detail}", remedy="use numpy.save or torch.save") from error
     kind = path.suffix or "a file without an ending"
-    raise FxquantError(f"{path} cannot be read: {kind} is neither .npy, .npz nor .pt", remedy="use numpy.save")
+    raise FxquantError(f"{path} cannot be read: {kind} is neither .npy nor .pt, nor .npz", remedy="use numpy.save")
 
 
 def as_tensor(array: numpy.ndarray[Any, Any]) -> Tensor:
