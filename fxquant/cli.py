@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ _EXAMPLES = """examples:
 exit codes: 0 done, 1 an error with a remedy, 2 wrong arguments, 3 a limit that was asked for is not kept, 130 stopped
 """
 _FAILED, _STOPPED = 1, 130
+_TRACEBACK = "FXQUANT_TRACEBACK"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _FAILED
     except KeyboardInterrupt:
         return _STOPPED
+    except BrokenPipeError:  # the reader, such as head, has seen enough; nothing is left to be flushed into it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except Exception as error:
+        if os.environ.get(_TRACEBACK):
+            raise
+        remedy = f"it may be the model's own; {_TRACEBACK}=1 in the environment shows where it comes from"
+        print(f"fxquant: {type(error).__name__}: {' '.join(str(error).split())}. Remedy: {remedy}", file=sys.stderr)
+        return _FAILED
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fxquant.check import check_traceable
-from fxquant.commands.subject import add_inputs, read_model, require_inputs
+from fxquant.commands.subject import add_inputs, add_output, read_model, require_inputs
 
 _EXAMPLES = """examples:
   fxquant check torchvision.models:resnet18 --input 1,3,224,224
@@ -39,7 +39,7 @@ def add(subparsers: Any) -> None:
     )
     add_inputs(parser)
     parser.add_argument("--train", action="store_true", help="check the model in training mode, as for QAT")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_output(parser)
     parser.set_defaults(run=run)
 
 

@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from fxquant.commands.show import plain, show_json, write_text
+from fxquant.commands.show import plain, require_writable, show_json, write_text
 from fxquant.commands.subject import add_data, add_inputs, add_output, read_batches, read_model, read_stage
 from fxquant.diagnose import compare
 from fxquant.errors import FxquantError
@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare and print; returns the exit code."""
     if arguments.open and not arguments.html:
         raise FxquantError("--open opens the page that --html writes", remedy="add --html FILE")
+    for path in filter(None, (arguments.markdown, arguments.html)):
+        require_writable(path)
     before, after = read_model(arguments.before), read_model(arguments.after)
     if not isinstance(before, StageModule) and not isinstance(after, StageModule):
         after = read_stage(arguments.after, arguments)

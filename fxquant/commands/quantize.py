@@ -13,7 +13,7 @@ from fxquant.backends.select import default_engine
 from fxquant.calibration import BatchResolver
 from fxquant.capture.inputs import split_inputs
 from fxquant.commands.before_after import measure
-from fxquant.commands.show import remark, show_json
+from fxquant.commands.show import remark, require_writable, show_json
 from fxquant.commands.subject import add_data, add_inputs, add_output, read_batches, read_inputs, read_model
 from fxquant.errors import FxquantError
 from fxquant.inspect.float_mapping import leave_float
@@ -56,6 +56,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Quantize, write, print; returns the exit code."""
+    require_writable(arguments.output)
     model = read_model(arguments.model)
     if isinstance(model, StageModule):
         raise FxquantError(f"{arguments.model} is quantized already", remedy="name the float model")

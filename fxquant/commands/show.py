@@ -10,6 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from fxquant.errors import FxquantError
+
 
 def show_json(found: Any) -> None:
     """Print ``found`` as JSON: dataclasses as objects; infinity as "inf", what is unknown as null."""
@@ -37,7 +39,36 @@ def remark(text: str, quiet: bool) -> None:
         print(text, file=sys.stderr)
 
 
+def require_writable(path: str) -> None:
+    """Find out before long work whether its result can be written; what is there stays as it is.
+
+    Raises:
+        FxquantError: it cannot be written.
+    """
+    is_new = not Path(path).exists()
+    try:
+        with open(path, "ab"):
+            pass
+        if is_new:
+            Path(path).unlink()
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: str, error: OSError) -> FxquantError:
+    """An error that names a file and what is wrong with it."""
+    detail = error.strerror or str(error)
+    return FxquantError(f"{path} cannot be written: {detail}", remedy="name a file in a folder that exists")
+
+
 def write_text(path: str, text: str, quiet: bool) -> None:
-    """Write a report to a file, and say so."""
-    Path(path).write_text(text, encoding="utf-8")
+    """Write a report to a file, and say so.
+
+    Raises:
+        FxquantError: it cannot be written.
+    """
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error) from error
     remark(f"wrote {path}", quiet)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import itertools
 import operator
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from fxquant.api import prepare_fx
-from fxquant.commands.read_data import read_data
+from fxquant.commands.read_data import as_tensor, read_data
 from fxquant.errors import FxquantError
 from fxquant.ir.stages import StageModule
 from fxquant.qconfig import get_default_qconfig_mapping
@@ -56,7 +59,7 @@ def add_data(parser: argparse.ArgumentParser, *names: str, what: str) -> None:
         *names,
         dest="data",
         metavar="DATA",
-        help=f"{what}: a folder of images, a .npy or .pt file, or file.py:function that returns batches",
+        help=f"{what}: a folder of images, a .npy, .npz or .pt file, or file.py:function that gives batches",
     )
     group.add_argument("--batch-size", type=positive, default=8, metavar="N", help="of arrays and images (default: 8)")
     group.add_argument("--batches", type=positive, metavar="N", help="how many batches to use (default: all)")
@@ -64,7 +67,11 @@ def add_data(parser: argparse.ArgumentParser, *names: str, what: str) -> None:
     imagenet = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
     for name, values in imagenet.items():
         group.add_argument(
-            f"--{name}", type=_numbers, default=_numbers(values), metavar="R,G,B", help=f"of images (default: {values})"
+            f"--{name}",
+            type=_numbers,
+            default=_numbers(values),
+            metavar="R,G,B",
+            help=f"of images, one number for grey ones (default: {values})",
         )
 
 
@@ -157,14 +164,28 @@ def read_batches(arguments: argparse.Namespace) -> list[Any] | None:
     if arguments.data is None:
         return None
     if ":" in arguments.data and not Path(arguments.data).exists():
-        found = _called(read_object(arguments.data), arguments.data)
-        batches = [found] if isinstance(found, Tensor) else list(found)
+        batches = _batches_of(read_object(arguments.data), arguments.data, arguments.batches)
     else:
-        batches = read_data(Path(arguments.data), arguments)
-    batches = batches[: arguments.batches]
+        batches = read_data(Path(arguments.data), arguments)[: arguments.batches]
     if not batches:
         raise FxquantError(f"{arguments.data} holds no batch", remedy="give a folder, file or function with data")
     return batches
+
+
+def _batches_of(found: Any, text: str, count: int | None) -> list[Any]:
+    """What an object or function of the user's gives, arrays as tensors; no more than ``count`` are asked for."""
+    given = _called(found, text)
+    if isinstance(given, (Tensor, numpy.ndarray, Mapping)):
+        given = [given]
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise FxquantError(f"{text} gives a {type(given).__name__}", remedy="give a list of batches, or yield them")
+    try:
+        batches = list(itertools.islice(given, count))
+    except Exception as error:
+        raise FxquantError(
+            f"{text} raised {type(error).__name__}: {error}", remedy="check the data it reads"
+        ) from error
+    return [pytree.tree_map_only(numpy.ndarray, as_tensor, batch) for batch in batches]
 
 
 def read_stage(text: str, arguments: argparse.Namespace) -> StageModule:
@@ -219,7 +240,7 @@ def _called(found: Callable[[], Any] | Any, text: str) -> Any:
         return found
     try:
         return found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FxquantError(
             f"{text} raised {type(error).__name__}: {error}", remedy="it is called without arguments"
         ) from error
@@ -230,7 +251,7 @@ def _import(place: str, text: str) -> Any:
         return _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except FxquantError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FxquantError(
             f"{place} cannot be imported: {type(error).__name__}: {error}", remedy=f"check {text}, and PYTHONPATH"
         ) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from torch import fx
 
-from fxquant.inspect.side import Side, origins
+from fxquant.inspect.side import Side, is_watching, origins
 from fxquant.ir.meta import info
 
 
@@ -92,7 +92,7 @@ def _added_groups(before: Side, after: Side, by_unit: dict[str, Group]) -> list[
 def _key(node: fx.Node) -> tuple[object, ...]:
     """What an added node does: its kind of work, for which value, within which unit."""
     facts = info(node)
-    work = "observe" if facts.made_by == "insert_observers" else "quantize" if facts.holds else "dequantize"
+    work = "observe" if is_watching(facts) else "quantize" if facts.holds else "dequantize"
     place = node.target if work == "observe" else ""
     return work, place, facts.holds or facts.origins, facts.unit
 

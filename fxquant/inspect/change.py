@@ -23,6 +23,7 @@ class Change:
         reason: why, or with what parameters, ``""`` when there is nothing to say.
         module_path: module of the user's model that encloses them all.
         module_type: class of that module, ``""`` when it is not known.
+        undone: whether the rules had made what was before, and no longer fire.
     """
 
     kind: str
@@ -33,11 +34,13 @@ class Change:
     module_path: str = ""
     rules: tuple[str, ...] = ()
     module_type: str = ""
+    undone: bool = False
 
     @property
     def title(self) -> str:
         """One line: ``conv1 + bn1 + relu → quantized.conv2d [onednn] (relu)``."""
-        before, after = " + ".join(node.label or node.text for node in self.before), " + ".join(map(str, self.after))
+        before = " + ".join(str(node) if node.names_kernel else node.label or node.text for node in self.before)
+        after = " + ".join(map(str, self.after))
         if self.kind == "unchanged":
             return after
         if before and after:
@@ -49,9 +52,9 @@ class Change:
 
     @property
     def by_text(self) -> str:
-        """``fuse: fold_batch_norm, absorb_clip; lower_native``."""
+        """``fuse: fold_batch_norm, absorb_clip; lower_native``, or ``undo: fold_batch_norm``."""
         passes = [name for name in self.by.split(", ") if name and name not in self.rules]
-        parts = [f"fuse: {', '.join(self.rules)}"] if self.rules else []
+        parts = [f"{'undo' if self.undone else 'fuse'}: {', '.join(self.rules)}"] if self.rules else []
         return "; ".join([*parts, ", ".join(passes)] if passes else parts)
 
     @property

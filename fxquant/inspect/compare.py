@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from fxquant.errors import FxquantError
@@ -18,8 +18,9 @@ from fxquant.fusion.rule import WEIGHTED
 from fxquant.inspect.causes_first import causes_first
 from fxquant.inspect.error_sums import ErrorSums, Grid, ratio_db
 from fxquant.inspect.float_run import FloatRun
-from fxquant.inspect.quantized_values import RunValue, matched_nodes, run_values
+from fxquant.inspect.quantized_values import RunValue, main_tensor, matched_nodes, run_values
 from fxquant.inspect.record_values import Arguments, positional
+from fxquant.ir.edit import output_node
 from fxquant.ir.quant_plan import Unit
 from fxquant.ir.stages import QuantizedModel, ReferenceModel, StageModule
 from fxquant.ops import catalogue
@@ -45,7 +46,8 @@ class ComparisonRow:
         local_sqnr_db: what this operator's own quantization costs, given exact inputs: weights and output. Where a few
             huge channels hold the signal, it is the median channel's: that of all values hides that the others are
             lost.
-        weight_sqnr_db, activation_sqnr_db: the same, of its weights alone and of its output's rounding alone.
+        weight_sqnr_db, activation_sqnr_db: the same, of its weights alone and of its output's rounding alone. NaN for
+            kernels that quantize their input when it arrives, which round both in one step.
         cumulative_sqnr_db: as the model runs, with everything before it quantized.
         channel_sqnr_db: local, of the median channel, tensor_sqnr_db: local, of all values alike. The former is far
             below the latter when few channels hold the signal.
@@ -106,10 +108,12 @@ class Comparison:
     Attributes:
         rows: one per value that both models compute.
         batches: how many were run.
+        output_sqnr_db: of all outputs together, as the model runs; NaN where none of them is compared.
     """
 
     rows: tuple[ComparisonRow, ...]
     batches: int
+    output_sqnr_db: float = math.nan
 
     @property
     def ranked(self) -> tuple[ComparisonRow, ...]:
@@ -148,18 +152,19 @@ def compare_batches(float_model: nn.Module, quantized: StageModule, batches: Ite
         batches: (args, kwargs) pairs.
 
     Raises:
-        FxquantError: no batches; the models do not belong together; the quantized model takes integers.
+        FxquantError: no batches, or one that the models cannot run; the models do not belong together; the quantized
+            model takes integers.
     """
     require_comparable(quantized)
     comparing = _Comparing(float_model, quantized)
     count = 0
     with torch.no_grad():
         for args, kwargs in batches:
-            comparing.add(args, kwargs)
+            comparing.add_batch(args, kwargs, count)
             count += 1
     if not count:
         raise FxquantError("compare got no batches", remedy="pass at least one batch of inputs")
-    return Comparison(comparing.rows(), count)
+    return Comparison(comparing.rows(), count, comparing.output_sqnr_db())
 
 
 def require_comparable(model: Any) -> None:
@@ -193,7 +198,24 @@ class _Comparing:
         self.sums: dict[str, ErrorSums] = {}
         self.grids: dict[str, Grid] = {}
 
-    def add(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def add_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], place: int) -> None:
+        """Run both models on the inputs of one call.
+
+        Raises:
+            FxquantError: they cannot run them; names the batch, counted from 0.
+        """
+        try:
+            self._add(args, kwargs)
+        except FxquantError:
+            raise
+        except Exception as error:
+            detail = " ".join(str(error).split()) or "no message"
+            raise FxquantError(
+                f"batch {place} cannot be run: {type(error).__name__}: {detail}",
+                remedy="pass batches that the float model runs on, and the model that was quantized",
+            ) from error
+
+    def _add(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         inputs = positional(self.quantized.graph, args, kwargs)
         self.float_run.begin(pytree.tree_map(self._widened, inputs))
         for found in run_values(self.quantized, self.matched, inputs):
@@ -204,17 +226,22 @@ class _Comparing:
 
     def _add_value(self, found: RunValue) -> None:
         known = self.float_run.take(found.name, self.names)
-        if known is None or not isinstance(known.value, Tensor) or known.value.shape != found.value.shape:
+        value = None if known is None else main_tensor(known.value)
+        if known is None or not isinstance(value, Tensor) or value.shape != found.value.shape:
             return
-        exact = known.value.to(device=found.value.device, dtype=torch.float32)
+        exact = value.to(device=found.value.device, dtype=torch.float32)
         sums = self.sums.setdefault(found.name, ErrorSums())
         sums.add(exact, found.value)
-        if found.grid is None:
-            return
-        self.grids[found.name] = found.grid
-        sums.add_levels(exact, found.grid)
-        if not self._is_exact(self.units.get(found.name)):
-            sums.add_local(exact, known.weighted, found.grid)
+        weighted, made = known.weighted, main_tensor(known.kernel)
+        if isinstance(made, Tensor) and made.shape == exact.shape:
+            weighted = made.to(device=exact.device, dtype=torch.float32)
+        if found.grid is not None:
+            self.grids[found.name] = found.grid
+            sums.add_levels(exact, found.grid)
+            if not self._is_exact(self.units.get(found.name)):
+                sums.add_local(exact, weighted, found.grid)
+        elif weighted is not None and known.kernel is not None:
+            sums.add_kernel(exact, weighted)
 
     def _is_exact(self, unit: Unit | None) -> bool:
         """Whether a unit makes no error of its own: it moves or selects numbers within one range."""
@@ -226,6 +253,14 @@ class _Comparing:
     def rows(self) -> tuple[ComparisonRow, ...]:
         """The rows, in the order of the captured graph."""
         return tuple(self._row(record.name) for record in self.quantized.state.captured if record.name in self.sums)
+
+    def output_sqnr_db(self) -> float:
+        """SQNR of everything that is returned."""
+        names: list[str] = []
+        graph = self.float_run.graph
+        fx.node.map_arg(output_node(graph).args, lambda node: names.append(node.name))
+        sums = [self.sums[name] for name in names if name in self.sums]
+        return ratio_db(sum(item.signal for item in sums), sum(item.cumulative for item in sums)) if sums else math.nan
 
     def _reads(self, unit: Unit | None) -> tuple[str, ...]:
         """Values that a unit reads, and those behind units that pass numbers on as they are."""
@@ -241,7 +276,7 @@ class _Comparing:
 
     def _row(self, name: str) -> ComparisonRow:
         sums, grid, unit = self.sums[name], self.grids.get(name), self.units.get(name)
-        is_border = unit is None or (grid is not None and not unit.output)
+        is_border = unit is None or (grid is not None and not unit.output and not unit.mode)
         node = name if unit is None else unit.anchor
         return ComparisonRow(
             node=node,
@@ -254,8 +289,8 @@ class _Comparing:
             tensor_sqnr_db=ratio_db(sums.signal, sums.local),
             reads=self._reads(unit),
             cumulative_sqnr_db=ratio_db(sums.signal, sums.cumulative),
-            weight_sqnr_db=ratio_db(sums.signal, sums.weight),
-            activation_sqnr_db=ratio_db(sums.signal, sums.activation),
+            weight_sqnr_db=_apart(unit, "weights", sums, sums.weight),
+            activation_sqnr_db=_apart(unit, "", sums, sums.activation),
             channel_sqnr_db=sums.median_channel_db,
             cosine=sums.cosine,
             saturated_low=sums.below / sums.count,
@@ -264,6 +299,20 @@ class _Comparing:
             grid=grid,
             levels=() if grid is None else tuple(sums.levels.tolist()),
         )
+
+
+def _apart(unit: Unit | None, only: str, sums: ErrorSums, noise: float) -> float:
+    """The level of one part of the error; NaN where a kernel rounds weights and inputs in one step.
+
+    Args:
+        unit: whose it is, sums: of its value, noise: of the part.
+        only: ``weights`` for the part that kernels with integer or half weights make alone, else "".
+    """
+    if unit is None or not unit.mode or sums.local == 0.0:
+        return ratio_db(sums.signal, noise)
+    if unit.mode not in ("weights", "weights4", "float16"):
+        return math.nan
+    return ratio_db(sums.signal, sums.local if only else 0.0)
 
 
 def _telling(tensor_db: float, channel_db: float) -> float:
@@ -286,7 +335,7 @@ def _cells(row: ComparisonRow) -> tuple[str, ...]:
         row.node,
         row.module_path,
         row.op,
-        *("" if level == math.inf else f"{level:.1f}" for level in levels),
+        *("" if level == math.inf or math.isnan(level) else f"{level:.1f}" for level in levels),
         cosine,
         *share,
     )
@@ -295,7 +344,9 @@ def _cells(row: ComparisonRow) -> tuple[str, ...]:
 def _in_words(row: ComparisonRow) -> str:
     """What a row's error is made of."""
     causes = []
-    if row.weight_sqnr_db < row.activation_sqnr_db:
+    if math.isnan(row.weight_sqnr_db):
+        causes.append("the rounding of its weights and of its input")
+    elif row.weight_sqnr_db < row.activation_sqnr_db:
         causes.append(f"mostly its weights ({row.weight_sqnr_db:.1f} dB)")
     else:
         causes.append(f"mostly the rounding of its output ({row.activation_sqnr_db:.1f} dB)")

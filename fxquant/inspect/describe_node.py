@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.fusion.rule import WEIGHTED
-from fxquant.inspect.side import INTEGER_STAGES, Side, is_added, origins
+from fxquant.inspect.side import INTEGER_STAGES, Side, is_added, is_watching, origins
 from fxquant.ir.containers import KERNELS
 from fxquant.ir.edit import get_tensor
-from fxquant.ir.meta import TensorMeta, info, qualified_name
+from fxquant.ir.meta import NodeInfo, TensorMeta, info, qualified_name
 from fxquant.ir.qdq import dequantize, quantize
 from fxquant.ir.quant_plan import TensorSpec, Unit
+from fxquant.observers.fake_quantize import FakeQuantize
 
 _QUINT8 = TensorSpec(torch.uint8, 0, 255)
 
@@ -34,6 +36,7 @@ class NodeText:
         outcome: ``int8``, ``step``, ``float`` or ``free`` as in ``explain``; ``border`` for conversions between floats
             and integers, ``observer``, ``input`` and ``output``.
         holds_integers: whether its value is int8.
+        names_kernel: whether ``text`` names a kernel, which tells more than ``label``.
     """
 
     name: str
@@ -45,6 +48,7 @@ class NodeText:
     place: str = ""
     outcome: str = "float"
     holds_integers: bool = False
+    names_kernel: bool = False
 
     def __str__(self) -> str:
         return self.name if self.text == self.name else f"{self.text} ({self.name})"
@@ -57,8 +61,8 @@ def describe(node: fx.Node, side: Side) -> NodeText:
     shape = None if meta is None else meta.shape
     text, path = _text(node, side), facts.origin.module_path
     parent, _, last = path.rpartition(".")
-    owns_module = facts.origin.from_torch_module and origins(node)[-1] == path.replace(".", "_")
-    label = last if owns_module and not last.isdecimal() else facts.op or text
+    owns_module = facts.origin.from_torch_module and _is_call_of(path, origins(node)[-1])
+    label = last if owns_module and not last.isdecimal() and not is_added(facts) else facts.op or text
     if node.op == "placeholder":
         label = f"input {node.name}"
     return NodeText(
@@ -71,14 +75,25 @@ def describe(node: fx.Node, side: Side) -> NodeText:
         place=parent if owns_module else path,
         outcome=_outcome(node, side),
         holds_integers=_holds_integers(node, side),
+        names_kernel=_is_lowered(facts),
     )
+
+
+def _is_call_of(path: str, name: str) -> bool:
+    """Whether a captured node is a call of the module at ``path``; later calls have a number."""
+    known = path.replace(".", "_")
+    return name == known or (name.startswith(f"{known}_") and name[len(known) + 1 :].isdecimal())
+
+
+def _is_lowered(facts: NodeInfo) -> bool:
+    return bool(facts.op) and facts.made_by.startswith("lower")
 
 
 def _outcome(node: fx.Node, side: Side) -> str:
     """What became of it in a stage that computes on integers; before that, everything but observers is float."""
     if node.op in ("placeholder", "output"):
         return "input" if node.op == "placeholder" else "output"
-    if info(node).made_by == "insert_observers":
+    if is_watching(info(node)):
         return "observer"
     if is_added(info(node)):
         return "border"
@@ -101,13 +116,14 @@ def _text(node: fx.Node, side: Side) -> str:
     facts, unit = info(node), side.unit_of(node)
     if node.op in ("placeholder", "output"):
         return node.op
-    if facts.op and facts.made_by.startswith("lower"):
+    if _is_lowered(facts):
         return _kernel_text(node, unit, side)
     if facts.op or facts.made_by == "capture":
         return facts.op or facts.origin.spelling or _target_text(node)
     if node.op == "call_module":
         module = side.model.get_submodule(str(node.target))
-        return type(getattr(module, "observer", module)).__name__.replace("Quantize", "quantize")
+        name = type(getattr(module, "observer", module)).__name__
+        return "quantize" if name == "Quantize" else name
     return _target_text(node)
 
 
@@ -134,7 +150,7 @@ def qparams_text(node: fx.Node, side: Side) -> str:
     low, high = (spec.quant_min - zero_point) * scale, (spec.quant_max - zero_point) * scale
     text = f"scale={scale:.4g} zero_point={zero_point}, range [{_short(low)}, {_short(high)}]"
     note = side.range_note(info(node).holds)
-    return f"{text} from {note}" if note else text
+    return text if not note else f"{text}, {note}" if note.startswith("fixed") else f"{text} from {note}"
 
 
 def _short(value: float) -> str:
@@ -162,13 +178,15 @@ def _kernel(node: fx.Node, side: Side) -> nn.Module | None:
 
 
 def observer_text(node: fx.Node, side: Side) -> str:
-    """What an observer node records, and the range it has seen; ``""`` for other nodes."""
-    if node.op != "call_module" or info(node).made_by != "insert_observers":
+    """What an observer node records, and the range it has seen or rounds to; ``""`` for other nodes."""
+    if node.op != "call_module" or not is_watching(info(node)):
         return ""
     module = side.model.get_submodule(str(node.target))
     observer: Any = getattr(module, "observer", None)
     if observer is None:
         return "mean of each input channel, for bias correction"
+    if isinstance(observer, FakeQuantize):
+        return _rounding_text(observer)
     low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
     batches: int = max(getattr(module, "batches", {}).values(), default=0)
     if not isinstance(low, Tensor) or not isinstance(high, Tensor) or not low.numel() or not batches:
@@ -176,10 +194,22 @@ def observer_text(node: fx.Node, side: Side) -> str:
     return f"range [{_short(float(low.min()))}, {_short(float(high.max()))}] over {batches} batches"
 
 
+def _rounding_text(fake: FakeQuantize) -> str:
+    """What values are rounded to in training."""
+    if not fake.has_seen_data:
+        return "no data yet"
+    scale, zero_point = float(fake.scale.max()), int(fake.zero_point.reshape(-1)[0])
+    low, high = (fake.quant_min - zero_point) * scale, (fake.quant_max - zero_point) * scale
+    return f"scale={scale:.4g} zero_point={zero_point}, range [{_short(low)}, {_short(high)}]"
+
+
 def weight_text(node: fx.Node, side: Side) -> str:
     """Dtype, granularity and largest scale of the integer weight a node computes with; ``""`` when it has none."""
     if is_added(info(node)) or info(node).op not in WEIGHTED:
         return ""
+    trained = _trained_weight(node, side)
+    if trained is not None:
+        return f"weight rounded in training by {type(trained).__name__}"
     kernel = _kernel(node, side)
     if kernel is None:
         weight, scale = _weight_operands(node, side)
@@ -198,3 +228,13 @@ def _weight_operands(node: fx.Node, side: Side) -> tuple[Tensor | None, Tensor |
             weight, scale = source.all_input_nodes[:2]
             return get_tensor(side.model, str(weight.target)), get_tensor(side.model, str(scale.target))
     return None, None
+
+
+def _trained_weight(node: fx.Node, side: Side) -> nn.Module | None:
+    """What rounds the weight of a node in training."""
+    for source in node.all_input_nodes:
+        made = source.all_input_nodes[0] if source.target is operator.getitem else source
+        if made.op == "call_module" and is_watching(info(made)) and made.name in side.operand_names:
+            fake = getattr(side.model.get_submodule(str(made.target)), "fake", None)
+            return fake if isinstance(fake, nn.Module) else None
+    return None

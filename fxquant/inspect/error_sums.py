@@ -97,14 +97,32 @@ class ErrorSums:
                 self.activation += _squares(base.sub(rounded))
             noise = rounded.sub_(one)
             sums.append(torch.stack([_by_channel(one, by_rows), _by_channel(noise, by_rows)]))
+        local = self._add_channels(sums, exact, by_rows)
+        self.activation += local if weighted is None else 0.0
+
+    def add_kernel(self, exact: Tensor, made: Tensor) -> None:
+        """Add the errors that a kernel with floats on both sides makes itself.
+
+        Args:
+            exact: what the float model computes, made: what the kernel does on exact inputs; of one shape.
+        """
+        by_rows = exact.dim() >= 4
+        sums = [
+            torch.stack([_by_channel(one, by_rows), _by_channel(other - one, by_rows)])
+            for one, other in zip(_pieces(exact), _pieces(made), strict=True)
+        ]
+        self._add_channels(sums, exact, by_rows)
+
+    def _add_channels(self, sums: list[Tensor], exact: Tensor, by_rows: bool) -> float:
+        """Add squares of values and errors, [2, rows or C] for each piece; the sum of the errors'."""
         both = torch.cat(sums, 1) if by_rows else torch.stack(sums).sum(0)
         if by_rows:
             both = both.view(2, -1, exact.shape[1]).sum(1)
         local = float(both[1].sum())
         self.local += local
-        self.activation += local if weighted is None else 0.0
         fits = self.channels is not None and self.channels.shape == both.shape
         self.channels = self.channels + both if self.channels is not None and fits else both
+        return local
 
     def add_levels(self, exact: Tensor, grid: Grid) -> None:
         """Count what lies outside the grid, and where a sample of the values lies on it."""

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from fxquant.errors import FxquantError
 from fxquant.fusion.rule import TRANSPOSED, WEIGHTED
+from fxquant.inspect.exact_kernels import ExactKernels
 from fxquant.ir import records
 from fxquant.ir.containers import KERNELS
 from fxquant.ir.quant_plan import Unit
@@ -25,10 +26,12 @@ class ExactValue:
     Attributes:
         value: the value.
         weighted: the same from exact inputs with the quantized weights of its unit, None for units without.
+        kernel: what the unit's kernel makes of exact inputs, of units with floats on both sides; None for others.
     """
 
     value: Any
     weighted: Tensor | None = None
+    kernel: Any = None
 
 
 def last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
@@ -74,6 +77,8 @@ class FloatRun(fx.Interpreter):
         self.weighted = {
             node: unit for unit in units.values() if unit.op in WEIGHTED and unit.output for node in unit.nodes
         }
+        self.exact_kernels = ExactKernels(quantized)
+        self.kernel_results: dict[str, Any] = {}
         self.tensors = {unit.anchor: _weights(quantized, unit) for unit in set(self.weighted.values())}
         self.local: dict[str, Any] = {}
         self.pending: dict[str, ExactValue] = {}
@@ -83,6 +88,7 @@ class FloatRun(fx.Interpreter):
         """Start a batch; ``inputs`` in the order of the placeholders."""
         self.pending.clear()
         self.local.clear()
+        self.kernel_results.clear()
         self.running = steps(self, inputs)
 
     def take(self, name: str, wanted: frozenset[str]) -> ExactValue | None:
@@ -93,7 +99,9 @@ class FloatRun(fx.Interpreter):
                 return None
             node, value = found
             if node.name in wanted:
-                self.pending[node.name] = ExactValue(value, self.local.get(node.name))
+                self.pending[node.name] = ExactValue(
+                    value, self.local.get(node.name), self.kernel_results.pop(node.name, None)
+                )
             unit = self.weighted.get(node.name)
             if unit is not None and unit.name == node.name:
                 for member in unit.nodes:
@@ -105,6 +113,10 @@ class FloatRun(fx.Interpreter):
         unit = self.weighted.get(n.name)
         if unit is not None:
             self.local[n.name] = self._with_quantized_weights(n, unit)
+        by_mode = self.exact_kernels.units.get(n.name)
+        if by_mode is not None:
+            known = {node.name: value for node, value in self.env.items()}
+            self.kernel_results[by_mode.name] = self.exact_kernels.result(by_mode, known)
         return super().run_node(n)
 
     def _with_quantized_weights(self, n: fx.Node, unit: Unit) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import RenderableType
@@ -15,11 +16,12 @@ from fxquant.inspect.describe_node import NodeText, describe, observer_text, qpa
 from fxquant.inspect.html_page import page_of
 from fxquant.inspect.render_diff import to_notebook, to_plain, to_rich, to_terminal
 from fxquant.inspect.render_markdown import markdown_of
-from fxquant.inspect.side import INTEGER_STAGES, Side, sides_of
+from fxquant.inspect.side import INTEGER_STAGES, PLANNED_STAGES, Side, is_watching, sides_of
 from fxquant.ir.meta import info
 from fxquant.ir.stages import StageModule
-from fxquant.passes.insert_observers import MADE_BY as OBSERVING
 
+Facts = tuple[str, str, str]
+_NO_FACTS: Facts = ("", "", "")
 Pieces = tuple[tuple[Change, ...], tuple[tuple[str, str], ...]]
 
 
@@ -123,18 +125,19 @@ def _module_at(side: Side, path: str) -> nn.Module | None:
 def _change(group: Group, before: Side, after: Side, types: ModuleTypes) -> Change:
     texts = tuple(describe(node, before) for node in group.before), tuple(describe(node, after) for node in group.after)
     old, new = _facts(group.before, before), _facts(group.after, after)
-    kind = _kind(texts[0], texts[1], old != new and bool(old or new))
+    kind = _kind(texts[0], texts[1], old != new and any((*old, *new)))
     reason = _reason(kind, group, before, after, (old, new))
-    rules, by = ([], []) if kind == "unchanged" else _makers(kind, group, before, after)
+    made = Makers() if kind == "unchanged" else _makers(kind, group, before, after)
     place = _place(group, texts, after)
     return Change(
         kind,
         *texts,
-        by=", ".join(by),
+        by=", ".join(dict.fromkeys((*made.rules, *made.passes))),
         reason=reason,
         module_path=place,
-        rules=tuple(dict.fromkeys(rules)),
+        rules=made.rules,
         module_type=types.known.get(place, ""),
+        undone=made.undone,
     )
 
 
@@ -147,21 +150,21 @@ def _kind(before: tuple[NodeText, ...], after: tuple[NodeText, ...], facts_diffe
     return "unchanged" if same and not facts_differ else "replaced"
 
 
-def _facts(nodes: list[fx.Node], side: Side) -> str:
-    """The numbers a side holds for these nodes: output range and weight."""
-    found = [text for node in nodes for text in (qparams_text(node, side), weight_text(node, side)) if text]
-    return "; ".join(dict.fromkeys(found))
+def _facts(nodes: list[fx.Node], side: Side) -> Facts:
+    """The numbers a side holds for these nodes: what is observed, the output range, the weight."""
+    found = [(observer_text(node, side), qparams_text(node, side), weight_text(node, side)) for node in nodes]
+    columns = zip(_NO_FACTS, *found, strict=True)
+    observed, ranges, weights = ("; ".join(dict.fromkeys(filter(None, texts))) for texts in columns)
+    return observed, ranges, weights
 
 
-def _reason(kind: str, group: Group, before: Side, after: Side, facts: tuple[str, str]) -> str:
-    parts = [observer_text(node, after) for node in group.after]
-    if kind == "unchanged" or facts[0] == facts[1]:
-        shown = ""
-    elif facts[0] and facts[1] and before.stage == after.stage:
-        shown = f"{facts[0]} → {facts[1]}"
-    else:
-        shown = facts[1]
-    parts += [shown, _plan_reason(kind, group, before, after)]
+def _reason(kind: str, group: Group, before: Side, after: Side, facts: tuple[Facts, Facts]) -> str:
+    """The numbers of the side after, within one stage those that are new, and what the plan says."""
+    one_stage, parts = before.stage == after.stage, []
+    for old, new in zip(*facts, strict=True):
+        if kind != "unchanged" and not (one_stage and old == new):
+            parts.append(f"{old} → {new.removeprefix('weight ')}" if one_stage and old and new else new)
+    parts.append(_plan_reason(kind, group, before, after))
     return "; ".join(part for part in parts if part)
 
 
@@ -172,34 +175,62 @@ def _plan_reason(kind: str, group: Group, before: Side, after: Side) -> str:
     if kind == "removed":
         units = (after.unit_of(node) for node in group.before)
         return next((unit.reason for unit in units if unit is not None and unit.reason), "nothing reads it")
-    if after.stage in INTEGER_STAGES and before.stage not in INTEGER_STAGES:
-        unit = next((after.unit_of(node) for node in group.after), None)
-        if unit is not None and unit.outcome in ("float", "step"):
-            return f"{unit.outcome}: {unit.reason}"
-    return ""
+    was, now = _left_float(group.before, before), _left_float(group.after, after)
+    if now and (now != was or (after.stage in INTEGER_STAGES and before.stage not in INTEGER_STAGES)):
+        return now
+    return f"before, {was}" if was and not now and after.stage in PLANNED_STAGES else ""
+
+
+def _left_float(nodes: list[fx.Node], side: Side) -> str:
+    """That an operator is float, or a step between integers, and why; ``""`` for others and before there is a plan."""
+    units = (side.unit_of(node) for node in nodes) if side.stage in PLANNED_STAGES else ()
+    unit = next((unit for unit in units if unit is not None), None)
+    return f"{unit.outcome}: {unit.reason}" if unit is not None and unit.outcome in ("float", "step") else ""
 
 
 def _readers(nodes: list[fx.Node], side: Side) -> str:
     """For a value that becomes float: the readers that want it so."""
-    if not nodes or info(nodes[0]).holds or info(nodes[0]).unit or info(nodes[0]).made_by == "insert_observers":
+    if not nodes or info(nodes[0]).holds or info(nodes[0]).unit or is_watching(info(nodes[0])):
         return ""
     return "read as float by " + ", ".join(user.name for user in nodes[0].users)
 
 
-def _makers(kind: str, group: Group, before: Side, after: Side) -> tuple[list[str], list[str]]:
-    """Fusion rules that fired within the group; these, then the passes that made its nodes."""
-    later = after if after.plan is not None else before
+@dataclass(frozen=True)
+class Makers:
+    """Who made a change.
+
+    Attributes:
+        rules: fusion rules that fired within it, passes: that made its nodes.
+        undone: whether the rules had made what was before.
+    """
+
+    rules: tuple[str, ...] = ()
+    passes: tuple[str, ...] = ()
+    undone: bool = False
+
+
+def _makers(kind: str, group: Group, before: Side, after: Side) -> Makers:
     fused = kind in ("fused", "split") or any(len(info(node).origins) > 1 for node in (*group.before, *group.after))
+    sides = [side for side, nodes in ((after, group.after), (before, group.before)) if _is_fused(nodes, side)]
+    plan = sides[0].plan if sides and fused and not group.added else None
     rules = [
         record.rule
-        for record in (later.plan.fusions if later.plan is not None and fused and not group.added else ())
+        for record in (plan.fusions if plan is not None else ())
         if record.fired and set(record.nodes) <= set(group.names)
     ]
     made = [info(node).made_by for node in (*group.after, *(() if group.after else group.before))]
     passes = [name for name in made if name != "capture"]
     if not rules and not passes:
         passes = _stage_pass(after)
-    return rules, list(dict.fromkeys([*rules, *passes]))
+    return Makers(tuple(dict.fromkeys(rules)), tuple(passes), bool(rules) and sides[0] is before)
+
+
+def _is_fused(nodes: list[fx.Node], side: Side) -> bool:
+    """Whether a side runs an operator as its plan fused it: not before there is int8, and not where it stays float."""
+    if side.stage == "fused" or side.stage not in INTEGER_STAGES:
+        return side.stage == "fused"
+    units = [unit for unit in map(side.unit_of, nodes) if unit is not None]
+    return any(unit.output or unit.mode for unit in units)
 
 
 def _stage_pass(side: Side) -> list[str]:
@@ -211,7 +242,7 @@ def _stage_pass(side: Side) -> list[str]:
 def _place(group: Group, texts: tuple[tuple[NodeText, ...], tuple[NodeText, ...]], after: Side) -> str:
     """The module that encloses all operators of a group; of a value that becomes float, the module that reads it."""
     nodes = [text for side in texts for text in side if text.outcome not in ("border", "observer")]
-    if group.added and group.after and not info(group.after[0]).holds and info(group.after[0]).made_by != OBSERVING:
+    if group.added and group.after and not info(group.after[0]).holds and not is_watching(info(group.after[0])):
         nodes = [describe(user, after) for user in group.after[0].users if user.op != "output"]
     paths = [node.place.split(".") for node in nodes or [text for side in texts for text in side]]
     common: list[str] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def profile_model(
         seconds: about how long to measure; at least five runs are made.
 
     Raises:
-        FxquantError: ``quantized`` is no quantized model.
+        FxquantError: ``quantized`` is no quantized model, or does not run on the inputs.
     """
     if not isinstance(quantized, QuantizedModel):
         raise FxquantError(
@@ -104,7 +104,7 @@ def profile_model(
     whole: list[float] = []
     with torch.inference_mode():
         for _ in range(_WARM_UP_RUNS):
-            _round(quantized, nodes, floats, args, kwargs, given, widened)
+            _warm_up(lambda: _round(quantized, nodes, floats, args, kwargs, given, widened))
         for run in (nodes, floats):
             run.times_s.clear()
         end = time.perf_counter() + seconds
@@ -115,6 +115,19 @@ def profile_model(
     float_ms, model_ms = sum(float_times.values()), _quiet_medians_ms({"": whole})[""]
     why = why_slow(rows, quantized.plan, model_ms, float_ms)
     return Profile(rows, model_ms, float_ms, len(whole), torch.get_num_threads(), why)
+
+
+def _warm_up(run: Callable[[], float]) -> None:
+    try:
+        run()
+    except FxquantError:
+        raise
+    except Exception as error:
+        detail = " ".join(str(error).split()) or "no message"
+        raise FxquantError(
+            f"the model does not run on the inputs: {type(error).__name__}: {detail}",
+            remedy="pass the inputs of one call, as the model takes them",
+        ) from error
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

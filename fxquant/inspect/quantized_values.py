@@ -45,12 +45,18 @@ def matched_nodes(model: StageModule) -> dict[fx.Node, str]:
 
 def run_values(model: StageModule, matched: dict[fx.Node, str], inputs: list[Any]) -> Iterator[RunValue]:
     """Run ``model`` on ``inputs`` (in the order of its placeholders); memory for the values is freed on the way."""
-    for node, value in steps(fx.Interpreter(model, garbage_collect_values=False), inputs):
+    for node, result in steps(fx.Interpreter(model, garbage_collect_values=False), inputs):
+        value = main_tensor(result)
         if node in matched and isinstance(value, Tensor):
             grid = _grid(node, value, model)
             found = value if grid is None else _in_float(value, grid)
             if found.is_floating_point() and found.numel():
                 yield RunValue(matched[node], found.to(torch.float32), grid)
+
+
+def main_tensor(value: Any) -> Any:
+    """A tensor as it is; of what a recurrent layer returns, its outputs."""
+    return value[0] if isinstance(value, tuple) and value else value
 
 
 def _grid(node: fx.Node, value: Tensor, model: StageModule) -> Grid | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,13 +66,27 @@ def record_values(model: QuantizedModel, args: tuple[Any, ...], kwargs: Mapping[
 
 
 def positional(graph: fx.Graph, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    """Arguments in the order of the placeholders; those that are left out get their defaults."""
+    """Arguments in the order of the placeholders; those that are left out get their defaults.
+
+    Raises:
+        FxquantError: there are more than the model takes, or fewer.
+    """
     given, named = list(args), dict(kwargs)
     found: list[Any] = []
-    for node in graph.find_nodes(op="placeholder"):
+    nodes = graph.find_nodes(op="placeholder")
+    for node in nodes:
         name = str(node.target)
+        if name not in named and not given and not node.args:
+            raise FxquantError(f"the inputs lack {name}", remedy=_takes(nodes))
         found.append(named.pop(name) if name in named else given.pop(0) if given else node.args[0])
+    if given or named:
+        problem = f"the model takes no {', '.join(named)}" if named else f"there are {len(given)} inputs too many"
+        raise FxquantError(problem, remedy=_takes(nodes))
     return found
+
+
+def _takes(nodes: Iterable[fx.Node]) -> str:
+    return f"the model takes {', '.join(str(node.target) for node in nodes) or 'none'}"
 
 
 class _Recorder(fx.Interpreter):

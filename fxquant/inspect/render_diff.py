@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -17,6 +18,8 @@ from fxquant.inspect.change import Changes
 KINDS = ("fused", "split", "replaced", "inserted", "removed", "unchanged")
 _STYLES = {"-": "red", "+": "green", "~": "cyan", "=": "yellow", " ": "dim"}
 _INDENT = 2
+# Between the parts of a reason: ranges, weights, why an operator is or was float.
+_PARTS = re.compile(r"; (?=weight |float: |step: |before, )")
 
 
 def to_plain(diff: Changes) -> str:
@@ -82,9 +85,7 @@ def _texts(entry: Entry) -> Iterator[str]:
         yield ""
         return
     yield f"  [{change.by_text}]" if change.by_text else ""
-    yield from (part for part in change.reason.split("; weight ", 1)[:1] if part)
-    if "; weight " in change.reason:
-        yield f"weight {change.reason.split('; weight ', 1)[1]}"
+    yield from filter(None, _PARTS.split(change.reason))
 
 
 def _paragraph(entry: Entry) -> Text:

@@ -20,6 +20,8 @@ from fxquant.qconfig.mapping import QConfigMapping
 # dB, and for a user's metric as a share of what quantization lost. Above the last level nothing needs repair: 8 bits
 # that fit their values perfectly have 50 dB (6.02 x 8 + 1.76).
 _WORTH_DB, _WORTH_DB_PER_MACS = 1.0, 15.0
+# Where nothing is worth it by that rule: three quarters of the error, whatever share of the MACs they cost.
+_ALWAYS_WORTH_DB = 6.0
 _WORTH_SHARE, _WORTH_SHARE_PER_MACS = 0.1, 0.5
 _GOOD_DB = 40.0
 # The smallest set of layers is taken that gains this share of what any set gains.
@@ -141,12 +143,13 @@ class LayerSearch:
         self.plan: QuantPlan = model.reference.plan
         self.origins = {record.name: record.info.origin for record in model.reference.state.captured}
         self.units = {unit.name: unit for unit in self.plan.units}
+        self.rounding = {unit.name for unit in self.plan.units if unit.mode or (unit.output and not _is_exact(unit))}
         self.total_macs = sum(unit.macs for unit in self.plan.units)
         self.quantized_metric = self._measure(model.all_units)
 
     def rows(self, track: Track) -> tuple[SensitivityRow, ...]:
         """One row per layer that rounds numbers, the most harmful first."""
-        layers = [unit for unit in self.plan.units if unit.mode or (unit.output and not _is_exact(unit))]
+        layers = [unit for unit in self.plan.units if unit.name in self.rounding]
         rows = [self._row(unit) for unit in track(layers, "layers", len(layers))]
         lost = abs(self.float_metric - min(row.alone for row in rows)) if rows and not self.in_db else 1.0
         alike, caused = (_ALIKE_DB, _CAUSED_DB) if self.in_db else (_ALIKE_SHARE * lost, _CAUSED_SHARE * lost)
@@ -169,6 +172,8 @@ class LayerSearch:
             candidates = self._candidates([row for row in rows if row.unit not in left], left)
             tried = [(self._measure(self.model.all_units - left - set(item)) - before, item) for item in candidates]
             worthwhile = [(gain, item) for gain, item in tried if self._worth(gain, item) > 0]
+            if not worthwhile and self.in_db:
+                worthwhile = [(gain, item) for gain, item in tried if gain >= _ALWAYS_WORTH_DB]
             if not worthwhile:
                 break
             most = max(gain for gain, _ in worthwhile)
@@ -189,7 +194,7 @@ class LayerSearch:
         """Sets of layers to try: single ones, those with the readers of their integers, and several of the latter.
 
         A layer whose output does not fit integers only gains when those that read it are float too; in a chain, when
-        all of it is.
+        all of it is. None of the sets leaves nothing int8.
         """
         harmful, by_gain = rows[:_TRIED_LAYERS], sorted(rows, key=lambda row: -row.gain)[:_TRIED_LAYERS]
         found: dict[tuple[str, ...], None] = {}
@@ -198,7 +203,7 @@ class LayerSearch:
             found[self._with_readers([row], left)] = None
         for count in range(2, len(harmful) + 1):
             found[self._with_readers(harmful[:count], left)] = None
-        return list(found)
+        return [units for units in found if self.rounding - left - set(units)]
 
     def _with_readers(self, rows: list[SensitivityRow], left: Collection[str]) -> tuple[str, ...]:
         names = {name for row in rows for name in (row.unit, *self._readers(row.unit))} - set(left)

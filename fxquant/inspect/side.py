@@ -17,6 +17,9 @@ from fxquant.ir.stages import StageModule
 from fxquant.passes.parts_writer import MADE_BY as DECOMPOSED
 
 INTEGER_STAGES = ("reference", "quantized")
+PLANNED_STAGES = ("observed", "fake_quantized", *INTEGER_STAGES)
+# Passes whose nodes watch values, or round them in training, without computing anything else.
+_WATCHING = ("insert_observers", "insert_fake_quantize")
 
 Captured = tuple[records.NodeRecord, ...]
 
@@ -41,8 +44,16 @@ class Side:
 
     @cached_property
     def operand_names(self) -> frozenset[str]:
-        """Nodes computed from parameters and buffers alone: operands of the others, not operators."""
-        return constant_nodes(self.graph)
+        """Nodes computed from parameters and buffers alone: operands of the others, not operators.
+
+        In training weights are rounded by modules, which are operands as well.
+        """
+        found = set(constant_nodes(self.graph))
+        for node in self.graph.nodes:
+            sources = [source.name for source in node.all_input_nodes]
+            if is_watching(info(node)) and sources and found.issuperset(sources):
+                found.add(node.name)
+        return frozenset(found)
 
     @cached_property
     def units(self) -> dict[str, Unit]:
@@ -80,6 +91,11 @@ class Side:
 def is_added(facts: NodeInfo) -> bool:
     """Whether a pass made the node without it standing for an operator of the model."""
     return facts.made_by != "capture" and not facts.op
+
+
+def is_watching(facts: NodeInfo) -> bool:
+    """Whether the node is an observer, or rounds in training."""
+    return is_added(facts) and facts.made_by in _WATCHING
 
 
 def origins(node: fx.Node) -> tuple[str, ...]:

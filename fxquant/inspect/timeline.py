@@ -90,9 +90,15 @@ class FloatTimes(TimedRun):
             return super().run_node(n)
         name = str(n.target)
         if name not in self.kept:
+            known = _find(self.quantized, name)
             self.kept[name] = _find(self.float_model, name) if self.float_model is not None else None
+            if self.kept[name] is None and self.float_model is not None and known is None:
+                raise FxquantError(
+                    f"the float model has no {name}, which the quantized model was made from",
+                    remedy="pass the model that was given to prepare_fx or quantize",
+                )
             if self.kept[name] is None:
-                self.kept[name] = _stand_in(n, _find(self.quantized, name))
+                self.kept[name] = _stand_in(n, known)
         return self.kept[name]
 
     def module_at(self, node: fx.Node) -> nn.Module:

@@ -5,6 +5,7 @@ zip's checksums find damaged files, and members that are not compressed cannot g
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -24,6 +25,9 @@ def write_file(path: Path, document: dict[str, Any], tensors: bytes | bytearray)
         path: of the file.
         document: what JSON can hold.
         tensors: the bytes of all tensors.
+
+    Raises:
+        FxquantError: the file cannot be written.
     """
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
@@ -32,8 +36,14 @@ def write_file(path: Path, document: dict[str, Any], tensors: bytes | bytearray)
             archive.writestr(_JSON, text)
             archive.writestr(_TENSORS, bytes(tensors))
         unfinished.replace(path)
+    except OSError as error:
+        detail = error.strerror or str(error)
+        raise FxquantError(
+            f"{path} cannot be written: {detail}", remedy="pass a file in a folder that exists"
+        ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
 import weakref
@@ -125,3 +126,58 @@ def test_wrong_arguments_are_named() -> None:
         compare(model, quantized(model), [])
     with pytest.raises(FxquantError, match=r"no .*blocks"):
         compare(nn.Sequential(nn.Conv2d(3, 4, 1)), quantized(model), planted.batches(1))
+
+
+class _Mixed(nn.Module):
+    """A recurrent layer, a convolution and linears of one input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.lstm = nn.Conv1d(6, 8, 3, padding=1), nn.LSTM(8, 8, batch_first=True)
+        self.left, self.right = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map [N, 6, T] to twice [N, T, 4]."""
+        y, _ = self.lstm(torch.relu(self.conv(x)).transpose(1, 2))
+        return torch.relu(self.left(y)), self.right(y)
+
+
+@pytest.mark.parametrize("stage", ["reference", "quantized"])
+def test_kernels_that_round_what_arrives_have_errors_of_their_own(stage: str) -> None:
+    torch.manual_seed(0)
+    model, batches = _Mixed().eval(), [torch.randn(4, 6, 9) for _ in range(2)]
+    observed = fxquant.prepare_fx(model, fxquant.get_default_dynamic_qconfig_mapping("x86"), (batches[0],))
+    convert = {"reference": fxquant.convert_to_reference_fx, "quantized": fxquant.convert_fx}[stage]
+    lowered = convert(observed)
+    sound = {row.node: row for row in compare(model, lowered, batches).rows}
+    assert all(25 < sound[name].local_sqnr_db < 60 for name in ("conv", "lstm", "left", "right"))
+    assert sound["conv"].local_sqnr_db == pytest.approx(sound["conv"].cumulative_sqnr_db, abs=0.1)
+    assert math.isnan(sound["left"].weight_sqnr_db) and math.isnan(sound["left"].activation_sqnr_db)
+    comparison = compare(model, lowered, batches)
+    assert "the rounding of its weights and of its input" in comparison.summary()
+    with torch.no_grad():
+        changed = copy.deepcopy(model)
+        changed.lstm.weight_hh_l0.mul_(-1)
+    found = compare(changed, lowered, batches)
+    assert found.worst is not None and (found.worst.node, found.rows[-1].local_sqnr_db > 25) == ("lstm", True)
+
+
+def test_all_outputs_together_have_a_level() -> None:
+    torch.manual_seed(0)
+    model, x = _Mixed().eval(), torch.randn(4, 6, 9)
+    lowered = fxquant.quantize(model, [x], backend="x86", progress=False)
+    found = compare(model, lowered, [x])
+    with torch.no_grad():
+        exact, made = (torch.cat(result, -1) for result in (model(x), lowered(x)))
+    assert found.output_sqnr_db == pytest.approx(sqnr_db(exact, made), abs=1e-3)
+
+
+def test_batches_that_do_not_run_are_named() -> None:
+    model = planted.network()
+    lowered, good = quantized(model), planted.batches(1)[0]
+    with pytest.raises(FxquantError, match="batch 1 cannot be run: RuntimeError"):
+        compare(model, lowered, [good, good[:, :2]])
+    with pytest.raises(FxquantError, match="the model takes no extra"):
+        compare(model, lowered, [{"x": good, "extra": good}])
+    with pytest.raises(FxquantError, match="the inputs lack x"):
+        compare(model, lowered, [{}])

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from golden_networks import NETWORKS, build
+from torch import nn
 
 import fxquant
 from fxquant.inspect.layered_layout import lay_out
@@ -181,3 +183,25 @@ def test_the_graph_zooms(opened: Any) -> None:
     assert float(opened.get_attribute("#graph", "width")) == pytest.approx(1.25 * width)
     opened.click('[data-zoom="fit"]')
     assert float(opened.get_attribute("#graph", "width")) == pytest.approx(width)
+
+
+def test_long_paths_fit_a_phone(browser: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inner = nn.ModuleDict({"with_a_rather_long_name_of_its_own": nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())})
+
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder_of_the_first_kind = inner
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.encoder_of_the_first_kind["with_a_rather_long_name_of_its_own"](x)
+
+    model, x = Deep().eval(), torch.randn(2, 3, 8, 8)
+    path = tmp_path / "page.html"
+    lowered = fxquant.quantize(model, [x], progress=False)
+    path.write_text(fxquant.graph_diff(model, lowered).to_html(), encoding="utf-8")
+    view = browser.new_page(viewport={"width": 390, "height": 844})
+    view.goto(path.as_uri())
+    assert view.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    view.close()
