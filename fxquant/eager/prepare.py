@@ -82,7 +82,8 @@ def _propagate(module: nn.Module, given: dict[Any, Any], parent: Any, path: str,
     if module in seen:
         return
     seen.add(module)
-    entry = given.get(path, given.get(type(module), parent))
+    kind = type(module[0]) if isinstance(module, FusedReLU) else type(module)
+    entry = given.get(path, given.get(kind, parent))
     module.qconfig = qconfig = getattr(module, "qconfig", entry)
     if isinstance(module, OPAQUE):
         return

@@ -104,6 +104,12 @@ class NumbersOnly(nn.Module):
         super().__init__()
         self.path = path
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles instead."""
+        from fxquant.backends.native.kernels.scripted import scripted  # it knows all kernels
+
+        return scripted(self)
+
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """``x + y``."""
         return torch.add(*self._floats("add", x, y))
