@@ -16,6 +16,7 @@ from fxquant.backends.native.lower import lower_native
 from fxquant.backends.native.pack_again import pack_again
 from fxquant.backends.reference import build_reference
 from fxquant.capture.copy_module import copy_module
+from fxquant.capture.recurrent_root import with_recurrent_child
 from fxquant.capture.trace_model import trace_model
 from fxquant.capture.trace_plain import trace_plain
 from fxquant.capture.training_mode import compare_modes, may_differ, training_copy
@@ -75,6 +76,7 @@ def capture(
     What no graph can hold runs as Python, in float; with ``strict`` it is an error.
     ``path`` and ``config_prefix`` are those of a standalone module, see ``StageState``.
     """
+    name, model = type(model).__name__, with_recurrent_child(model)
     if example_inputs is None:
         traced = trace_plain(model)
     else:
@@ -98,7 +100,7 @@ def capture(
         path=path,
         config_prefix=config_prefix,
     )
-    return verify(CapturedModel(traced.root, traced.graph, type(model).__name__, state=state))
+    return verify(CapturedModel(traced.root, traced.graph, name, state=state))
 
 
 def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) -> CapturedModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -19,8 +19,10 @@ from fxquant.backends.native.kernels.arriving import (
     Step,
 )
 from fxquant.backends.native.kernels.base import Kernel, Quantize
-from fxquant.backends.native.kernels.functional import QFunctional
+from fxquant.backends.native.kernels.functional import NumbersOnly, QFunctional
 from fxquant.backends.select import select_backend
+from fxquant.eager.custom import QUANTIZED_BY, custom_classes, made_by
+from fxquant.eager.hooks import bare, keep_hooks
 from fxquant.eager.integer_weights import make_by_mode, make_static
 from fxquant.eager.prepare import OBSERVER, walk, without_observers
 from fxquant.eager.recurrent import make_static_recurrent
@@ -38,11 +40,12 @@ _TAKES_INTEGERS = (Part.WEIGHTED, Part.BATCH_NORM, Part.LOOKUP, Part.STEP)
 
 def convert(
     module: _Model,
-    mapping: Any = None,
+    mapping: Mapping[type[nn.Module], Any] | None = None,
     inplace: bool = False,
     remove_qconfig: bool = True,
     is_reference: bool = False,
-    convert_custom_config_dict: Any = None,
+    convert_custom_config_dict: Mapping[str, Any] | None = None,
+    use_precomputed_fake_quant: bool = False,
 ) -> _Model:
     """Swap the modules of a calibrated model for quantized ones.
 
@@ -50,29 +53,39 @@ def convert(
 
     Args:
         module: from ``prepare``.
-        mapping, is_reference, convert_custom_config_dict: not implemented; for the signature.
+        mapping: the classes to swap, as ``get_default_static_quant_module_mappings`` makes it: others stay as they are,
+            and classes of yours are made by their ``from_float``. None for all that the catalogue knows.
         inplace: change ``module`` itself instead of a copy.
         remove_qconfig: remove the attributes ``qconfig``.
+        is_reference: not implemented; for the signature.
+        convert_custom_config_dict: ``{"observed_to_quantized_custom_module_class": {Observed: Quantized}}``; the
+            quantized class has ``from_observed``.
+        use_precomputed_fake_quant: of no consequence: trained scales are always kept.
 
     Raises:
         CalibrationError: no observer saw data. Modules that alone were never called stay float, with a warning.
-        ConvertError: an argument that is not implemented, activations that are to be something else than uint8, or a
-            module that has no kernel for what its QConfig asks for.
+        ConvertError: ``is_reference``, activations that are to be something else than uint8, or a module that has no
+            kernel for what its QConfig asks for.
     """
-    if mapping is not None or is_reference or convert_custom_config_dict is not None:
-        raise ConvertError(
-            "eager.convert takes no mapping, custom config or is_reference", remedy="use prepare_fx and convert_fx"
-        )
+    if is_reference:
+        raise ConvertError("eager.convert makes no reference models", remedy="use convert_to_reference_fx")
     model: Any = deploy(module if inplace else copy.deepcopy(module))
     engine = select_backend(None, None).engine
-    made: dict[nn.Module, nn.Module] = {}
-    idle = _never_called(model)
+    made = _users(model, mapping, custom_classes(convert_custom_config_dict, QUANTIZED_BY))
+    users = tuple({type(child) for child in made})
+    idle = _never_called(model, users)
 
     def swap(child: nn.Module, role: Role, path: str) -> None:
-        if role.part is not Part.NONE and path not in idle and getattr(child, "qconfig", None) is not None:
+        if role.part is Part.NONE or getattr(child, "qconfig", None) is None:
+            return
+        if path in idle and role.part is Part.FUNCTIONAL:
+            made[child] = NumbersOnly(path)
+        elif path not in idle and (mapping is None or type(child) in mapping):
             made[child] = made.get(child) or _quantized(child, role, path, engine)
 
-    walk(model, swap)
+    walk(model, swap, skip=users)
+    for child, quantized in made.items():
+        keep_hooks(child, quantized)
     if model in made:
         return made[model]  # type: ignore[return-value]
     _put(model, made)
@@ -85,6 +98,22 @@ def convert(
     return model  # type: ignore[no-any-return]
 
 
+def _users(
+    model: nn.Module, mapping: Mapping[type[nn.Module], Any] | None, custom: Mapping[type[nn.Module], Any]
+) -> dict[nn.Module, nn.Module]:
+    """What modules become that are swapped by classes of the user's."""
+    own = {kind: made for kind, made in (mapping or {}).items() if hasattr(made, "from_float")}
+    made: dict[nn.Module, nn.Module] = {}
+    for path, child in model.named_modules():
+        if getattr(child, "qconfig", None) is None or type(child) not in (*custom, *own):
+            continue
+        kind, method = (
+            (custom[type(child)], "from_observed") if type(child) in custom else (own[type(child)], "from_float")
+        )
+        made[child] = made_by(kind, method, child, path)
+    return made
+
+
 def _put(model: nn.Module, made: dict[nn.Module, nn.Module]) -> None:
     """Put quantized modules in the place of others, under all of their names."""
     for parent in list(model.modules()):
@@ -93,7 +122,7 @@ def _put(model: nn.Module, made: dict[nn.Module, nn.Module]) -> None:
                 parent._modules[name] = made[child]
 
 
-def _never_called(model: nn.Module) -> list[str]:
+def _never_called(model: nn.Module, skip: Collection[type]) -> list[str]:
     """Paths of observed modules that no calibration batch went through; they stay float, and the user is told.
 
     Raises:
@@ -107,11 +136,12 @@ def _never_called(model: nn.Module) -> list[str]:
         if observer is not None and not isinstance(observer, nn.Identity):
             (seen if has_seen_data(observer) else idle).append(path)
 
-    walk(model, look)
+    walk(model, look, skip=skip)
     if idle and not seen:
         raise CalibrationError(
             f"{len(idle)} observers saw no data: {', '.join(idle[:10])}",
-            remedy="run calibration batches through the prepared model before converting it",
+            remedy="run calibration batches through the prepared model before converting it; any one batch "
+            "will do where a saved state_dict is loaded afterwards",
         )
     if idle:
         warnings.warn(f"never called while calibrating, so left in float: {', '.join(idle)}", stacklevel=3)
@@ -169,11 +199,11 @@ def _batch_norm(module: nn.Module, role: Role, output: _Range, path: str) -> nn.
 
 
 def _lookup(module: nn.Module, role: Role, output: _Range, path: str) -> nn.Module:
-    return ArrivingLookup(without_observers(copy.deepcopy(module)), *output)
+    return ArrivingLookup(bare(module), *output)
 
 
 def _step(module: nn.Module, role: Role, output: _Range, path: str) -> nn.Module:
-    return Step(without_observers(copy.deepcopy(module)), *output)
+    return Step(bare(module), *output)
 
 
 _MAKERS: dict[Part, Callable[[nn.Module, Role, _Range, str], nn.Module]] = {

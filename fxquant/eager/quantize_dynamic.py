@@ -12,7 +12,8 @@ from torch import nn
 from fxquant.eager.convert import convert
 from fxquant.eager.prepare import propagate_qconfig_, walk
 from fxquant.eager.roles import Part, Role
-from fxquant.errors import ConfigError, NotYetError
+from fxquant.errors import ConfigError
+from fxquant.plan.read_qconfig import mode_of
 from fxquant.qconfig import (
     default_dynamic_qconfig,
     float16_dynamic_qconfig,
@@ -43,24 +44,25 @@ def quantize_dynamic(
     """Quantize weights now and activations when they arrive; there is nothing to calibrate.
 
     Args:
-        model: float.
+        model: float; the result is in eval mode. Attributes ``qconfig`` that are None, or ask for this kind of
+            quantization, go before ``qconfig_spec``.
         qconfig_spec: module classes and paths to quantize, or a dictionary of them to QConfigs; by default linear and
             recurrent layers, or embeddings where ``dtype`` is for these.
         dtype: int8 (or qint8), float16, and for embeddings quint8 or quint4x2; of no consequence to a dictionary.
-        mapping: not implemented; for the signature.
+        mapping: the classes to swap, as for ``convert``; None for all that have kernels.
         inplace: change ``model`` itself instead of a copy.
 
     Raises:
         ConfigError: an unknown dtype, a path that matches nothing, or a named module that cannot be quantized.
         ConvertError: a module has no kernel for what its QConfig asks for.
     """
-    if mapping is not None:
-        raise NotYetError("quantize_dynamic takes no mapping yet", remedy="leave it out")
     given = _as_qconfigs(qconfig_spec, dtype)
-    quantized = model if inplace else copy.deepcopy(model)
+    quantized = (model if inplace else copy.deepcopy(model)).eval()
     _require_names(quantized, given)
     for module in quantized.modules():
-        module.__dict__.pop("qconfig", None)
+        own = module.__dict__.get("qconfig")
+        if own is not None and not mode_of(own):  # left from static quantization
+            del module.qconfig
     propagate_qconfig_(quantized, given)
 
     def keep(module: nn.Module, role: Role, path: str) -> None:
@@ -73,7 +75,7 @@ def quantize_dynamic(
         module.qconfig = None  # type: ignore[assignment]
 
     walk(quantized, keep)
-    return convert(quantized, inplace=True)
+    return convert(quantized, mapping, inplace=True)
 
 
 def _as_qconfigs(spec: Mapping[Any, Any] | Collection[Any] | None, dtype: torch.dtype) -> dict[Any, Any]:

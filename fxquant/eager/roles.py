@@ -75,7 +75,7 @@ def role_of(module: nn.Module) -> Role:
         return Role(inner.part, inner.row, module[0], relu=True)
     row = _row(module)
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-        return Role(Part.RECURRENT, row, module)
+        return Role(Part.NONE if row is None else Part.RECURRENT, row, module)
     return Role(Part.NONE if row is None else _part(module, row), row, module)
 
 

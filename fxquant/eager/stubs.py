@@ -47,10 +47,6 @@ class QuantWrapper(nn.Module):
         module: takes one tensor; its ``qconfig`` becomes the stubs'.
     """
 
-    quant: nn.Module
-    dequant: nn.Module
-    module: nn.Module
-
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         qconfig = getattr(module, "qconfig", None)

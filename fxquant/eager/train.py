@@ -7,7 +7,7 @@ Average poolings are rounded where they are modules, and modules lie between the
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxquant.backends.select import select_backend
-from fxquant.eager.fuse_modules import FusedReLU
+from fxquant.eager.fuse_modules import FusedReLU, module_at, own_fusers, put_fused
 from fxquant.eager.integer_weights import weighted_unit
 from fxquant.eager.prepare import OBSERVER, ObserveOutput, propagate_qconfig_
 from fxquant.eager.roles import OPAQUE, Part, Role, role_of
@@ -142,7 +142,11 @@ def _follow_ranges(model: nn.Module) -> None:
 
 
 def fuse_modules_qat(
-    model: _Model, modules_to_fuse: Sequence[str] | Sequence[Sequence[str]], inplace: bool = False
+    model: _Model,
+    modules_to_fuse: Sequence[str] | Sequence[Sequence[str]],
+    inplace: bool = False,
+    fuser_func: Callable[..., Sequence[nn.Module]] | None = None,
+    fuse_custom_config_dict: Mapping[str, Any] | None = None,
 ) -> _Model:
     """Fuse modules that ``forward`` calls one after another, for training: batch norms go on learning.
 
@@ -150,25 +154,32 @@ def fuse_modules_qat(
 
     Args:
         model: in training mode.
-        modules_to_fuse: one group of paths, or several: convolution or linear, then batch norm, relu, or both.
+        modules_to_fuse: one group of paths, or several: convolution or linear, then batch norm, relu, or both; or batch
+            norm, then relu.
         inplace: change ``model`` itself instead of a copy.
+        fuser_func, fuse_custom_config_dict: as for ``fuse_modules``; they get ``is_qat=True``.
 
     Raises:
-        ConfigError: the modules are no such group.
+        ConfigError: a path does not exist, or the modules are no such group.
     """
     fused = model if inplace else copy.deepcopy(model)
     groups = [modules_to_fuse] if modules_to_fuse and isinstance(modules_to_fuse[0], str) else modules_to_fuse
+    own = own_fusers(fuse_custom_config_dict)
     for group in groups:
-        modules = [fused.get_submodule(str(path)) for path in group]
-        for path, module in zip(group, (_fused(modules, group), *(nn.Identity() for _ in group[1:])), strict=True):
-            module.train(modules[0].training)
-            fused.set_submodule(str(path), module)
+        paths = [str(path) for path in group]
+        modules = [module_at(fused, path) for path in paths]
+        if fuser_func is not None:
+            put_fused(fused, paths, fuser_func(modules, True, own))
+            continue
+        kinds = tuple(type(module) for module in modules)
+        made = own[kinds](True, *modules) if kinds in own else _fused(modules, paths)
+        put_fused(fused, paths, (made, *(nn.Identity() for _ in paths[1:])))
     return fused
 
 
 def _fused(modules: list[nn.Module], paths: Any) -> nn.Module:
     layer, *rest = modules
-    if isinstance(layer, _WEIGHTED) and len(rest) == 1 and isinstance(rest[0], nn.ReLU):
+    if isinstance(layer, (*_WEIGHTED, *_NORMS)) and len(rest) == 1 and isinstance(rest[0], nn.ReLU):
         return FusedReLU(layer, rest[0])
     with_norm = isinstance(layer, _WEIGHTED) and rest and isinstance(rest[0], _NORMS)
     if with_norm and (len(rest) == 1 or (len(rest) == 2 and isinstance(rest[1], nn.ReLU))):
@@ -176,7 +187,7 @@ def _fused(modules: list[nn.Module], paths: Any) -> nn.Module:
     kinds = ", ".join(f"{path} ({type(module).__name__})" for path, module in zip(paths, modules, strict=True))
     raise ConfigError(
         f"fuse_modules_qat: {kinds} is no group that can be fused",
-        remedy="groups are conv or linear, then batch norm, relu or both",
+        remedy="groups are conv or linear, then batch norm, relu or both; or batch norm, then relu",
     )
 
 

@@ -13,6 +13,7 @@ from tabulate import tabulate
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from fxquant.capture.recurrent_root import with_recurrent_child
 from fxquant.errors import FxquantError
 from fxquant.fusion.rule import WEIGHTED
 from fxquant.inspect.causes_first import causes_first
@@ -188,6 +189,7 @@ def require_comparable(model: Any) -> None:
 class _Comparing:
     def __init__(self, float_model: nn.Module, quantized: StageModule) -> None:
         self.half = quantized.state.float_dtype
+        float_model = with_recurrent_child(float_model)
         model = float_model if self.half is None else copy.deepcopy(float_model).float()
         self.quantized, self.float_run = quantized, FloatRun(model, quantized)
         self.matched = matched_nodes(quantized)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._pytree import tree_map_only
 
 from fxquant.inspect.record_values import RecordedValues
 from fxquant.ir.edit import get_tensor
@@ -114,6 +115,5 @@ class ReferenceArithmetic:
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, (tuple, list)):
-        return type(value)(_cast(item, dtype) for item in value)
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+    """Floats in another precision; packed sequences and the other structures that torch knows stay what they are."""
+    return tree_map_only(Tensor, lambda item: item.to(dtype) if item.is_floating_point() else item, value)

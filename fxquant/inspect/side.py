@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from fxquant.capture.recurrent_root import with_recurrent_child
 from fxquant.errors import FxquantError
 from fxquant.fusion.fuse_units import constant_nodes
 from fxquant.ir import records
@@ -136,6 +137,7 @@ def _side(model: Any, other: StageModule) -> Side:
     if isinstance(model, StageModule):
         names = tuple(record.name for record in model.state.captured)
         return Side(model.stage, model, model.graph, model.state.plan, names)
+    model = with_recurrent_child(model)
     paths = tuple(name for name, _ in model.named_modules(remove_duplicate=False)) if _is_module(model) else None
     if paths != other.state.module_paths:
         raise FxquantError(

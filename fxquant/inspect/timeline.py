@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from fxquant.capture.recurrent_root import with_recurrent_child
 from fxquant.errors import FxquantError
 from fxquant.inspect.float_run import steps
 from fxquant.ir import records
@@ -80,7 +81,8 @@ class FloatTimes(TimedRun):
     """
 
     def __init__(self, quantized: StageModule, float_model: nn.Module | None) -> None:
-        self.float_model, self.quantized = float_model, quantized
+        self.float_model = None if float_model is None else with_recurrent_child(float_model)
+        self.quantized = quantized
         self.kept: dict[str, Any] = {}
         super().__init__(nn.Module(), records.to_graph(quantized.state.captured))
 

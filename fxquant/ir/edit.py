@@ -97,18 +97,12 @@ def evaluate_constant(node: fx.Node, root: nn.Module) -> Tensor:
     return value.detach()
 
 
-def _evaluate(argument: Any, root: nn.Module) -> Any:
-    if isinstance(argument, fx.Node):
-        if argument.op == "get_attr":
-            return get_tensor(root, str(argument.target))
-        args = [_evaluate(item, root) for item in argument.args]
-        kwargs = {key: _evaluate(item, root) for key, item in argument.kwargs.items()}
-        if argument.op == "call_method":
-            return getattr(args[0], str(argument.target))(*args[1:], **kwargs)
-        assert callable(argument.target)
-        return argument.target(*args, **kwargs)
-    if isinstance(argument, (tuple, list)):
-        return [_evaluate(item, root) for item in argument]
-    if isinstance(argument, slice):
-        return slice(*(_evaluate(part, root) for part in (argument.start, argument.stop, argument.step)))
-    return argument
+def _evaluate(node: fx.Node, root: nn.Module) -> Any:
+    if node.op == "get_attr":
+        return get_tensor(root, str(node.target))
+    args: Any = fx.node.map_arg(node.args, lambda source: _evaluate(source, root))  # tuples stay tuples: w[:, 0]
+    kwargs: Any = fx.node.map_arg(node.kwargs, lambda source: _evaluate(source, root))
+    if node.op == "call_method":
+        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    assert callable(node.target)
+    return node.target(*args, **kwargs)

@@ -104,6 +104,17 @@ class StageModule(fx.GraphModule):
             raise FxquantError("this model has no quantization plan", remedy="pass it through prepare_fx first")
         return self.state.plan
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Refuse ``torch.jit.script``, which asks for what to compile by this name.
+
+        Raises:
+            FxquantError: always.
+        """
+        raise FxquantError(
+            f"torch.jit.script does not take the {self.stage} model",
+            remedy="use torch.jit.trace(model, example_inputs), which does",
+        )
+
     def recompile(self) -> Any:
         """Write the code of ``forward`` anew after a change of the graph."""
         return None if self.compiled_when_called and "_code" not in vars(self) else super().recompile()

@@ -97,11 +97,9 @@ def by_method(name: str) -> OpDef | None:
 
 
 def by_module(kind: type[nn.Module]) -> OpDef | None:
-    """The row whose modules stay modules in a captured graph, subclasses included."""
-    for base in kind.__mro__:
-        if base in _tables()[3]:
-            return _tables()[3][base]
-    return None
+    """The row whose modules stay modules in a captured graph, subclasses included that compute the same."""
+    base: Any = next((base for base in kind.__mro__ if base in _tables()[3]), None)
+    return None if base is None or kind.forward is not base.forward else _tables()[3][base]
 
 
 def row_of(node: fx.Node) -> OpDef:

@@ -41,6 +41,7 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
         if row is None or info(node).op == ALIASED:
             continue
         if node.op == "call_module":
+            _put_input_first(node)
             if (len(node.args) == 1 and not node.kwargs) or row.name in RECURRENT:
                 update_info(node, op=row.name)
             continue
@@ -85,6 +86,14 @@ def _put_tensor_first(node: fx.Node) -> None:
         first, second = (isinstance(item, fx.Node) and info(item).tensor is not None for item in node.args)
         if second and not first:
             node.target, node.args = _FROM_THE_OTHER_SIDE[node.target], node.args[::-1]
+
+
+def _put_input_first(node: fx.Node) -> None:
+    """``module(input=x)`` becomes ``module(x)``."""
+    if not node.args and "input" in node.kwargs:
+        rest = dict(node.kwargs)
+        node.args = (rest.pop("input"),)
+        node.kwargs = rest
 
 
 def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:

@@ -1,7 +1,7 @@
 """Rewrite operators that are several in one into parts, each of which can run int8; before planning.
 
-What each becomes is in ``decompose_attention`` and ``decompose_products``. Operators whose configuration keeps their
-results float stay whole. The last part keeps the name of the whole.
+What each becomes is in ``decompose_attention``, ``decompose_products`` and ``products_as_linear``. Operators whose
+configuration keeps their results float stay whole. The last part keeps the name of the whole.
 """
 
 from __future__ import annotations
@@ -19,17 +19,15 @@ from fxquant.ir.meta import info
 from fxquant.ir.stages import CapturedModel, with_state
 from fxquant.passes.decompose_attention import decompose_attention
 from fxquant.passes.decompose_products import (
-    addmm_as_linear,
     decompose_addmm,
     decompose_baddbmm,
     decompose_einsum,
     decompose_matmul,
     decompose_outer,
-    einsum_as_linear,
-    matmul_as_linear,
 )
 from fxquant.passes.mark_masks import mark_masks
 from fxquant.passes.parts_writer import PartsWriter
+from fxquant.passes.products_as_linear import addmm_around_linear, einsum_as_linear, either_matmul_as_linear
 from fxquant.plan.read_qconfig import activation_spec, mode_of
 from fxquant.plan.resolve_qconfig import Resolver
 from fxquant.qconfig.mapping import QConfigMapping
@@ -43,9 +41,9 @@ DECOMPOSED: dict[str, Callable[[PartsWriter], None]] = {
     "outer": decompose_outer,
 }
 _AS_LINEAR: dict[str, Callable[[PartsWriter], Any]] = {
-    "addmm": addmm_as_linear,
+    "addmm": addmm_around_linear,
     "einsum": einsum_as_linear,
-    "matmul": matmul_as_linear,
+    "matmul": either_matmul_as_linear,
 }
 
 

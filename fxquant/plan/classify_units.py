@@ -96,7 +96,7 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
     if anchor.op == "call_module" and isinstance(part := context.modules[str(anchor.target)], FloatPart):
         return floating(f"{part.title} runs as Python: {part.why}".removesuffix(": "))
     if row is None:
-        return floating(context.kept.get(anchor.target) or f"{info(anchor).origin.spelling} is not in the catalogue")
+        return floating(context.kept.get(anchor.target) or _unknown(anchor, context))
     if isinstance(row.output, Identity):
         return _identity(draft, row, activations, context)
     resolved = context.configs[anchor.name]
@@ -192,6 +192,14 @@ def _recurrent(draft: UnitDraft, row: OpDef, context: Context, floating: Callabl
     if refused:
         return replace(floating(refused), excluded=True)
     return classify_dynamic(draft, call_of(draft, row, context), mode, context.backend, floating)
+
+
+def _unknown(anchor: fx.Node, context: Context) -> str:
+    """Why an operator without a row is float."""
+    module = context.modules.get(str(anchor.target)) if anchor.op == "call_module" else None
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return f"{type(module).__name__} has a forward of its own, so it is none of the recurrent layers of torch.nn"
+    return f"{info(anchor).origin.spelling} is not in the catalogue"
 
 
 def call_of(draft: UnitDraft, row: OpDef, context: Context) -> Call:

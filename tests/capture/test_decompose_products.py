@@ -38,6 +38,12 @@ CASES = {
     "einsum with spaces": (lambda m, x, y: torch.einsum("b q d, b k d -> b q k", x, y), 5, {"matmul"}),
     "einsum with a parameter": (lambda m, x, y: torch.einsum("bqd,do->bqo", x + y, m.weight), 6, {"linear"}),
     "einsum with a parameter first": (lambda m, x, y: torch.einsum("do,bqd->obq", m.weight, x), 5, {"linear"}),
+    "einsum with heads": (
+        lambda m, x, y: torch.einsum("bqd,dhe->bqhe", x + y, m.weight.view(8, 2, 3)).flatten(2),
+        6,
+        {"linear"},
+    ),
+    "einsum with an ellipsis": (lambda m, x, y: torch.einsum("...d,do->...o", x + y, m.weight), 6, {"linear"}),
     "outer": (lambda m, x, y: torch.outer(x[0, 0], y[0, 0]), 8, {"mul"}),
 }
 

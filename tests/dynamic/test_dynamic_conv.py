@@ -47,6 +47,16 @@ def test_convolutions_are_the_reference(
     assert torch.equal(quantized(x), through_state_dict(quantized)(x))
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@torch.no_grad()
+def test_a_relu_after_a_convolution_of_any_rank(rank: int) -> None:
+    model = nn.Sequential(getattr(nn, f"Conv{rank}d")(4, 6, 3), nn.ReLU()).eval()
+    x = torch.randn(2, 4, *(8,) * rank)
+    reference, quantized = converted(model, fxquant.per_channel_dynamic_qconfig, (x,))
+    assert_same(reference(x), quantized(x))
+    assert quantized(x).min() == 0 and sqnr_db(model(x), quantized(x)) > 28
+
+
 class _Around(nn.Module):
     """Padding before, batch norm and relu after, a clip, and code that depends on the layout."""
 

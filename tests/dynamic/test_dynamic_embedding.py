@@ -33,6 +33,28 @@ def test_embeddings_are_the_reference(qconfig: fxquant.QConfig, db: float, colum
     assert row.outcome == "int8" and "rowwise_offsets" in row.kernel and "weights alone" in row.reason
 
 
+class _Columns(nn.Module):
+    """Looks up column by column, as decoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.bag = nn.Embedding(20, 8), nn.EmbeddingBag(20, 8, mode="sum")
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        starts = torch.arange(0, 6, device=x.device)[::2]
+        bags: Tensor = self.bag(x[:, 2], starts[: x.shape[0]] // 2, weights[:, 1])
+        return self.table(x[:, 1]) + bags
+
+
+@BOTH
+def test_indices_may_lie_anywhere(qconfig: fxquant.QConfig, db: float) -> None:
+    model, weights = _Columns().eval(), torch.rand(3, 2)
+    reference, quantized = converted(model, qconfig, (INDICES[0], weights))
+    assert len(modes(quantized)) == 2
+    assert_same(reference(INDICES[0], weights), quantized(INDICES[0], weights))
+    assert sqnr_db(model(INDICES[0], weights), quantized(INDICES[0], weights)) > db
+
+
 class _Bag(nn.Module):
     """An embedding bag called as given."""
 

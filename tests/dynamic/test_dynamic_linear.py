@@ -49,6 +49,21 @@ PRODUCTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "functional": lambda x, weight, bias: F.linear(x, weight.t(), bias),
     "einsum": lambda x, weight, bias: torch.einsum("bi,io->bo", x, weight),
     "einsum, weight first": lambda x, weight, bias: torch.einsum("io,bi->ob", weight, x),
+    "einsum, heads made": lambda x, weight, bias: torch.einsum("bi,ihd->bhd", x, weight.view(12, 2, 3)),
+    "einsum, heads moved": lambda x, weight, bias: torch.einsum("bi,ihd->hdb", x, weight.view(12, 2, 3)),
+    "einsum, heads joined": lambda x, w, bias: torch.einsum("bhd,hdo->bo", x.view(-1, 3, 4), w.view(3, 4, 6)),
+    "einsum, ellipsis": lambda x, weight, bias: torch.einsum("...i,io->o...", x, weight),
+    "einsum, ellipsis beside upper case": lambda x, w, b: torch.einsum("...A,AO->...O", x[None], w),
+    "einsum, no result": lambda x, weight, bias: torch.einsum("zi,io", x, weight),
+    "einsum, a vector": lambda x, weight, bias: torch.einsum("bi,i->b", x, weight[:, 0]),
+    "one of several": lambda x, weight, bias: F.linear(x, torch.stack((weight, -weight))[None][0, 1].t()),
+    "weight first": lambda x, weight, bias: weight.t() @ x.t(),
+    "weight first, batches": lambda x, weight, bias: weight.t() @ x.t()[None].expand(2, -1, -1),
+    "weight first, a vector": lambda x, weight, bias: weight.t() @ x[0],
+    "addmm, scaled": lambda x, weight, bias: torch.addmm(bias, x, weight, beta=0.5, alpha=2),
+    "addmm, without its summand": lambda x, weight, bias: torch.addmm(bias * torch.nan, x, weight, beta=0),
+    "addmm, of activations": lambda x, weight, bias: torch.addmm(x[:, :6], x, weight),
+    "addmm, weight first": lambda x, weight, bias: torch.addmm(bias[:, None], weight.t(), x.t()),
 }
 
 

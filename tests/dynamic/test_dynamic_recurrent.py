@@ -161,6 +161,108 @@ def test_packed_sequences(kind: type[nn.Module], is_sorted: bool) -> None:
     assert _far(model, quantized, x, lengths) > 30
 
 
+class _Named(nn.Module):
+    """Inputs by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.cell = nn.LSTM(10, 6), nn.GRUCell(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, (h, _) = self.layer(input=x)
+        result: Tensor = self.cell(hx=h[0], input=self.layer(hx=(h, h), input=x)[0][-1] + y[0])
+        return result
+
+
+@torch.no_grad()
+def test_inputs_by_keyword() -> None:
+    model, x = _Named().eval(), torch.randn(3, 5, 10)
+    static = fxquant.get_default_qconfig("x86")
+    for mapping in (INT8, HALF, fxquant.QConfigMapping().set_object_type(nn.LSTM, static)):
+        reference, quantized = converted(model, mapping, (x,))
+        assert len(modes(quantized)) == (2 if isinstance(mapping, fxquant.QConfigMapping) else 3)
+        assert_same(reference(x), quantized(x))
+        assert _far(model, quantized, x) > 28
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@torch.no_grad()
+def test_a_recurrent_module_is_a_model(kind: Any) -> None:
+    model, is_cell = kind(10, 6).eval(), issubclass(kind, nn.RNNCellBase)
+    x = torch.randn(5, 10) if is_cell else torch.randn(3, 5, 10)
+    static = fxquant.QConfigMapping().set_object_type(kind, fxquant.get_default_qconfig("x86"))
+    for mapping, mode in ((INT8, "dynamic"), (HALF, "float16"), (static, "static")):
+        reference, quantized = converted(model, mapping, (x,))
+        assert list(modes(quantized).values()) == [mode]
+        assert_same(reference(x), quantized(x))
+        assert _far(model, quantized, x) > 28
+        assert_same(quantized(x), through_file(quantized)(x))
+    quantized = fxquant.quantize(model, example_inputs=(x,), dynamic=True)
+    assert "layer" in str(fxquant.graph_diff(model, quantized))
+    assert fxquant.compare(model, quantized, [(x,)]).batches == 1
+    assert fxquant.profile(quantized, (x,), float_model=model).rows
+
+
+class _Halved(nn.LSTM):
+    """A layer whose forward does more than that of its base."""
+
+    def forward(self, x: Tensor, hx: Any = None) -> Any:  # type: ignore[override]
+        return super().forward(x * 0.5, hx)[0].relu()
+
+
+class _Shifted(nn.BatchNorm1d):
+    """The same for a batch norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sigmoid() * 2 - 1
+
+
+@torch.no_grad()
+def test_a_forward_of_its_own_is_kept() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm, self.drop = _Halved(10, 6), _Shifted(5), _Tripled()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.drop(self.norm(self.layer(x)))
+
+    model, x = Both().eval(), torch.randn(3, 5, 10)
+    static = fxquant.get_default_qconfig_mapping("x86").set_object_type(_Halved, fxquant.get_default_qconfig("x86"))
+    for mapping in (fxquant.get_default_dynamic_qconfig_mapping(), static):
+        _, quantized = converted(model, mapping, (x,))
+        assert "forward of its own" in quantized.plan.unit_of("layer").reason
+        assert sqnr_db(model(x), quantized(x)) > 28
+    assert torch.allclose(fxquant.fuse_fx(model, example_inputs=(x,))(x), model(x), atol=1e-6)
+
+
+class _Tripled(nn.Dropout):
+    """The same for a dropout."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 3
+
+
+class _Spoken(nn.Module):
+    """Packed sequences between layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.GRU(12, 8), nn.LSTM(8, 8)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed, _ = self.first(pack_padded_sequence(x, lengths))
+        padded: Tensor = pad_packed_sequence(self.second(packed)[0])[0]
+        return padded
+
+
+@torch.no_grad()
+def test_packed_sequences_are_verified() -> None:
+    model, x, lengths = _Spoken().eval(), torch.randn(6, 3, 12), torch.tensor([6, 4, 1])
+    quantized = fxquant.quantize(model, example_inputs=(x, lengths), dynamic=True)
+    assert set(modes(quantized).values()) == {"dynamic"} and _far(model, quantized, x, lengths) > 30
+
+
 class _Speech(nn.Module):
     """Two layers and a linear."""
 

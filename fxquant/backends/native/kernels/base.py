@@ -27,6 +27,12 @@ class Kernel(nn.Module):
     def pack(self) -> None:
         """Derive the packed form from the buffers, for this CPU."""
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles instead, which it asks for by this name."""
+        from fxquant.backends.native.kernels.scripted import scripted  # it knows all kernels
+
+        return scripted(self)
+
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if not key.startswith("packed_")}
 

@@ -55,7 +55,7 @@ class ConvDynamic(Kernel):
             lists = [list(g[key]) for key in ("stride", "padding", "dilation")]
             self.packed_weight = torch.ops.onednn.qconv_prepack(weight, scales, 1.0, 0, *lists, g["groups"], None)
             zeros = torch.zeros(len(scales), dtype=torch.int32)
-        attribute = "relu" if self.relu else "none"
+        attribute = "relu" if self.relu and not self._clips_itself else "none"
         last = (*lists, g["groups"], 1.0, 0, torch.float32, attribute, [], "")
         self.packed_arguments = (self.packed_weight, scales, zeros, self.bias, *last)
         self.packed_function = direct(torch.ops.onednn.qconv_pointwise.default)
@@ -70,7 +70,13 @@ class ConvDynamic(Kernel):
         arrived = torch.quantize_per_tensor_dynamic(x, torch.quint8, False)
         scale, zero_point = arrived.q_scale(), arrived.q_zero_point()
         found: Tensor = self.packed_function(arrived.int_repr(), scale, zero_point, *self.packed_arguments)
+        found = found.relu_() if self.relu and self._clips_itself else found
         return found.contiguous() if rank == 1 else found
+
+    @property
+    def _clips_itself(self) -> bool:
+        """Whether torch's function refuses to clip: it does for three dimensions."""
+        return len(self.geometry["stride"]) == 3
 
     def _of_nothing(self, x: Tensor) -> Tensor:
         """What an empty batch becomes."""

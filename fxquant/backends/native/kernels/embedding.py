@@ -57,9 +57,9 @@ class Embedding(Kernel):
     def _sum(self, indices: Tensor, offsets: Tensor, factors: Tensor | None, include_last: bool) -> Tensor:
         if indices.numel() == 0:
             return torch.zeros(offsets.numel() - include_last, self.columns)
-        found: Tensor = self.packed_function(
-            self.weight, indices, offsets, False, 0, False, factors, None, include_last
-        )
+        given = indices.contiguous(), offsets.contiguous()
+        factors = None if factors is None else factors.contiguous()
+        found: Tensor = self.packed_function(self.weight, *given, False, 0, False, factors, None, include_last)
         return found[:, : self.columns]
 
     def extra_repr(self) -> str:

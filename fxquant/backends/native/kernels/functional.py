@@ -91,3 +91,59 @@ class QFunctional(RequantizingKernel):
     def extra_repr(self) -> str:
         """Output parameters."""
         return f"scale={self.packed_scale:.6g}, zero_point={self.packed_zero_point}"
+
+
+class NumbersOnly(nn.Module):
+    """A FloatFunctional that calibration never observed: it takes numbers, of integers and floats, and else floats.
+
+    Args:
+        path: of the module in the user's model, for messages.
+    """
+
+    def __init__(self, path: str = "") -> None:
+        super().__init__()
+        self.path = path
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles instead."""
+        from fxquant.backends.native.kernels.scripted import scripted  # it knows all kernels
+
+        return scripted(self)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x + y``."""
+        return torch.add(*self._floats("add", x, y))
+
+    def mul(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x * y``."""
+        return torch.mul(*self._floats("mul", x, y))
+
+    def cat(self, x: Sequence[Tensor], dim: int = 0) -> Tensor:
+        """Join tensors."""
+        return torch.cat(self._floats("cat", *x), dim)
+
+    def add_relu(self, x: Tensor, y: Tensor) -> Tensor:
+        """``relu(x + y)``."""
+        return torch.relu(torch.add(*self._floats("add_relu", x, y)))
+
+    def matmul(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x @ y``."""
+        return torch.matmul(*self._floats("matmul", x, y))
+
+    def add_scalar(self, x: Tensor, y: float) -> Tensor:
+        """``x + y`` with a number."""
+        return torch.ops.quantized.add_scalar(x, y) if x.is_quantized else torch.add(x, y)
+
+    def mul_scalar(self, x: Tensor, y: float) -> Tensor:
+        """``x * y`` with a number."""
+        return torch.ops.quantized.mul_scalar(x, y) if x.is_quantized else torch.mul(x, y)
+
+    def _floats(self, op: str, *operands: Tensor) -> tuple[Tensor, ...]:
+        if any(operand.is_quantized for operand in operands):
+            raise FxquantError(
+                "calibration never called it, so the range of its result is not known",
+                op=op,
+                module_path=self.path,
+                remedy="calibrate with data that takes this way through the model",
+            )
+        return operands

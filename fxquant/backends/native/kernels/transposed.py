@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fxquant.backends.native.kernels.base import from_integers, integers_of
-from fxquant.backends.native.kernels.weighted import WeightedKernel
+from fxquant.backends.native.kernels.weighted import RECORDED, WeightedKernel, fits_fbgemm, is_set, not_recorded
 from fxquant.numerics.conv_geometry import as_tuple, grow_kernel
 from fxquant.numerics.subpixel import TransposedGeometry, subpixel
+
+_FLOAT: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class Transposed(WeightedKernel):
@@ -43,9 +48,32 @@ class Transposed(WeightedKernel):
         ``output_padding`` is given where it depends on the input; the geometry's is then the largest there can be.
         """
         extra = None if output_padding is None else as_tuple(output_padding, self.rank)
+        if torch.jit.is_tracing() and not self.is_portable:  # type: ignore[attr-defined,no-untyped-call]
+            warnings.warn(RECORDED, stacklevel=2)
+            return self._in_float(x, extra)
         if x.dim() == self.rank + 1:
             return self._convolve(x.unsqueeze(0), extra).squeeze(0)
         return self._convolve(x, extra)
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether the weight may be packed for fbgemm as well, which files of TorchScript are where they are loaded."""
+        with not_recorded():
+            return self.engine == "fbgemm" or is_set(self.engine) or self._fits_fbgemm()
+
+    def _fits_fbgemm(self) -> bool:
+        raise NotImplementedError
+
+    def _in_float(self, x: Tensor, output_padding: tuple[int, ...] | None) -> Tensor:
+        """The same in float32, for files of TorchScript."""
+        g, (given, made) = self.geometry, self.weight.shape[:2]
+        scales = self.weight_scale.expand(g.groups * made).reshape(g.groups, 1, made)
+        scales = scales.expand(-1, given // g.groups, -1).reshape(given, made, *[1] * self.rank)
+        extra = g.output_padding if output_padding is None else output_padding
+        arguments = (g.stride, g.padding, extra, g.groups, g.dilation)
+        result = _FLOAT[self.rank](x.dequantize(), self.weight.to(torch.float32) * scales, self.bias, *arguments)
+        result = result.relu() if self.relu else result
+        return torch.quantize_per_tensor(result, self.packed_scale, self.packed_zero_point, torch.quint8)
 
     def _convolve(self, x: Tensor, output_padding: tuple[int, ...] | None) -> Tensor:
         raise NotImplementedError
@@ -56,6 +84,10 @@ class ConvTranspose(Transposed):
 
     def _grown(self) -> Tensor:
         return grow_kernel(self.weight, self._growth())
+
+    def _fits_fbgemm(self) -> bool:
+        """fbgemm's kernels of two taps are wrong, the others right. Source: measured on CPUs without VNNI."""
+        return 2 not in self.geometry.kernel
 
     def _growth(self) -> tuple[tuple[int, int], ...]:
         g = self.geometry
@@ -84,6 +116,9 @@ class SubpixelConv(Transposed):
 
     def _grown(self) -> Tensor:
         return self.packed_layout.weight(self.weight)
+
+    def _fits_fbgemm(self) -> bool:
+        return fits_fbgemm(self._grown(), self.geometry.groups)
 
     def _scales(self) -> Tensor:
         return self.packed_layout.per_channel(self.weight_scale)

@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fxquant.backends.native.engine import packing_for, require_engine
 from fxquant.backends.native.kernels.base import RequantizingKernel, direct
 from fxquant.numerics.conv_geometry import grow_kernel
+from fxquant.numerics.pair_limit import PAIR_LIMIT, max_pair_sum
+
+_FLOAT: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+RECORDED = (
+    "files of TorchScript pack weights anew where they are loaded, for the engine that is set there: convolutions with "
+    "weights that only onednn's kernels can take are recorded in float. For int8 there, prepare the model for fbgemm"
+)
+
+
+def is_set(engine: str) -> bool:
+    """Whether torch would pack for the engine now, so that it will for files that are loaded under the same setting."""
+    return bool(torch.backends.quantized.engine == engine)
+
+
+def fits_fbgemm(weight: Tensor, groups: int) -> bool:
+    """Whether no sum of two products in fbgemm's kernels can overflow, for int8 [out, in/groups, *kernel]."""
+    if groups > 1 and weight.shape[1] == 1:
+        return not weight.numel() or int(weight.to(torch.int32).abs().max()) < PAIR_LIMIT // 2
+    return max_pair_sum(weight, "taps_then_channels") <= PAIR_LIMIT
+
+
+@contextmanager
+def not_recorded() -> Iterator[None]:
+    """What ``torch.jit.trace`` is to take no notice of."""
+    recording = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(recording)  # type: ignore[attr-defined]
 
 
 class WeightedKernel(RequantizingKernel):
@@ -37,8 +72,7 @@ class WeightedKernel(RequantizingKernel):
         self.engine = engine
         self.relu = relu
 
-    def _quantized_weight(self) -> Tensor:
-        weight = self._grown()
+    def _as_quantized(self, weight: Tensor) -> Tensor:
         if self.weight_scale.dim() == 0:
             return torch._make_per_tensor_quantized_tensor(weight, float(self.weight_scale), 0)
         scales = self._scales().to(torch.float64)
@@ -65,7 +99,7 @@ class WeightedKernel(RequantizingKernel):
         super().pack()
         require_engine(self.engine)
         with torch.inference_mode(False), torch.no_grad(), packing_for(self.engine):
-            self.packed_params = self._prepack(self._quantized_weight())
+            self.packed_params = self._prepack(self._as_quantized(self._grown()))
         self.packed_function = direct(self._function())
 
     def _function(self) -> Any:
@@ -103,6 +137,15 @@ class Conv(WeightedKernel):
         self.rank, self.geometry, self.growth = rank, geometry, growth
         self.pack()
 
+    def pack(self) -> None:
+        """Pack weight and bias for this kernel's engine on this CPU; with a channel of zeros too, for TorchScript."""
+        super().pack()
+        self.packed_wide = None
+        if self.widens and not self.is_portable:
+            with torch.inference_mode(False), torch.no_grad(), packing_for(self.engine):
+                wide = F.pad(self._grown(), (*[0] * 2 * self.rank, 0, 1))
+                self.packed_wide = self._prepack(self._as_quantized(wide))
+
     def _grown(self) -> Tensor:
         return grow_kernel(self.weight, self.growth)
 
@@ -118,14 +161,47 @@ class Conv(WeightedKernel):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, uint8 [N, C, *spatial], or [C, *spatial] as eager allows."""
+        if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            return self._recorded(x)
+        return self._packed(x, self.packed_params)
+
+    def _packed(self, x: Tensor, params: Any) -> Tensor:
         if x.dim() == self.rank + 1:
-            batched = self.packed_function(
-                x.unsqueeze(0), self.packed_params, self.packed_scale, self.packed_zero_point
-            )
-            return batched.squeeze(0)  # type: ignore[no-any-return]
-        return self.packed_function(  # type: ignore[no-any-return]
-            x, self.packed_params, self.packed_scale, self.packed_zero_point
-        )
+            return self._packed(x.unsqueeze(0), params).squeeze(0)
+        return self.packed_function(x, params, self.packed_scale, self.packed_zero_point)  # type: ignore[no-any-return]
+
+    def _recorded(self, x: Tensor) -> Tensor:
+        """What goes into a file of TorchScript."""
+        if self.is_portable:
+            return self._packed(x, self.packed_params)
+        if self.packed_wide is not None:
+            channel = -1 - self.rank
+            return self._packed(torch.cat([x, x.narrow(channel, 0, 1)], channel), self.packed_wide)
+        warnings.warn(RECORDED, stacklevel=2)
+        return self.in_float(x)
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether the weight may be packed for fbgemm as well, which files of TorchScript are where they are loaded."""
+        with not_recorded():
+            return self.engine != "onednn" or is_set(self.engine) or fits_fbgemm(self._grown(), self.geometry["groups"])
+
+    @property
+    def widens(self) -> bool:
+        """Whether a channel of zeros beside an odd number of channels makes the weight portable."""
+        weight = self.weight
+        return self.engine == "onednn" and self.geometry["groups"] == 1 and weight.shape[1] % 2 == 1
+
+    def float_weight(self) -> Tensor:
+        """What the integers of the weight stand for, with the zeros around its taps: float32."""
+        scales = self.weight_scale.reshape(-1, *[1] * (self.weight.dim() - 1))
+        return self._grown().to(torch.float32) * scales
+
+    def in_float(self, x: Tensor) -> Tensor:
+        """The same in float32, for files of TorchScript."""
+        made = _FLOAT[self.rank](x.dequantize(), self.float_weight(), self.bias, **self.geometry)
+        made = made.relu() if self.relu else made
+        return torch.quantize_per_tensor(made, self.packed_scale, self.packed_zero_point, torch.quint8)
 
 
 class Linear(WeightedKernel):
