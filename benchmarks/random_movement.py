@@ -91,7 +91,8 @@ _CHOSEN = (
     plain("sort", lambda x, descending: torch.sort(x, -1, descending)[0], settings=one_of(descending=(False, True))),
     plain("topk", lambda x: torch.topk(x, 2, dim=-1).values, weight=0.5),
     plain("kthvalue", lambda x: torch.kthvalue(x, 1, -1, keepdim=True).values, weight=0.3),
-    plain("median", lambda x: x.median(-1).values, weight=0.2),
+    # torch's median of an expanded tensor is wrong: it sorts several rows in the memory of one.
+    plain("median", lambda x: x.contiguous().median(-1).values, weight=0.2),
 )
 
 _REARRANGED = (

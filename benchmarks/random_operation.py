@@ -54,6 +54,13 @@ def same_shape(first: Tensor, value: Tensor) -> bool:
     return value.shape == first.shape
 
 
+def same_shape_apart(first: Tensor, value: Tensor) -> bool:
+    """Fits values of the first one's shape that do not see it in another order: eager writes such in no certain one."""
+    shares = first.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+    same = first.stride() == value.stride() and first.data_ptr() == value.data_ptr()
+    return value.shape == first.shape and (same or not shares)
+
+
 def joins(first: Tensor, value: Tensor) -> bool:
     """Fits images that ``cat`` takes along channels."""
     return first.dim() == value.dim() == 4 and value.shape[2:] == first.shape[2:] and value.shape[0] == first.shape[0]

@@ -9,7 +9,18 @@ import torch
 import torch.nn.functional as F
 from random_arithmetic import ARITHMETIC
 from random_movement import MOVEMENT
-from random_operation import Operation, any_value, image, layer, method, nothing, one_of, plain, same_shape
+from random_operation import (
+    Operation,
+    any_value,
+    image,
+    layer,
+    method,
+    nothing,
+    one_of,
+    plain,
+    same_shape,
+    same_shape_apart,
+)
 from torch import Tensor, nn
 
 # -- layers ------------------------------------------------------------------------------------------
@@ -99,8 +110,8 @@ _IN_PLACE = (
     method("relu_", in_place=True),
     method("clamp_", settings=one_of(min=(-0.5,), max=(0.5,)), in_place=True),
     plain("relu6_inplace", lambda x: F.relu6(x, inplace=True), in_place=True),
-    plain("iadd", operator.iadd, same_shape, arity=2, in_place=True),
-    plain("imul", operator.imul, same_shape, arity=2, in_place=True, weight=0.5),
+    plain("iadd", operator.iadd, same_shape_apart, arity=2, in_place=True),
+    plain("imul", operator.imul, same_shape_apart, arity=2, in_place=True, weight=0.5),
 )
 
 _BINARY = (

@@ -123,14 +123,12 @@ def _spellings(row: OpDef) -> list[str]:
     return list(dict.fromkeys([*found, *(f"nn.{kind.__name__}" for kind in row.modules)]))
 
 
+_PLACES = {"torch": torch, "F": F, "torch.special": torch.special, "torch.linalg": torch.linalg}
+
+
 def _short(function: Callable[..., Any]) -> str:
     """The public name of a function: where torch or torch.nn.functional holds that very object."""
-    for prefix, module in (
-        ("torch", torch),
-        ("F", F),
-        ("torch.special", torch.special),
-        ("torch.linalg", torch.linalg),
-    ):
+    for prefix, module in _PLACES.items():
         names = (getattr(function, "__name__", ""), *dir(module))
         found = next((name for name in names if getattr(module, name, None) is function), None)
         if found is not None:

@@ -39,6 +39,7 @@ from fxquant.passes.call_attributes import call_attributes
 from fxquant.passes.canonicalize_calls import canonicalize_calls
 from fxquant.passes.decompose_operators import decompose_operators
 from fxquant.passes.exclude_units import exclude_units
+from fxquant.passes.fill_empty import fill_empty
 from fxquant.passes.fold_units import fold_units
 from fxquant.passes.insert_fake_quantize import insert_fake_quantize
 from fxquant.passes.insert_observers import insert_observers
@@ -51,6 +52,7 @@ from fxquant.passes.rename_nodes import rename_nodes
 from fxquant.passes.replace_in_place import replace_in_place
 from fxquant.passes.require_trainable import require_trainable
 from fxquant.passes.store_constants import store_constants
+from fxquant.passes.write_through_items import write_through_items
 from fxquant.plan.backend_limits import BackendLimits
 from fxquant.plan.build_plan import build_plan
 from fxquant.plan.demote_unit import Demotion, demote_units
@@ -83,6 +85,8 @@ def capture(
         traced = trace_model(model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes, strict=strict)
     mark_borders(traced.graph, traced.root)
     rename_nodes(traced.graph)
+    fill_empty(traced.graph)
+    write_through_items(traced.graph)
     mark_aliases(traced.graph)
     call_attributes(traced.graph)
     read_sizes_only(traced.graph)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx
 
 from fxquant.capture.source import user_line
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 
+# Calls that make tensors without values.
+_UNWRITTEN = (torch.empty, torch.empty_like, "new_empty")
+
+
 def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple[str, ...] = ()) -> None:
     """Attach what is known of a node.
 
@@ -30,6 +35,8 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         value: on the example.
         mutates: names of the nodes whose values it changes.
     """
+    if node.target in _UNWRITTEN and isinstance(value, Tensor) and not value.is_meta:
+        value.zero_()  # what lies in such memory says nothing; ``fill_empty`` has graphs do the same
     file, line, code = user_line()
     spelling = node.target if node.op == "call_module" else qualified_name(node.target)
     origin = Origin(

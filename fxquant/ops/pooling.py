@@ -94,8 +94,8 @@ def _avg_pool(rank: int) -> OpDef:
     ]
     if rank > 1:
         signature += ", divisor_override=None"
-        examples.append({"kernel_size": 2, "divisor_override": 5})
-    kernels = {"native": Kernel("average_pool", f"aten.avg_pool{max(rank, 2)}d")}
+        examples += [{"kernel_size": 2, "divisor_override": 5}, {"kernel_size": 3, "divisor_override": 1}]
+    kernels = {"native": Kernel("window_average", f"aten.avg_pool{max(rank, 2)}d")}
     return _row(f"avg_pool{rank}d", rank, signature, *examples, output=Averages(), kernels=kernels)
 
 

@@ -61,7 +61,8 @@ def _made(node: fx.Node) -> Tensor | None:
     """The tensor on the CPU, where it is made of plain numbers; None otherwise."""
     meta, kwargs = info(node).tensor, {name: value for name, value in node.kwargs.items() if name in _KEYWORDS}
     others = {name: value for name, value in node.kwargs.items() if name not in _KEYWORDS}
-    device, writes = others.pop("device", None), others.pop("requires_grad", False)
+    device: Any = others.pop("device", None)
+    writes = others.pop("requires_grad", False)
     if meta is None or meta.device != "cpu" or others or writes or _reads_nodes((node.args, kwargs)):
         return None
     follows = device is None or isinstance(device, fx.Node) or torch.device(device).type == "cpu"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import fxquant
 from fxquant.backends.native.kernels.averaging import average_pool
+from fxquant.numerics.sqnr import sqnr_db
 
 ENGINES = [name for name in torch.backends.quantized.supported_engines if name != "none"]
 
@@ -74,3 +75,13 @@ def test_average_pool_is_exact_up_to_ties(shape: tuple[int, ...], window: dict[s
     made = average_pool(x, 2, **window).int_repr().to(torch.float64)
     assert made.shape == mean.shape
     assert bool(((made - mean.clamp(0, 255)).abs() <= 0.5 + 1e-9).all())
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 5])
+def test_a_divisor_of_its_own_has_a_range_of_its_own(divisor: int) -> None:
+    """Nine numbers over two are up to 4.5 times as large as the input's range."""
+    torch.manual_seed(0)
+    net, x = Pooled(lambda y: F.avg_pool2d(y, 3, divisor_override=divisor)).eval(), torch.rand(4, 4, 9, 9)
+    quantized = fxquant.quantize(net, [x], progress=False)
+    assert {row.outcome for row in fxquant.explain(quantized).rows} == {"int8"}
+    assert sqnr_db(net(x).detach(), quantized(x)) > 32

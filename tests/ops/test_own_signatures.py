@@ -63,6 +63,9 @@ def _check(call: Callable[[Any, Tensor], Tensor], op: str, outcomes: set[str], e
         ("vector_norm", lambda m, x: x / (1 + torch.linalg.norm(x, dim=1, keepdim=True)), "int8"),
         ("vector_norm", lambda m, x: x / (1 + torch.linalg.norm(x, 1, (-1,), True)), "int8"),
         ("vector_norm", lambda m, x: x / torch.linalg.norm(x), "int8"),
+        ("matmul", lambda m, x: torch.bmm(mat2=x[:, 1].mT, input=x[:, 0]).unsqueeze(1).expand(-1, 4, -1, -1), "int8"),
+        ("matmul", lambda m, x: x.__rmatmul__(x.mT), "int8"),
+        ("matmul", lambda m, x: torch.linalg.matmul(x, x.mT), "int8"),
     ],
 )  # fmt: skip
 def test_arguments_are_read_in_the_order_of_the_function(

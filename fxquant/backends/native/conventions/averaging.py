@@ -1,4 +1,4 @@
-"""Averages over windows: the input's range is kept, results are rounded."""
+"""Averages over windows, rounded: in the input's range, or in one of their own where that would not do."""
 
 from __future__ import annotations
 
@@ -28,9 +28,16 @@ def choose_adaptive(call: Call) -> Kernel:
     return Kernel("adaptive_windows", f"aten.{call.row.name}")
 
 
+def choose_window(call: Call) -> Kernel:
+    """A divisor of its own can make sums of more than the input's range holds."""
+    if call.bound.get("divisor_override") is not None:
+        return Kernel("in_float", f"aten.{call.row.name} in float32")
+    return Kernel("average_pool", call.row.kernels["native"].function)
+
+
 CONVENTIONS = {
     "average_pool": Convention(_average_pool, rate=_RATE),
     "adaptive_windows": Convention(through(averaging.adaptive_average, named=True), rate=_RATE),
 }
 
-CHOICES = {"adaptive_average": choose_adaptive}
+CHOICES = {"adaptive_average": choose_adaptive, "window_average": choose_window}
