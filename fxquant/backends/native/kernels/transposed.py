@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fxquant.backends.native.kernels.base import from_integers, integers_of
+from fxquant.backends.native.kernels.traced import in_float, loads_anywhere
 from fxquant.backends.native.kernels.weighted import WeightedKernel
 from fxquant.numerics.conv_geometry import as_tuple, grow_kernel
 from fxquant.numerics.subpixel import TransposedGeometry, subpixel
@@ -23,6 +25,8 @@ class Transposed(WeightedKernel):
         relu: whether the kernel clips at 0 before requantizing.
         geometry: kernel, stride, padding, output padding, dilation and groups.
     """
+
+    is_packed_for_qnnpack = False  # they run there in models for other engines, too
 
     def __init__(
         self,
@@ -75,8 +79,25 @@ class ConvTranspose(Transposed):
     def _function(self) -> Any:
         return getattr(torch.ops.quantized, f"conv_transpose{self.rank}d").default
 
+    def _loads_anywhere(self) -> bool:
+        return False  # fbgemm's kernel is wrong for some shapes, and takes other scales
+
     def _convolve(self, x: Tensor, output_padding: tuple[int, ...] | None) -> Tensor:
+        if self._is_traced():
+            return self._traced(x)
         return self.packed_function(x, self.packed_params, self.packed_scale, self.packed_zero_point)  # type: ignore[no-any-return]
+
+    def _traced(self, x: Tensor) -> Tensor:
+        g, along = self.geometry, (-1, *[1] * self.rank)
+        bias = None if self.bias is None else self.bias.reshape(along)
+
+        def compute(levels: Tensor, weight: Tensor) -> Tensor:
+            convolve: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.rank - 1]
+            arguments = (list(g.stride), list(g.padding), list(g.output_padding), g.groups, list(g.dilation))
+            return convolve(levels, weight, None, *arguments)  # type: ignore[no-any-return]
+
+        scales = self.weight_scale if self.weight_scale.dim() == 0 else self.weight_scale.reshape(along)
+        return self._rounded(in_float(compute, x, self.weight, scales, bias, self.relu))
 
 
 class SubpixelConv(Transposed):
@@ -93,6 +114,21 @@ class SubpixelConv(Transposed):
         self.packed_layout = subpixel(self.geometry)
         super().pack()
 
+    def _loads_anywhere(self) -> bool:
+        return loads_anywhere(self._grown(), self.geometry.groups)
+
+    def _traced(self, x: Tensor) -> Tensor:
+        layout, along = self.packed_layout, (-1, *[1] * self.rank)
+        bias = None if self.bias is None else layout.per_channel(self.bias).reshape(along)
+
+        def compute(levels: Tensor, weight: Tensor) -> Tensor:
+            convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]
+            arguments = ([1] * self.rank, list(layout.padding), list(layout.dilation), self.geometry.groups)
+            return convolve(levels, weight, None, *arguments)  # type: ignore[no-any-return]
+
+        scales = self._scales().reshape(along) if self.weight_scale.dim() else self.weight_scale
+        return self._rounded(in_float(compute, x, self._grown(), scales, bias, self.relu))
+
     def _prepack(self, weight: Tensor) -> Any:
         layout, one = self.packed_layout, [1] * self.rank
         bias = None if self.bias is None else layout.per_channel(self.bias)
@@ -104,7 +140,10 @@ class SubpixelConv(Transposed):
         return packet.new if "new" in packet.overloads() else packet.default
 
     def _convolve(self, x: Tensor, output_padding: tuple[int, ...] | None) -> Tensor:
-        phases = self.packed_function(x, self.packed_params, self.packed_scale, self.packed_zero_point)
+        if self._is_traced():
+            phases = self._traced(x)
+        else:
+            phases = self.packed_function(x, self.packed_params, self.packed_scale, self.packed_zero_point)
         size = self.geometry.output_size(x.shape[2:], output_padding)
         whole = self.packed_layout.interleave(integers_of(phases), size)
         return from_integers(whole, self.packed_scale, self.packed_zero_point)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fxquant.backends.native.engine import packing_for, require_engine
-from fxquant.backends.native.kernels.base import RequantizingKernel, direct
+from fxquant.backends.native.kernels.base import RequantizingKernel, direct, from_integers, integers_of
+from fxquant.backends.native.kernels.traced import in_float, loads_anywhere, nothing_recorded, pointwise, warn_of_engine
 from fxquant.numerics.conv_geometry import grow_kernel
 
 
@@ -21,8 +23,12 @@ class WeightedKernel(RequantizingKernel):
         scale, zero_point: of the output.
         engine: engine to pack for.
         relu: whether the kernel clips at 0 before requantizing.
+
+    Attributes:
+        is_packed_for_qnnpack: whether traced models for qnnpack hold it packed. Their devices have no other engine.
     """
 
+    is_packed_for_qnnpack: ClassVar[bool] = True
     weight: Tensor
     weight_scale: Tensor
     weight_zero_point: Tensor
@@ -67,6 +73,25 @@ class WeightedKernel(RequantizingKernel):
         with torch.inference_mode(False), torch.no_grad(), packing_for(self.engine):
             self.packed_params = self._prepack(self._quantized_weight())
         self.packed_function = direct(self._function())
+        self.packed_loads_anywhere: bool | None = None
+
+    def _is_traced(self) -> bool:
+        """Whether ``torch.jit.trace`` is recording, and must not record the packed weight; see ``traced``."""
+        if not torch._C._is_tracing():
+            return False
+        if self.packed_loads_anywhere is None:
+            with nothing_recorded():
+                self.packed_loads_anywhere = self._loads_anywhere()
+        if self.engine == "qnnpack" and self.is_packed_for_qnnpack and not self.packed_loads_anywhere:
+            warn_of_engine(self.engine)
+            return False
+        return not self.packed_loads_anywhere
+
+    def _loads_anywhere(self) -> bool:
+        return loads_anywhere(self._grown(), 1)
+
+    def _rounded(self, made: Tensor) -> Tensor:
+        return torch.quantize_per_tensor(made, self.packed_scale, self.packed_zero_point, torch.quint8)
 
     def _function(self) -> Any:
         raise NotImplementedError
@@ -118,6 +143,8 @@ class Conv(WeightedKernel):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, uint8 [N, C, *spatial], or [C, *spatial] as eager allows."""
+        if self._is_traced():
+            return self._traced(x.unsqueeze(0)).squeeze(0) if x.dim() == self.rank + 1 else self._traced(x)
         if x.dim() == self.rank + 1:
             batched = self.packed_function(
                 x.unsqueeze(0), self.packed_params, self.packed_scale, self.packed_zero_point
@@ -126,6 +153,29 @@ class Conv(WeightedKernel):
         return self.packed_function(  # type: ignore[no-any-return]
             x, self.packed_params, self.packed_scale, self.packed_zero_point
         )
+
+    def _loads_anywhere(self) -> bool:
+        return loads_anywhere(self._grown(), self.geometry["groups"])
+
+    def _traced(self, x: Tensor) -> Tensor:
+        """In int8 where packing at every call pays: not for the few products of a grouped convolution."""
+        weight, groups = self._grown(), self.geometry["groups"]
+        stride, padding, dilation = (list(self.geometry[key]) for key in ("stride", "padding", "dilation"))
+        scales = self._scales().reshape(-1).expand(weight.shape[0]).contiguous()
+        if self.rank == 2 and groups == 1 and self.engine == "onednn":
+            given = (x.q_scale(), x.q_zero_point(), weight, scales, self.bias, stride, padding, dilation, groups)
+            made = pointwise()[0](
+                integers_of(x), *given, self.packed_scale, self.packed_zero_point, "relu" if self.relu else "none"
+            )
+            return from_integers(made, self.packed_scale, self.packed_zero_point)
+        along = (-1, *[1] * self.rank)
+        bias = None if self.bias is None else self.bias.reshape(along)
+
+        def compute(levels: Tensor, weight: Tensor) -> Tensor:
+            convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]
+            return convolve(levels, weight, None, stride, padding, dilation, groups)  # type: ignore[no-any-return]
+
+        return self._rounded(in_float(compute, x, weight, scales.reshape(along), bias, self.relu))
 
 
 class Linear(WeightedKernel):
@@ -146,6 +196,8 @@ class Linear(WeightedKernel):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply ``x``, uint8 [..., in_features]."""
+        if self._is_traced():
+            return self._rounded(in_float(F.linear, x, self.weight, self.weight_scale, self.bias, self.relu))
         rows = x.unsqueeze(0) if x.dim() == 1 else x
         product: Tensor = self.packed_function(rows, self.packed_params, self.packed_scale, self.packed_zero_point)
         if x.dim() == 1:
