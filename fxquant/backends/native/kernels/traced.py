@@ -35,11 +35,11 @@ def loads_anywhere(weight: Tensor, groups: int) -> bool:
 def nothing_recorded() -> Iterator[None]:
     """``torch.jit.trace`` looks away."""
     state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
 def plain_shape(x: Tensor) -> tuple[int, ...]:
@@ -104,7 +104,7 @@ def _convolve(
     packed = torch.ops.onednn.qconv_prepack(
         weight, scales, input_scale, input_zero_point, stride, padding, dilation, groups, x.size()
     )
-    return torch.ops.onednn.qconv2d_pointwise(
+    return torch.ops.onednn.qconv2d_pointwise(  # type: ignore[no-any-return]
         x, input_scale, input_zero_point, packed, scales, zeros, bias, stride, padding, dilation, groups,
         scale, zero_point, torch.uint8, post_op, [], None,
     )  # fmt: skip
@@ -131,7 +131,7 @@ def _convolve_and_add(
     packed = torch.ops.onednn.qconv_prepack(
         weight, scales, input_scale, input_zero_point, stride, padding, dilation, groups, x.size()
     )
-    return torch.ops.onednn.qconv2d_pointwise(
+    return torch.ops.onednn.qconv2d_pointwise(  # type: ignore[no-any-return]
         x, input_scale, input_zero_point, packed, scales, zeros, other, bias, stride, padding, dilation, groups,
         scale, zero_point, torch.uint8, other_scale, other_zero_point, "sum", 1.0, None, [], None,
     )  # fmt: skip
