@@ -65,7 +65,7 @@ class HalfPrecision:
                 dtype = next(dtypes)
                 return leaf if dtype == leaf.value.dtype else leaf.to(dtype)
             if type(leaf.value) in (tuple, list):
-                return type(leaf.value)(narrow(leaf[index]) for index in range(len(leaf.value)))
+                return type(leaf.value)(narrow(operator.getitem(leaf, index)) for index in range(len(leaf.value)))
             for _ in _floats(leaf):
                 next(dtypes)
             return leaf

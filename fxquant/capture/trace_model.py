@@ -194,7 +194,7 @@ def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]],
         widen_inputs(attempt.graph, half.dtype)
     kept = [replace(trouble.fact, handled=f"runs as Python, in float: {title}") for trouble, title in met]
     facts = dict.fromkeys((*kept, *tracer.recorder.facts))
-    return Traced(root, attempt.graph, tuple(facts), tuple(_notes(met)), half and half.dtype)
+    return Traced(root, attempt.graph, tuple(facts), tuple(_notes(met)), None if half is None else half.dtype)
 
 
 def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:

@@ -76,6 +76,7 @@ class ValueTracer(OwnThread, fx.Tracer):
     """
 
     proxy_buffer_attributes = True
+    scope: ModuleScope
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ def _add(mapping: QConfigMapping, record: NodeRecord, captured: tuple[NodeRecord
     if origin.from_torch_module and origin.module_path and len(inside) == 1:
         mapping.set_module_name(origin.module_path, None)
         return
-    known = [key for key in (row and row.target, _written(call)) if key is not None]
+    known: list[Any] = [key for key in (None if row is None else row.target, _written(call)) if key is not None]
     counted = {key: count_calls(calls, call.owner, key) for key in known}
     key = next(key for key in known if call.name in counted[key])
     mapping.set_module_name_object_type_order(call.owner, key, counted[key][call.name], None)

@@ -44,6 +44,12 @@ class AttachedObserver(nn.Module):
             ) from None
         return x
 
+    def train(self, mode: bool = True) -> AttachedObserver:
+        """Calibration happens in evaluation mode too: what observes only while training (fake quantization) goes on."""
+        super().train(mode)
+        self.observer.train()
+        return self
+
     def _observe(self, x: Tensor) -> None:
         if isinstance(self.observer, ObserverBase):
             self.observer(x)

@@ -155,3 +155,17 @@ def test_observers_without_data_are_named() -> None:
 def test_convert_wants_a_prepared_model() -> None:
     with pytest.raises(FxquantError, match="prepare_fx"):
         fxquant.convert_fx(One().eval())  # type: ignore[arg-type]
+
+
+def test_fake_quantization_as_an_observer_sees_every_batch() -> None:
+    """Its qconfig may be given to ``prepare_fx``, and calibration is usually done in evaluation mode."""
+
+    def scale(mode: bool) -> float:
+        torch.manual_seed(0)
+        mapping = fxquant.QConfigMapping().set_global(fxquant.get_default_qat_qconfig("x86"))
+        observed = fxquant.prepare_fx(One().eval(), mapping, (X,)).train(mode)
+        for factor in (1, 5):
+            observed(X * factor)
+        return float(fxquant.convert_fx(observed).get_buffer("int8.x_quantize.scale"))
+
+    assert scale(False) == scale(True)

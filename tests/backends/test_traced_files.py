@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import fxquant
-from fxquant.backends.native.kernels.weighted import Conv
 from fxquant.numerics.sqnr import sqnr_db
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore:files of TorchScript", "ignore::torch.jit.TracerWarning"
+    "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning"
 )
 ENGINES = [name for name in torch.backends.quantized.supported_engines if name in ("x86", "fbgemm")]
 
@@ -54,19 +53,3 @@ def test_loaded_files_compute_the_same(module: Any, shape: tuple[int, ...], wors
         assert sqnr_db(quantized(x), loaded(quantized, x)(x)) > 60
     finally:
         torch.backends.quantized.engine = previous
-
-
-def test_what_becomes_float_is_said_and_odd_channels_stay_int8() -> None:
-    x = torch.rand(1, 3, 9, 9)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)).eval()
-    quantized = fxquant.quantize(model, [x], progress=False)
-    stem, depthwise = (kernel for kernel in quantized.modules() if isinstance(kernel, Conv))
-    if depthwise.engine != "onednn":
-        pytest.skip("another engine runs it here")
-    assert stem.is_portable or stem.packed_wide is not None
-    with pytest.warns(UserWarning, match="prepare the model for fbgemm"):
-        assert sqnr_db(quantized(x), torch.jit.trace(quantized, x)(x)) > 60  # type: ignore[no-untyped-call]
-    for_fbgemm = fxquant.quantize(model, [x], backend="fbgemm", progress=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        assert torch.equal(loaded(for_fbgemm, x)(x), for_fbgemm(x))

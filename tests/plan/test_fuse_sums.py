@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -229,18 +228,17 @@ def test_copied_and_saved(tmp_path: Any) -> None:
             assert torch.equal(model(x), expected)
 
 
-def test_traced_in_float_or_apart() -> None:
-    """TorchScript cannot hold the kernel; the warning names a way to int8, which works."""
+def test_traced_by_torch_jit(tmp_path: Any) -> None:
+    """The same kernel, whatever engine torch is set to when the file is loaded."""
     x = torch.randn(2, 3, SIDE, SIDE)
-    mapping = fxquant.get_default_qconfig_mapping().set_object_type(torch.add, fxquant.get_default_qconfig())
-    for quantized, count in ((_converted(_block)[2], 1), (_converted(_block, mapping=mapping)[2], 0)):
-        assert len(_sums(quantized)) == count
-        with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            traced = torch.jit.trace(quantized, x)
-            other = torch.randn(3, 3, SIDE, SIDE)
-            assert sqnr_db(quantized(other), traced(other)) >= (45 if count else math.inf)
-        assert any("set_object_type" in str(item.message) for item in caught) == bool(count)
+    quantized = _converted(_block)[2]
+    assert len(_sums(quantized)) == 1
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit itself
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        torch.jit.trace(quantized, x).save(str(tmp_path / "traced.pt"))
+        other = torch.randn(3, 3, SIDE, SIDE)
+        assert torch.equal(torch.jit.load(str(tmp_path / "traced.pt"))(other), quantized(other))
 
 
 def test_trained_networks_round_once_too() -> None:

@@ -76,14 +76,14 @@ def integers_of(x: Tensor) -> Tensor:
 
     It shares the memory of ``x``; ``int_repr`` copies, element by element for channels last.
     """
-    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+    if torch._C._is_tracing():
         return x.int_repr()
     return torch.empty(0, dtype=torch.uint8).set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
 
 
 def from_integers(integers: Tensor, scale: float, zero_point: int) -> Tensor:
     """Wrap uint8 integers as a quantized tensor. Large ones are shared, for small ones a copy is faster."""
-    if integers.numel() < _SHARED_FROM or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+    if torch._C._is_tracing() or integers.numel() < _SHARED_FROM:
         return torch._make_per_tensor_quantized_tensor(integers, scale, zero_point)
     empty = torch._empty_affine_quantized((0,), scale=scale, zero_point=zero_point, dtype=torch.quint8)
     return empty.set_(integers.untyped_storage(), integers.storage_offset(), integers.shape, integers.stride())

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fxquant.backends.native.engine import require_engine
 from fxquant.backends.native.kernels.base import RequantizingKernel, direct, from_integers, integers_of
+from fxquant.backends.native.kernels.traced import pointwise
 from fxquant.numerics.conv_geometry import grow_kernel
-
-_TRACED = (
-    "torch.jit.trace cannot record the kernel that adds to a convolution's result before rounding it: the traced model "
-    "computes these in float. To have them in int8, give sums a qconfig of their own before prepare_fx: "
-    "qconfig_mapping.set_object_type(torch.add, fxquant.get_default_qconfig())"
-)
 
 
 class ConvAdd(RequantizingKernel):
     """``conv2d(x) + other``, rounded once.
 
     onednn adds in place: ``other`` is overwritten. The plan joins the two only where nobody reads it any more.
-    TorchScript can neither record nor store it: a model that is traced computes these sums in float, and a warning
-    says so.
+    A model traced by ``torch.jit`` packs the weight at every call, since TorchScript cannot store it packed.
 
     Args:
         tensors: as for ``WeightedKernel``.
@@ -87,8 +79,6 @@ class ConvAdd(RequantizingKernel):
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Convolve ``x``, uint8 [N, C, H, W] or [C, H, W], and add ``other`` of the result's shape."""
-        if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            return self._in_float(x, other)
         if x.dim() == other.dim() == 3:
             return self(x.unsqueeze(0), other.unsqueeze(0)).squeeze(0)  # type: ignore[no-any-return]
         integers, added = (item.unsqueeze(0) if item.dim() == 3 else item for item in map(integers_of, (x, other)))
@@ -96,6 +86,8 @@ class ConvAdd(RequantizingKernel):
             integers, added = _same_batch(integers, added)
         if not added.numel():
             return from_integers(added, self.packed_scale, self.packed_zero_point)
+        if torch._C._is_tracing():
+            return from_integers(self._traced(integers, added, other), self.packed_scale, self.packed_zero_point)
         weight = self._weight_for(integers.shape)
         made = self.packed_function(
             integers, *self.packed_input, weight, self.packed_scales, self.packed_zero_points, added,
@@ -104,12 +96,12 @@ class ConvAdd(RequantizingKernel):
         )  # fmt: skip
         return from_integers(made, self.packed_scale, self.packed_zero_point)
 
-    def _in_float(self, x: Tensor, other: Tensor) -> Tensor:
-        warnings.warn(_TRACED, stacklevel=2)
-        weight = grow_kernel(self.weight, self.growth).to(torch.float32) * self.packed_scales.reshape(-1, 1, 1, 1)
-        stride, padding, dilation, groups = self.packed_geometry
-        made = F.conv2d(x.dequantize(), weight, self.bias, stride, padding, dilation, groups) + other.dequantize()
-        return torch.quantize_per_tensor(made, self.packed_scale, self.packed_zero_point, torch.quint8)
+    def _traced(self, integers: Tensor, added: Tensor, other: Tensor) -> Tensor:
+        weight = grow_kernel(self.weight, self.growth)
+        return pointwise()[1](  # type: ignore[no-any-return]
+            integers, *self.packed_input, weight, self.packed_scales, self.bias, *self.packed_geometry,
+            self.packed_scale, self.packed_zero_point, added, other.q_scale(), other.q_zero_point(),
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         """Shape and output parameters."""

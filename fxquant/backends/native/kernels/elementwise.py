@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fxquant.backends.native.kernels.base import Kernel, RequantizingKernel, direct, from_integers, integers_of
 from fxquant.backends.native.kernels.constant import Constant
+from fxquant.backends.native.kernels.traced import plain_shape
 
 # Bytes of the widest vectors, and pixels from which on repeating an operand costs less than it saves.
 _VECTOR, _LARGE_MAP = 64, 256
@@ -56,7 +57,7 @@ class Binary(RequantizingKernel):
                 x, y = y, x
         if self.name == "sub":
             y = negate(y)
-        if x.shape != y.shape:
+        if plain_shape(x) != plain_shape(y):
             x, y = _largest_first(x, y)
             if _has_slow_rows(x, y):
                 y = _repeated(y, x)

@@ -15,6 +15,7 @@ from fxquant.backends.native.kernels.arriving import ArrivingClip, Dequantize, S
 from fxquant.backends.native.kernels.base import Quantize, RequantizingKernel
 from fxquant.backends.native.kernels.dynamic import LinearDynamic, LinearFloat16, LinearsDynamic, as_quantized
 from fxquant.backends.native.kernels.functional import NumbersOnly, QFunctional
+from fxquant.backends.native.kernels.traced import loads_anywhere
 from fxquant.backends.native.kernels.weighted import Conv, Linear
 from fxquant.errors import FxquantError
 
@@ -50,21 +51,18 @@ class ScriptedDequantize(_Scripted):
 
 
 class ScriptedConv(_Scripted):
-    """1d, 2d and 3d convolution, packed so that any engine may be set where the file is loaded."""
+    """1d, 2d and 3d convolution whose weights any engine may be packed for, as it is where the file is loaded."""
 
     __constants__ = ("is_line", "is_volume", "relu")
 
     def __init__(self, kernel: Conv) -> None:
         super().__init__(kernel)
-        self.is_wide = not kernel.is_portable
-        self.params = kernel.packed_wide if self.is_wide else kernel.packed_params
+        self.params = kernel.packed_params
         self.relu, self.rank = kernel.relu, kernel.rank
         self.is_line, self.is_volume = kernel.rank == 1, kernel.rank == 3
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, uint8 [N, C, *spatial] or [C, *spatial]."""
-        if self.is_wide:
-            x = torch.cat([x, x.narrow(-1 - self.rank, 0, 1)], -1 - self.rank)
         return self.batched(x.unsqueeze(0)).squeeze(0) if x.dim() == self.rank + 1 else self.batched(x)
 
     def batched(self, x: Tensor) -> Tensor:
@@ -85,28 +83,38 @@ class ScriptedConv(_Scripted):
 
 
 class ScriptedFloatConv(_Scripted):
-    """Another one, in float32."""
+    """Another one: the exact sums of integers, as floats."""
 
     __constants__ = ("is_line", "is_volume")
 
     def __init__(self, kernel: Conv) -> None:
         super().__init__(kernel)
-        self.numbers, self.offset, self.relu = kernel.float_weight(), kernel.bias, kernel.relu
+        along = [-1, *[1] * kernel.rank]
+        self.levels = kernel._grown().to(torch.float32)
+        self.scales = kernel._scales().reshape(along)
+        self.offset = torch.zeros(1) if kernel.bias is None else kernel.bias.reshape(along)
+        self.relu = kernel.relu
         self.is_line, self.is_volume = kernel.rank == 1, kernel.rank == 3
         self.stride, self.padding, self.dilation = (list(kernel.geometry[key]) for key in _LISTS)
         self.groups = int(kernel.geometry["groups"])
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, uint8 [N, C, *spatial] or [C, *spatial]."""
-        y, w, b = x.dequantize(), self.numbers, self.offset
+        y, w = x.int_repr().to(torch.float32) - float(x.q_zero_point()), self.levels
         if self.is_line:
-            made = torch.conv1d(y, w, b, self.stride, self.padding, self.dilation, self.groups)
+            made = torch.conv1d(y, w, None, self.stride, self.padding, self.dilation, self.groups)
         elif self.is_volume:
-            made = torch.conv3d(y, w, b, self.stride, self.padding, self.dilation, self.groups)
+            made = torch.conv3d(y, w, None, self.stride, self.padding, self.dilation, self.groups)
         else:
-            made = torch.conv2d(y, w, b, self.stride, self.padding, self.dilation, self.groups)
+            made = torch.conv2d(y, w, None, self.stride, self.padding, self.dilation, self.groups)
+        made = made * (self.scales * x.q_scale()) + self.offset
         made = torch.relu(made) if self.relu else made
         return torch.quantize_per_tensor(made, self.to_scale, self.to_zero_point, torch.quint8)
+
+
+def _scripted_conv(kernel: Conv) -> _Scripted:
+    portable = loads_anywhere(kernel._grown(), int(kernel.geometry["groups"]))
+    return ScriptedConv(kernel) if portable else ScriptedFloatConv(kernel)
 
 
 class ScriptedLinear(_Scripted):
@@ -269,12 +277,10 @@ class ScriptedNumbers(nn.Module):
         return torch.ops.quantized.mul_scalar(x, y) if x.is_quantized else torch.mul(x, y)
 
 
-_CONVS: dict[bool, type[_Scripted]] = {True: ScriptedConv, False: ScriptedFloatConv}
-
 _BY_KERNEL: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     Quantize: ScriptedQuantize,
     Dequantize: ScriptedDequantize,
-    Conv: lambda kernel: _CONVS[kernel.is_portable or kernel.packed_wide is not None](kernel),
+    Conv: _scripted_conv,
     Linear: ScriptedLinear,
     LinearDynamic: ScriptedDynamic,
     ArrivingClip: ScriptedClip,

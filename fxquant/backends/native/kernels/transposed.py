@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fxquant.backends.native.kernels.base import from_integers, integers_of
-from fxquant.backends.native.kernels.weighted import RECORDED, WeightedKernel, fits_fbgemm, is_set, not_recorded
+from fxquant.backends.native.kernels.traced import in_float, loads_anywhere
+from fxquant.backends.native.kernels.weighted import WeightedKernel
 from fxquant.numerics.conv_geometry import as_tuple, grow_kernel
 from fxquant.numerics.subpixel import TransposedGeometry, subpixel
-
-_FLOAT: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class Transposed(WeightedKernel):
@@ -28,6 +25,8 @@ class Transposed(WeightedKernel):
         relu: whether the kernel clips at 0 before requantizing.
         geometry: kernel, stride, padding, output padding, dilation and groups.
     """
+
+    is_packed_for_qnnpack = False  # they run there in models for other engines, too
 
     def __init__(
         self,
@@ -48,32 +47,9 @@ class Transposed(WeightedKernel):
         ``output_padding`` is given where it depends on the input; the geometry's is then the largest there can be.
         """
         extra = None if output_padding is None else as_tuple(output_padding, self.rank)
-        if torch.jit.is_tracing() and not self.is_portable:  # type: ignore[attr-defined,no-untyped-call]
-            warnings.warn(RECORDED, stacklevel=2)
-            return self._in_float(x, extra)
         if x.dim() == self.rank + 1:
             return self._convolve(x.unsqueeze(0), extra).squeeze(0)
         return self._convolve(x, extra)
-
-    @property
-    def is_portable(self) -> bool:
-        """Whether the weight may be packed for fbgemm as well, which files of TorchScript are where they are loaded."""
-        with not_recorded():
-            return self.engine == "fbgemm" or is_set(self.engine) or self._fits_fbgemm()
-
-    def _fits_fbgemm(self) -> bool:
-        raise NotImplementedError
-
-    def _in_float(self, x: Tensor, output_padding: tuple[int, ...] | None) -> Tensor:
-        """The same in float32, for files of TorchScript."""
-        g, (given, made) = self.geometry, self.weight.shape[:2]
-        scales = self.weight_scale.expand(g.groups * made).reshape(g.groups, 1, made)
-        scales = scales.expand(-1, given // g.groups, -1).reshape(given, made, *[1] * self.rank)
-        extra = g.output_padding if output_padding is None else output_padding
-        arguments = (g.stride, g.padding, extra, g.groups, g.dilation)
-        result = _FLOAT[self.rank](x.dequantize(), self.weight.to(torch.float32) * scales, self.bias, *arguments)
-        result = result.relu() if self.relu else result
-        return torch.quantize_per_tensor(result, self.packed_scale, self.packed_zero_point, torch.quint8)
 
     def _convolve(self, x: Tensor, output_padding: tuple[int, ...] | None) -> Tensor:
         raise NotImplementedError
@@ -84,10 +60,6 @@ class ConvTranspose(Transposed):
 
     def _grown(self) -> Tensor:
         return grow_kernel(self.weight, self._growth())
-
-    def _fits_fbgemm(self) -> bool:
-        """fbgemm's kernels of two taps are wrong, the others right. Source: measured on CPUs without VNNI."""
-        return 2 not in self.geometry.kernel
 
     def _growth(self) -> tuple[tuple[int, int], ...]:
         g = self.geometry
@@ -107,8 +79,25 @@ class ConvTranspose(Transposed):
     def _function(self) -> Any:
         return getattr(torch.ops.quantized, f"conv_transpose{self.rank}d").default
 
+    def _loads_anywhere(self) -> bool:
+        return False  # fbgemm's kernel is wrong for some shapes, and takes other scales
+
     def _convolve(self, x: Tensor, output_padding: tuple[int, ...] | None) -> Tensor:
+        if self._is_traced():
+            return self._traced(x)
         return self.packed_function(x, self.packed_params, self.packed_scale, self.packed_zero_point)  # type: ignore[no-any-return]
+
+    def _traced(self, x: Tensor) -> Tensor:
+        g, along = self.geometry, (-1, *[1] * self.rank)
+        bias = None if self.bias is None else self.bias.reshape(along)
+
+        def compute(levels: Tensor, weight: Tensor) -> Tensor:
+            convolve: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.rank - 1]
+            arguments = (list(g.stride), list(g.padding), list(g.output_padding), g.groups, list(g.dilation))
+            return convolve(levels, weight, None, *arguments)  # type: ignore[no-any-return]
+
+        scales = self.weight_scale if self.weight_scale.dim() == 0 else self.weight_scale.reshape(along)
+        return self._rounded(in_float(compute, x, self.weight, scales, bias, self.relu))
 
 
 class SubpixelConv(Transposed):
@@ -117,9 +106,6 @@ class SubpixelConv(Transposed):
     def _grown(self) -> Tensor:
         return self.packed_layout.weight(self.weight)
 
-    def _fits_fbgemm(self) -> bool:
-        return fits_fbgemm(self._grown(), self.geometry.groups)
-
     def _scales(self) -> Tensor:
         return self.packed_layout.per_channel(self.weight_scale)
 
@@ -127,6 +113,21 @@ class SubpixelConv(Transposed):
         """Arrange and pack weight and bias for this kernel's engine on this CPU."""
         self.packed_layout = subpixel(self.geometry)
         super().pack()
+
+    def _loads_anywhere(self) -> bool:
+        return loads_anywhere(self._grown(), self.geometry.groups)
+
+    def _traced(self, x: Tensor) -> Tensor:
+        layout, along = self.packed_layout, (-1, *[1] * self.rank)
+        bias = None if self.bias is None else layout.per_channel(self.bias).reshape(along)
+
+        def compute(levels: Tensor, weight: Tensor) -> Tensor:
+            convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]
+            arguments = ([1] * self.rank, list(layout.padding), list(layout.dilation), self.geometry.groups)
+            return convolve(levels, weight, None, *arguments)  # type: ignore[no-any-return]
+
+        scales = self._scales().reshape(along) if self.weight_scale.dim() else self.weight_scale
+        return self._rounded(in_float(compute, x, self._grown(), scales, bias, self.relu))
 
     def _prepack(self, weight: Tensor) -> Any:
         layout, one = self.packed_layout, [1] * self.rank
@@ -139,7 +140,10 @@ class SubpixelConv(Transposed):
         return packet.new if "new" in packet.overloads() else packet.default
 
     def _convolve(self, x: Tensor, output_padding: tuple[int, ...] | None) -> Tensor:
-        phases = self.packed_function(x, self.packed_params, self.packed_scale, self.packed_zero_point)
+        if self._is_traced():
+            phases = self._traced(x)
+        else:
+            phases = self.packed_function(x, self.packed_params, self.packed_scale, self.packed_zero_point)
         size = self.geometry.output_size(x.shape[2:], output_padding)
         whole = self.packed_layout.interleave(integers_of(phases), size)
         return from_integers(whole, self.packed_scale, self.packed_zero_point)

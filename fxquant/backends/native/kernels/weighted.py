@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fxquant.backends.native.engine import packing_for, require_engine
-from fxquant.backends.native.kernels.base import RequantizingKernel, direct
+from fxquant.backends.native.kernels.base import RequantizingKernel, direct, from_integers, integers_of
+from fxquant.backends.native.kernels.traced import in_float, loads_anywhere, nothing_recorded, pointwise, warn_of_engine
 from fxquant.numerics.conv_geometry import grow_kernel
-from fxquant.numerics.pair_limit import PAIR_LIMIT, max_pair_sum
-
-_FLOAT: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-RECORDED = (
-    "files of TorchScript pack weights anew where they are loaded, for the engine that is set there: convolutions with "
-    "weights that only onednn's kernels can take are recorded in float. For int8 there, prepare the model for fbgemm"
-)
-
-
-def is_set(engine: str) -> bool:
-    """Whether torch would pack for the engine now, so that it will for files that are loaded under the same setting."""
-    return bool(torch.backends.quantized.engine == engine)
-
-
-def fits_fbgemm(weight: Tensor, groups: int) -> bool:
-    """Whether no sum of two products in fbgemm's kernels can overflow, for int8 [out, in/groups, *kernel]."""
-    if groups > 1 and weight.shape[1] == 1:
-        return not weight.numel() or int(weight.to(torch.int32).abs().max()) < PAIR_LIMIT // 2
-    return max_pair_sum(weight, "taps_then_channels") <= PAIR_LIMIT
-
-
-@contextmanager
-def not_recorded() -> Iterator[None]:
-    """What ``torch.jit.trace`` is to take no notice of."""
-    recording = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch._C._set_tracing_state(recording)  # type: ignore[attr-defined]
 
 
 class WeightedKernel(RequantizingKernel):
@@ -56,8 +23,12 @@ class WeightedKernel(RequantizingKernel):
         scale, zero_point: of the output.
         engine: engine to pack for.
         relu: whether the kernel clips at 0 before requantizing.
+
+    Attributes:
+        is_packed_for_qnnpack: whether traced models for qnnpack hold it packed. Their devices have no other engine.
     """
 
+    is_packed_for_qnnpack: ClassVar[bool] = True
     weight: Tensor
     weight_scale: Tensor
     weight_zero_point: Tensor
@@ -72,7 +43,8 @@ class WeightedKernel(RequantizingKernel):
         self.engine = engine
         self.relu = relu
 
-    def _as_quantized(self, weight: Tensor) -> Tensor:
+    def _quantized_weight(self) -> Tensor:
+        weight = self._grown()
         if self.weight_scale.dim() == 0:
             return torch._make_per_tensor_quantized_tensor(weight, float(self.weight_scale), 0)
         scales = self._scales().to(torch.float64)
@@ -99,8 +71,27 @@ class WeightedKernel(RequantizingKernel):
         super().pack()
         require_engine(self.engine)
         with torch.inference_mode(False), torch.no_grad(), packing_for(self.engine):
-            self.packed_params = self._prepack(self._as_quantized(self._grown()))
+            self.packed_params = self._prepack(self._quantized_weight())
         self.packed_function = direct(self._function())
+        self.packed_loads_anywhere: bool | None = None
+
+    def _is_traced(self) -> bool:
+        """Whether ``torch.jit.trace`` is recording, and must not record the packed weight; see ``traced``."""
+        if not torch._C._is_tracing():
+            return False
+        if self.packed_loads_anywhere is None:
+            with nothing_recorded():
+                self.packed_loads_anywhere = self._loads_anywhere()
+        if self.engine == "qnnpack" and self.is_packed_for_qnnpack and not self.packed_loads_anywhere:
+            warn_of_engine(self.engine)
+            return False
+        return not self.packed_loads_anywhere
+
+    def _loads_anywhere(self) -> bool:
+        return loads_anywhere(self._grown(), 1)
+
+    def _rounded(self, made: Tensor) -> Tensor:
+        return torch.quantize_per_tensor(made, self.packed_scale, self.packed_zero_point, torch.quint8)
 
     def _function(self) -> Any:
         raise NotImplementedError
@@ -137,15 +128,6 @@ class Conv(WeightedKernel):
         self.rank, self.geometry, self.growth = rank, geometry, growth
         self.pack()
 
-    def pack(self) -> None:
-        """Pack weight and bias for this kernel's engine on this CPU; with a channel of zeros too, for TorchScript."""
-        super().pack()
-        self.packed_wide = None
-        if self.widens and not self.is_portable:
-            with torch.inference_mode(False), torch.no_grad(), packing_for(self.engine):
-                wide = F.pad(self._grown(), (*[0] * 2 * self.rank, 0, 1))
-                self.packed_wide = self._prepack(self._as_quantized(wide))
-
     def _grown(self) -> Tensor:
         return grow_kernel(self.weight, self.growth)
 
@@ -161,47 +143,39 @@ class Conv(WeightedKernel):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x``, uint8 [N, C, *spatial], or [C, *spatial] as eager allows."""
-        if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            return self._recorded(x)
-        return self._packed(x, self.packed_params)
-
-    def _packed(self, x: Tensor, params: Any) -> Tensor:
+        if self._is_traced():
+            return self._traced(x.unsqueeze(0)).squeeze(0) if x.dim() == self.rank + 1 else self._traced(x)
         if x.dim() == self.rank + 1:
-            return self._packed(x.unsqueeze(0), params).squeeze(0)
-        return self.packed_function(x, params, self.packed_scale, self.packed_zero_point)  # type: ignore[no-any-return]
+            batched = self.packed_function(
+                x.unsqueeze(0), self.packed_params, self.packed_scale, self.packed_zero_point
+            )
+            return batched.squeeze(0)  # type: ignore[no-any-return]
+        return self.packed_function(  # type: ignore[no-any-return]
+            x, self.packed_params, self.packed_scale, self.packed_zero_point
+        )
 
-    def _recorded(self, x: Tensor) -> Tensor:
-        """What goes into a file of TorchScript."""
-        if self.is_portable:
-            return self._packed(x, self.packed_params)
-        if self.packed_wide is not None:
-            channel = -1 - self.rank
-            return self._packed(torch.cat([x, x.narrow(channel, 0, 1)], channel), self.packed_wide)
-        warnings.warn(RECORDED, stacklevel=2)
-        return self.in_float(x)
+    def _loads_anywhere(self) -> bool:
+        return loads_anywhere(self._grown(), self.geometry["groups"])
 
-    @property
-    def is_portable(self) -> bool:
-        """Whether the weight may be packed for fbgemm as well, which files of TorchScript are where they are loaded."""
-        with not_recorded():
-            return self.engine != "onednn" or is_set(self.engine) or fits_fbgemm(self._grown(), self.geometry["groups"])
+    def _traced(self, x: Tensor) -> Tensor:
+        """In int8 where packing at every call pays: not for the few products of a grouped convolution."""
+        weight, groups = self._grown(), self.geometry["groups"]
+        stride, padding, dilation = (list(self.geometry[key]) for key in ("stride", "padding", "dilation"))
+        scales = self._scales().reshape(-1).expand(weight.shape[0]).contiguous()
+        if self.rank == 2 and groups == 1 and self.engine == "onednn":
+            given = (x.q_scale(), x.q_zero_point(), weight, scales, self.bias, stride, padding, dilation, groups)
+            made = pointwise()[0](
+                integers_of(x), *given, self.packed_scale, self.packed_zero_point, "relu" if self.relu else "none"
+            )
+            return from_integers(made, self.packed_scale, self.packed_zero_point)
+        along = (-1, *[1] * self.rank)
+        bias = None if self.bias is None else self.bias.reshape(along)
 
-    @property
-    def widens(self) -> bool:
-        """Whether a channel of zeros beside an odd number of channels makes the weight portable."""
-        weight = self.weight
-        return self.engine == "onednn" and self.geometry["groups"] == 1 and weight.shape[1] % 2 == 1
+        def compute(levels: Tensor, weight: Tensor) -> Tensor:
+            convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]
+            return convolve(levels, weight, None, stride, padding, dilation, groups)  # type: ignore[no-any-return]
 
-    def float_weight(self) -> Tensor:
-        """What the integers of the weight stand for, with the zeros around its taps: float32."""
-        scales = self.weight_scale.reshape(-1, *[1] * (self.weight.dim() - 1))
-        return self._grown().to(torch.float32) * scales
-
-    def in_float(self, x: Tensor) -> Tensor:
-        """The same in float32, for files of TorchScript."""
-        made = _FLOAT[self.rank](x.dequantize(), self.float_weight(), self.bias, **self.geometry)
-        made = made.relu() if self.relu else made
-        return torch.quantize_per_tensor(made, self.packed_scale, self.packed_zero_point, torch.quint8)
+        return self._rounded(in_float(compute, x, weight, scales.reshape(along), bias, self.relu))
 
 
 class Linear(WeightedKernel):
@@ -222,6 +196,8 @@ class Linear(WeightedKernel):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply ``x``, uint8 [..., in_features]."""
+        if self._is_traced():
+            return self._rounded(in_float(F.linear, x, self.weight, self.weight_scale, self.bias, self.relu))
         rows = x.unsqueeze(0) if x.dim() == 1 else x
         product: Tensor = self.packed_function(rows, self.packed_params, self.packed_scale, self.packed_zero_point)
         if x.dim() == 1:
