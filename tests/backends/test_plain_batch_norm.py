@@ -15,7 +15,9 @@ from fxquant.inspect.agreement import check_agreement
 def test_batch_norm_without_weights_runs_in_integers(shape: tuple[int, ...], relu: bool) -> None:
     torch.manual_seed(0)
     norm: nn.Module = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[len(shape) - 2](4, affine=False)
-    model = nn.Sequential(nn.Hardtanh(-2, 2), norm, nn.ReLU() if relu else nn.Identity(), nn.Flatten(), nn.LazyLinear(3))
+    model = nn.Sequential(
+        nn.Hardtanh(-2, 2), norm, nn.ReLU() if relu else nn.Identity(), nn.Flatten(), nn.LazyLinear(3)
+    )
     x = torch.randn(shape)
     model.train()(x)
     model.eval()
