@@ -22,7 +22,9 @@ from fxquant.eager.roles import OPAQUE, Part, Role, role_of
 from fxquant.errors import ConfigError, NotYetError
 from fxquant.fusion.rule import TRANSPOSED
 from fxquant.numerics.batch_norm import fold_batch_norm
+from fxquant.numerics.conv_geometry import output_rows
 from fxquant.observers.fake_quantize import FakeQuantize, as_fake_quantize
+from fxquant.observers.switches import is_on
 from fxquant.ops.opdef import Averages, Identity, Moves, Selects
 from fxquant.ops.opened_modules import row_of_module
 from fxquant.passes.trained_weights import TrainedWeight
@@ -58,7 +60,14 @@ class TrainedLayer(nn.Module):
         self.layer, self.norm, self.relu, self.qconfig = layer, norm, relu, layer.qconfig
         transposed = role.row.name in TRANSPOSED
         fake = as_fake_quantize(layer.qconfig.weight())
-        self.trained_weight = TrainedWeight(unit, fake, int(getattr(layer, "groups", 1)), transposed)
+        groups = int(getattr(layer, "groups", 1))
+        self.trained_weight = TrainedWeight(unit, fake, groups, transposed)
+        rows = output_rows(layer.weight, groups) if transposed else layer.weight
+        statistics: Any = norm
+        if norm is not None and statistics.running_var is not None:
+            terms = statistics.running_mean, statistics.running_var, statistics.weight, statistics.bias, statistics.eps
+            rows, _ = fold_batch_norm(rows, None, *terms)
+        self.trained_weight.start(rows)
         self.add_module(OBSERVER, as_fake_quantize(layer.qconfig.activation()))
 
     def forward(self, x: Tensor, *sizes: Any) -> Tensor:
@@ -119,7 +128,7 @@ class RoundAverage(KeepRange):
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         """Round ``output`` to the grid of the first input."""
         fake = getattr(inputs[0], ROUNDED_BY, None) if inputs else None
-        if fake is not None and fake.fake_quant_enabled.item() and fake.has_seen_data:
+        if fake is not None and is_on(fake, "fake_quant_enabled") and fake.has_seen_data:
             output = fake.rounded(output, fake.quant_min, fake.quant_max)
         return super().__call__(module, inputs, output)
 

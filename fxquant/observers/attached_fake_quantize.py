@@ -11,6 +11,7 @@ from fxquant.errors import CalibrationError
 from fxquant.numerics import choose_qparams
 from fxquant.observers.base import SYMMETRIC_SCHEMES
 from fxquant.observers.fake_quantize import FakeQuantize
+from fxquant.observers.switches import is_on
 
 
 class AttachedFakeQuantize(nn.Module):
@@ -61,7 +62,7 @@ class AttachedFakeQuantize(nn.Module):
                     remedy="look for a learning rate that is too high, and for such values in the data",
                 ) from None
             self.batches[node] = self.batches.get(node, 0) + 1
-        if not fake.fake_quant_enabled.item() or not fake.has_seen_data:
+        if not is_on(fake, "fake_quant_enabled") or not fake.has_seen_data:
             return x
         return fake.rounded(x, self.quant_min, self.quant_max)
 

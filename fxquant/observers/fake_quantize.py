@@ -24,6 +24,7 @@ from fxquant.observers.follow_range import averages_plainly, follow_numbers, fol
 from fxquant.observers.moving_average import MovingAverageMinMaxObserver
 from fxquant.observers.rounding import fake_quantize_tensor
 from fxquant.observers.shared_range import shared_extremes
+from fxquant.observers.switches import is_on
 
 _Self = TypeVar("_Self", bound="FakeQuantizeBase")
 
@@ -156,8 +157,7 @@ class FakeQuantize(FakeQuantizeBase):
     @property
     def is_on(self) -> bool:
         """Whether it both observes and rounds."""
-        switches = self._buffers
-        return bool(switches["observer_enabled"].item() and switches["fake_quant_enabled"].item())  # type: ignore[union-attr]
+        return is_on(self, "observer_enabled") and is_on(self, "fake_quant_enabled")
 
     @property
     def scales_by_reach(self) -> bool:
@@ -192,13 +192,13 @@ class FakeQuantize(FakeQuantizeBase):
         """Observes and rounds ``x``, any shape and float dtype, as the switches say."""
         if self.observes():
             self.observe(x)
-        if not self.fake_quant_enabled.item() or not self.has_seen_data:
+        if not is_on(self, "fake_quant_enabled") or not self.has_seen_data:
             return x
         return self.rounded(x, self.quant_min, self.quant_max)
 
     def observes(self) -> bool:
         """Whether a tensor that comes now moves the range."""
-        if not self._buffers["observer_enabled"].item() or runs_again():  # type: ignore[union-attr]
+        if not is_on(self, "observer_enabled") or runs_again():
             return False
         return self.training or not self.has_seen_data or self.is_dynamic
 
@@ -211,7 +211,7 @@ class FakeQuantize(FakeQuantizeBase):
         Args:
             rows: float32, one row per output channel.
         """
-        if self.observes() or (self.is_memoryless and bool(self.observer_enabled.item())):
+        if self.observes() or (self.is_memoryless and is_on(self, "observer_enabled")):
             self.observe(rows)
         return self.calculate_qparams()
 

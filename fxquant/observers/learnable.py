@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.observers.fake_quantize import FakeQuantize, runs_again
-from fxquant.observers.rounding import fake_quantize_tensor
+from fxquant.observers.rounding import fake_quantize_tensor, gradient_edges
 from fxquant.observers.shared_range import shared_extremes
+from fxquant.observers.switches import is_on
 
-_SMALLEST_STEP = 1e-6
+SMALLEST_STEP = 1e-6
 
 
 class LearnableFakeQuantize(FakeQuantize):
@@ -43,7 +44,7 @@ class LearnableFakeQuantize(FakeQuantize):
     @property
     def has_seen_data(self) -> bool:
         """Whether there is a step to round with."""
-        return bool(self.started.item())
+        return is_on(self, "started")
 
     @property
     def follows(self) -> bool:
@@ -54,6 +55,11 @@ class LearnableFakeQuantize(FakeQuantize):
     def is_memoryless(self) -> bool:
         """Never: the step is learned."""
         return False
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether steps are int8, with 0.0 in the middle."""
+        return self.dtype == torch.int8 and self.qscheme in (torch.per_channel_symmetric, torch.per_tensor_symmetric)
 
     def observes(self) -> bool:
         """Whether a tensor that comes now sets the step."""
@@ -87,17 +93,17 @@ class LearnableFakeQuantize(FakeQuantize):
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """``(scale float32, zero_point)`` that values are rounded with; see ``FakeQuantize``."""
-        return (self.step.detach(), self.zero_point) if self.has_seen_data else super().calculate_qparams()
+        return (self.step, self.zero_point) if self.has_seen_data else super().calculate_qparams()
 
     @property
     def step(self) -> Tensor:
-        """The step as a positive number, float32 [1] or [C]; gradients reach ``scale`` through it."""
-        return self.scale.abs().clamp(min=_SMALLEST_STEP)
+        """The step as a positive number, float32 [1] or [C], without gradient."""
+        return self.scale.detach().abs().clamp_(min=SMALLEST_STEP)
 
     def rounded(self, x: Tensor, quant_min: int, quant_max: int) -> Tensor:
         """``x`` rounded with this module's step and zero point to integers of a range of the caller's."""
         axis = self.ch_axis if self.is_per_channel else None
-        result: Tensor = LearnedRounding.apply(x, self.step, self.zero_point, quant_min, quant_max, axis)  # type: ignore[no-untyped-call]
+        result: Tensor = LearnedRounding.apply(x, self.scale, self.zero_point, quant_min, quant_max, axis)  # type: ignore[no-untyped-call]
         return result
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -119,27 +125,54 @@ class LearnedRounding(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, step: Tensor, zero_point: Tensor, quant_min: int, quant_max: int, axis: int | None
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int, axis: int | None
     ) -> Tensor:
-        """See ``fake_quantize_tensor``."""
+        """See ``fake_quantize_tensor``; the step is the magnitude of ``scale``."""
+        step = scale.abs().clamp_(min=SMALLEST_STEP)
         result = fake_quantize_tensor(x, step, zero_point, quant_min, quant_max, axis)
-        ctx.save_for_backward(x, result, step, zero_point)
+        ctx.save_for_backward(x, result, scale, step, zero_point)
         ctx.quant_min, ctx.quant_max, ctx.axis = quant_min, quant_max, axis
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        """Gradients of ``x`` and ``step``."""
-        x, result, step, zero_point = ctx.saved_tensors
-        sizes = [1] * x.dim()
-        if ctx.axis is not None:
-            sizes[ctx.axis] = -1
-        along, offset = step.reshape(sizes), zero_point.reshape(sizes)
-        level = torch.round(x * (1.0 / along)) + offset
-        inside = (level >= ctx.quant_min) & (level <= ctx.quant_max)
-        slope = (result - x * inside) / along
-        others = [dim for dim in range(x.dim()) if ctx.axis is None or dim != ctx.axis % x.dim()]
+        """Gradients of ``x`` and ``scale``."""
+        x, result, scale, step, zero_point = ctx.saved_tensors
+        reach = ctx.quant_max - int(zero_point.item() if zero_point.numel() == 1 else zero_point.max())
         features = x.numel() / max(1, x.shape[0] if x.dim() > 1 else 1)
-        factor = 1.0 / math.sqrt(max(1.0, features * max(ctx.quant_max - int(zero_point.max()), 1)))
-        learned = ((gradient * slope).sum(others) * factor).reshape(step.shape).to(step.dtype)
-        return gradient * inside, learned, None, None, None, None
+        factor = 1.0 / math.sqrt(max(1.0, features * max(reach, 1)))
+        if ctx.axis is None and zero_point.device.type == "cpu":
+            passed, total = _one_scale(gradient, x, result, step.item(), zero_point.item(), ctx)
+        else:
+            passed, total = _along_axis(gradient, x, result, step, zero_point, ctx)
+        learned = total.reshape(scale.shape).to(scale.dtype) * (scale.sign() * factor)
+        return passed, learned, None, None, None, None
+
+
+def _one_scale(
+    gradient: Tensor, x: Tensor, result: Tensor, step: float, zero_point: float, ctx: Any
+) -> tuple[Tensor, Tensor]:
+    """Gradient of ``x``, and the sum of ``gradient * dy/ds``, [], in few operations.
+
+    ``gradient * (y - x)`` inside; outside, where the gradient of ``x`` is 0, ``x`` is added again.
+    """
+    low, high = gradient_edges(step, zero_point, ctx.quant_min, ctx.quant_max)
+    passed = torch.ops.aten.hardtanh_backward(gradient, x, low, high)
+    work = result.to(torch.float32) - x
+    work.mul_(gradient).addcmul_(gradient.to(torch.float32) - passed, x.to(torch.float32))
+    return passed, work.sum() / step
+
+
+def _along_axis(
+    gradient: Tensor, x: Tensor, result: Tensor, step: Tensor, zero_point: Tensor, ctx: Any
+) -> tuple[Tensor, Tensor]:
+    """The same with a scale for each channel along ``ctx.axis``: sums are [C]."""
+    sizes = [1] * x.dim()
+    if ctx.axis is not None:
+        sizes[ctx.axis] = -1
+    along, offset = step.reshape(sizes), zero_point.reshape(sizes)
+    level = torch.round(x * (1.0 / along)) + offset
+    inside = (level >= ctx.quant_min) & (level <= ctx.quant_max)
+    slope = (result - x * inside) / along
+    others = [dim for dim in range(x.dim()) if ctx.axis is None or dim != ctx.axis % x.dim()]
+    return gradient * inside, (gradient * slope).sum(others)

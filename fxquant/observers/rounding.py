@@ -39,6 +39,11 @@ def fake_quantize_tensor(
     return rounded if rounded.dtype == x.dtype else rounded.to(x.dtype)
 
 
+def gradient_edges(step: float, zero_point: float, quant_min: int, quant_max: int) -> tuple[float, float]:
+    """Where gradients stop: half a step beyond the smallest and the largest integer."""
+    return (quant_min - zero_point - _EDGE) * step, (quant_max - zero_point + _EDGE) * step
+
+
 def _round_on_cpu(x: Tensor, scale: Tensor, zero_point: float, quant_min: int, quant_max: int) -> Tensor:
     """One scale for a tensor on the CPU.
 
@@ -49,7 +54,7 @@ def _round_on_cpu(x: Tensor, scale: Tensor, zero_point: float, quant_min: int, q
     """
     low, high, step = quant_min - zero_point, quant_max - zero_point, scale.item()
     scale = scale if x.dim() else scale.reshape(())
-    result = F.hardtanh(x, (low - _EDGE) * step, (high + _EDGE) * step)
+    result = F.hardtanh(x, *gradient_edges(step, zero_point, quant_min, quant_max))
     with torch.no_grad():
         result.mul_(scale.reciprocal()).round_()
         if low < -_EXACT or high > _EXACT:

@@ -26,14 +26,13 @@ from torch import fx, nn
 from fxquant.capture.training_mode import TrainingOnly
 from fxquant.fusion.rule import TRANSPOSED, WEIGHTED
 from fxquant.ir.containers import BATCH_NORMS, MODES, RANGE_OBSERVERS, WEIGHT_OBSERVERS
-from fxquant.ir.edit import adopt, copy_graph, holder_of, output_node, put_module
+from fxquant.ir.edit import adopt, copy_graph, evaluate_constant, holder_of, output_node, put_module
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.quant_plan import STANDALONE, QuantPlan, RangeClass, Unit
 from fxquant.ir.stages import CapturedModel, FakeQuantizedModel, with_state
 from fxquant.observers.attached_fake_quantize import AttachedFakeQuantize
 from fxquant.observers.fake_quantize import FakeQuantize, FixedQParamsFakeQuantize, as_fake_quantize
 from fxquant.observers.fixed import FixedQParamsObserver
-from fxquant.observers.learnable import LearnableFakeQuantize
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import Moves
 from fxquant.passes.fold_weights import fold_weights
@@ -101,6 +100,7 @@ class _Inserter:
         self.captured, self.plan, self.qconfigs = captured, plan, qconfigs
         self.graph, _ = copy_graph(captured.graph)
         self.nodes = {node.name: node for node in self.graph.nodes}
+        self.originals = {node.name: node for node in captured.graph.nodes}
         self.root = holder_of(captured, captured.state.preserved)
         for path, module in modules.items():
             put_module(self.root, path, module)
@@ -237,11 +237,8 @@ class _Inserter:
             return
         fake = as_fake_quantize(self.qconfigs[unit.name].weight())
         groups, transposed = int(bound.get("groups", 1)), unit.op in TRANSPOSED
-        self.weights[unit.name] = TrainedWeight(unit, fake, groups, transposed)
-        if isinstance(fake, LearnableFakeQuantize):
-            originals = {node.name: node for node in self.captured.graph.nodes}
-            rows = fold_weights(unit, originals, self.captured).rows
-            fake.start(rows.to(torch.float32))
+        trained = self.weights[unit.name] = TrainedWeight(unit, fake, groups, transposed)
+        trained.start(fold_weights(unit, self.originals, self.captured).rows)
         norms = [unit.role(role) for role in ("batch_norm_before", "batch_norm")]
         first = self.nodes[unit.nodes[0]]
         before, after = (None if name is None else self._norm(self.nodes[name], first) for name in norms)
@@ -292,7 +289,9 @@ class _Inserter:
 
     def _train_table(self, unit: Unit, anchor: fx.Node) -> None:
         fake = as_fake_quantize(self.qconfigs[unit.name].weight())
-        self.weights[unit.name] = TrainedTable(fake, unit.mode, unit.name)
+        trained = self.weights[unit.name] = TrainedTable(fake, unit.mode, unit.name)
+        original = self.originals[unit.anchor]
+        trained.start(evaluate_constant(catalogue.arguments(original, catalogue.row_of(original))["weight"], self.root))
         table = catalogue.arguments(anchor, catalogue.row_of(anchor))["weight"]
         with self.graph.inserting_before(anchor):
             made = self.graph.create_node(

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fxquant.observers.switches import is_on
+
 
 @dataclass
 class NormCall:
@@ -64,7 +66,7 @@ class BatchNormSwitch(nn.Module):
 
     def forward(self, x: Tensor, norm: Any) -> Tensor:
         """Normalise ``x``, [N, C, ...], with ``norm``, a batch-norm module."""
-        if not self.batch_norm_frozen.item() or norm.running_mean is None:
+        if not is_on(self, "batch_norm_frozen") or norm.running_mean is None:
             return norm(x)  # type: ignore[no-any-return]
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 

@@ -10,6 +10,7 @@ from fxquant.numerics.dynamic import choose_dynamic_qparams
 from fxquant.numerics.qparams import choose_qparams
 from fxquant.observers.fake_quantize import FakeQuantize
 from fxquant.observers.rounding import fake_quantize_tensor
+from fxquant.observers.switches import is_on
 from fxquant.passes.quantize_tables import quantize_rows
 from fxquant.passes.round_weight import PassedThrough
 
@@ -27,13 +28,18 @@ class TrainedTable(nn.Module):
         super().__init__()
         self.fake, self.mode, self.name = fake, mode, name
 
+    def start(self, table: Tensor) -> None:
+        """Begin with the ranges of a table as it is, [rows, columns] float; see ``TrainedWeight.start``."""
+        if bool(torch.isfinite(table).all()):
+            self.fake.weight_qparams(table.detach().to(torch.float32))
+
     def forward(self, table: Tensor) -> Tensor:
         """Round ``table``, [rows, columns] float; gradients pass.
 
         Raises:
             ConvertError: the fake-quantize module gives no scale per row.
         """
-        if not self.fake.fake_quant_enabled.item():
+        if not is_on(self.fake, "fake_quant_enabled"):
             return table
         with torch.inference_mode(False), torch.no_grad():
             integers, scale, zero_point = quantize_rows(

@@ -25,6 +25,7 @@ from fxquant.numerics.conv_geometry import input_rows, output_rows
 from fxquant.numerics.pair_limit import choose_stretch, limit_levels
 from fxquant.observers.fake_quantize import FakeQuantize, runs_again
 from fxquant.observers.learnable import LearnableFakeQuantize
+from fxquant.observers.switches import is_on
 from fxquant.passes.fold_weights import FloatWeight
 from fxquant.passes.normalize import normalizes_by_batch
 from fxquant.passes.quantize_weights import (
@@ -58,7 +59,7 @@ class TrainedWeight(nn.Module):
         transposed: whether it is a transposed convolution.
 
     Attributes:
-        stretch: float32 [C_out] or [1], empty until searched; see ``choose_stretch``.
+        stretch: float32 [C_out] or [1], zeros until searched; see ``choose_stretch``.
         uses: int64 [], training steps since the first.
         batch_norm_frozen: uint8 [1], whether batch norms keep their statistics and are folded in training too.
     """
@@ -78,6 +79,7 @@ class TrainedWeight(nn.Module):
         kernel = unit.kernel
         usual = kernel is not None and kernel.weight_granularity == "channel" and kernel.weight_limit != "half"
         self._plain = usual and fake.scales_by_reach
+        self._learns = usual and not self._limits[2] and isinstance(fake, LearnableFakeQuantize) and fake.is_symmetric
         self._rounds_bias = kernel is not None and kernel.engine == "qnnpack"
         self._clips = fake.quant_max - fake.quant_min > 2 * min(-low, high)
         self._pending: tuple[Tensor, Any] | None = None
@@ -85,6 +87,26 @@ class TrainedWeight(nn.Module):
             self.register_buffer("stretch", torch.zeros(0))
             self.register_buffer("uses", torch.zeros((), dtype=torch.int64))
             self.register_buffer("batch_norm_frozen", torch.zeros(1, dtype=torch.uint8))
+
+    def start(self, rows: Tensor) -> None:
+        """Begin with the range of a weight as it is, so that ranges may stay from the first step on.
+
+        Buffers get the shapes that they keep, which copies that are averaged need.
+
+        Args:
+            rows: float [C_out, ...], batch norms folded; one that is not finite is left to the first step.
+        """
+        values = rows.detach().to(torch.float32)
+        if values.numel() == 0 or not bool(torch.isfinite(values).all()):
+            return
+        if isinstance(self.fake, LearnableFakeQuantize):
+            self.fake.start(values)
+        else:
+            self.fake.observe(values)
+        kernel = self.unit.kernel
+        one = kernel is not None and kernel.weight_granularity == "tensor"
+        with torch.inference_mode(False):
+            self.stretch = values.new_zeros(1 if one else self.fake.scale.numel())
 
     def forward(
         self, weight: Tensor, bias: Tensor | None, before: Any = None, after: Any = None, source: Any = None
@@ -101,10 +123,11 @@ class TrainedWeight(nn.Module):
             Weight and bias to call the operator with, and whether the batch norms before and after it are to be called.
         """
         rows = output_rows(weight, self.groups) if self.transposed else weight
-        learns = not self._buffers["batch_norm_frozen"].item()  # type: ignore[union-attr]
+        learns = not is_on(self, "batch_norm_frozen")
         calls_before = before is not None and learns and normalizes_by_batch(before)
         calls_after = after is not None and learns and normalizes_by_batch(after)
-        quick = self._plain and self.training and weight.dtype == torch.float32
+        trains = self.training and weight.dtype == torch.float32
+        quick = self._plain and trains
         if calls_after and before is None and quick and self.fake.is_per_channel and self.fake.is_on:
             rows = self._round_at_once(rows, after)
             return input_rows(rows, self.groups) if self.transposed else rows, bias, calls_before, calls_after
@@ -122,7 +145,10 @@ class TrainedWeight(nn.Module):
                 rows = rows * factors[-1]
             else:
                 rows, bias = fold_batch_norm(rows, bias, **_terms(after))
-        if quick and (factors or bias is None or not self._rounds_bias) and self._is_inside(rows):
+        free = bool(factors) or bias is None or not self._rounds_bias
+        if self._learns and trains and free and is_on(self.fake, "fake_quant_enabled") and self.fake.has_seen_data:
+            rows = self._round_learned(rows, *((bias, source) if not factors else (None, None)))
+        elif quick and free and self._is_inside(rows):
             rows = self._round_at_once(rows, None, *((bias, source) if not factors else ()))
         else:
             rows, bias = self._round(rows, bias, source, as_it_runs=not factors)
@@ -131,17 +157,18 @@ class TrainedWeight(nn.Module):
         return input_rows(rows, self.groups) if self.transposed else rows, bias, calls_before, calls_after
 
     def _round(self, rows: Tensor, bias: Tensor | None, source: Any, as_it_runs: bool) -> tuple[Tensor, Tensor | None]:
-        if not self.fake.fake_quant_enabled.item():
+        if not is_on(self.fake, "fake_quant_enabled"):
             return rows, bias
         values = rows if rows.dtype == torch.float32 else rows.to(torch.float32)
         with torch.inference_mode(False), torch.no_grad():
-            step = None if source is None else source.calculate_qparams()[0].reshape(())
+            known_range = source is not None and source.has_seen_data
+            step = source.calculate_qparams()[0].reshape(()) if known_range else None
             known = bias.detach() if bias is not None and as_it_runs else None
             self._count()
             integers, scale = round_rows(self.unit, values.detach(), known, self.fake, step, stretch=self._stretch_of)
             axis = 0 if scale.dim() else None
             rounded = dequantize(integers, scale, torch.zeros_like(scale, dtype=torch.int64), axis)
-        learned = self.fake.step if isinstance(self.fake, LearnableFakeQuantize) else None
+        learned = self.fake.scale if isinstance(self.fake, LearnableFakeQuantize) else None
         result: Tensor = RoundedWeight.apply(values, rounded, integers, scale, learned, self.fake.quant_max)  # type: ignore[no-untyped-call]
         if bias is not None and step is not None and as_it_runs and self._rounds_bias:
             bias = bias + (as_int32(bias, step * scale) - bias).detach()
@@ -150,13 +177,11 @@ class TrainedWeight(nn.Module):
     def _is_inside(self, rows: Tensor) -> bool:
         """Whether a weight, float32 [C_out, ...], is rounded, and is inside its range, which follows it or stays."""
         fake = self.fake
-        if not fake.fake_quant_enabled.item() or fake.observer_enabled.item():
+        if not is_on(fake, "fake_quant_enabled") or is_on(fake, "observer_enabled"):
             return fake.is_on
         if not fake.has_seen_data or fake.scale.numel() not in (1, len(rows)):
             return False
-        scale = (
-            fake.scale * self.stretch if self._limits[2] and self.stretch.numel() == fake.scale.numel() else fake.scale
-        )
+        scale = fake.scale * self.stretch if self._limits[2] and self._is_stretched(fake.scale.numel()) else fake.scale
         with torch.no_grad():
             along = scale.view(-1, *[1] * (rows.dim() - 1))
             return bool((rows.abs() <= (min(self._limits[1], -self._limits[0]) + _ROUNDED_IN) * along).all())
@@ -176,14 +201,14 @@ class TrainedWeight(nn.Module):
         with torch.no_grad():
             self._count()
             low, high, limit = self._limits
-            if self.fake.observer_enabled.item():
+            if is_on(self.fake, "observer_enabled"):
                 dims = tuple(range(1 if self.fake.is_per_channel else 0, rows.dim()))
                 reach = rounded.abs().amax(dims, keepdim=True)
                 self._pending = reach, after
                 scale = self.fake.scale_of_reach(reach)
             else:
                 scale = self.fake.scale.view(-1, *[1] * (rows.dim() - 1))
-            if bias is not None and source is not None:
+            if bias is not None and source is not None and source.has_seen_data:
                 floor = floor_scale(scale.view(-1), bias, source.calculate_qparams()[0].reshape(()))
                 scale = floor.view(scale.shape)
             if limit:
@@ -196,6 +221,19 @@ class TrainedWeight(nn.Module):
             torch.mul(levels, scale, out=rounded)
         return rounded
 
+    def _round_learned(self, rows: Tensor, bias: Tensor | None, source: Any) -> Tensor:
+        """A weight whose step is learned and whose integers no limit of pairs holds down; see ``_round_at_once``."""
+        fake: Any = self.fake
+        low, high, _ = self._limits
+        with torch.no_grad():
+            scale = fake.step
+            if bias is not None and source is not None and source.has_seen_data:
+                scale = floor_scale(scale, bias, source.calculate_qparams()[0].reshape(()))
+            along = scale.view(-1, *[1] * (rows.dim() - 1))
+            levels = (rows * along.reciprocal()).round_().clamp_(low, high)
+            rounded = levels * along
+        return RoundedWeight.apply(rows, rounded, levels, scale, fake.scale, fake.quant_max)  # type: ignore[no-untyped-call,no-any-return]
+
     def _settle(self) -> None:
         """Write down the range of the weight as it was last, batch norm folded: what stays when observers are off."""
         if self._pending is not None:
@@ -205,15 +243,22 @@ class TrainedWeight(nn.Module):
             self.fake.take_reach(reach if norm is None else reach * _factor(norm).abs())
 
     def _count(self) -> None:
-        if self.training and not runs_again() and self.fake.observer_enabled.item():
+        if self.training and not runs_again() and is_on(self.fake, "observer_enabled"):
             if self.uses.item() % _STRETCH_EVERY == 0:
-                self.stretch = self.stretch.new_zeros(0)
+                self.stretch.zero_()
             self.uses.add_(1)
 
     def _stretch_of(self, weight: Tensor, scale: Tensor, low: int, high: int, order: str) -> Tensor:
-        if self.stretch.numel() != scale.numel():
-            self.stretch = choose_stretch(weight, scale, low, high, order).reshape(-1)  # type: ignore[arg-type]
+        if not self._is_stretched(scale.numel()):
+            found = choose_stretch(weight, scale, low, high, order).reshape(-1)  # type: ignore[arg-type]
+            if found.shape == self.stretch.shape:
+                self.stretch.copy_(found)
+            else:
+                self.stretch = found
         return self.stretch.view(scale.shape)
+
+    def _is_stretched(self, scales: int) -> bool:
+        return self.stretch.numel() == scales > 0 and self.stretch[0].item() != 0
 
     def frozen(self, unit: Unit, folded: FloatWeight, input_scale: Tensor | None = None) -> QuantizedWeight:
         """The final integers; what this module rounds with is not changed.

@@ -53,7 +53,7 @@ def _slow(prepared: Any) -> Any:
     made = copy.deepcopy(prepared)
     for module in made.modules():
         if isinstance(module, TrainedWeight):
-            module._plain = False
+            module._plain = module._learns = False
     return made
 
 
@@ -82,3 +82,24 @@ def test_weights_are_rounded_as_conversion_does(name: str, granularity: str, sta
     for one, other in zip(prepared.parameters(), slow.parameters(), strict=True):
         if one.grad is not None:
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", ["residual", "image", "words"])
+def test_learned_weights_are_rounded_as_conversion_does(name: str, frozen: bool) -> None:
+    torch.manual_seed(0)
+    inputs = CASES[name].inputs()
+    prepared: Any = fxquant.prepare_qat_fx(CASES[name].build().train(), fxquant.get_learnable_qat_qconfig(4), inputs)
+    train(prepared, inputs, 2)
+    if frozen:
+        prepared.apply(fxquant.freeze_bn_stats)
+    slow = _slow(prepared)
+    prepared.zero_grad()
+    results = [model(*inputs) for model in (prepared, slow)]
+    assert any(module._learns for module in prepared.modules() if isinstance(module, TrainedWeight))
+    assert torch.equal(*results)
+    for result in results:
+        result.square().sum().backward()
+    for one, other in zip(prepared.parameters(), slow.parameters(), strict=True):
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-6)
