@@ -48,7 +48,27 @@ dictionaries. fxquant itself never imports torch.ao.
   torch.ao's default mapping, are accepted, and speak of the operator's result only, not of its inputs.
 - **Keys of the state_dict** are those of the float model through prepare. After convert,
   `quantized.state.key_origins` maps each key to the parameters it was made from.
-- **`torch.jit.script`**, which torch has deprecated, does not take quantized models; `torch.jit.trace` does.
+- **`torch.jit.script`**, which torch has deprecated, takes models of the eager style, but for recurrent layers and a few
+  other kernels; `torch.jit.trace` takes every model. Files of TorchScript pack weights anew where they are loaded, for
+  the engine that is set there: convolutions whose weights suit only onednn's kernels are recorded in float, with a
+  warning. Models prepared for `fbgemm` stay int8.
+
+## Code in eager style
+
+`fxquant.eager` takes the place of `torch.ao.quantization`: the same calls with the same arguments, and the names of
+observers, fake quantization and QConfigs. What differs:
+
+- `prepare` needs eval mode, a QConfig somewhere, and, like `convert`, data; `quantize` and `quantize_dynamic` set eval
+  mode themselves. To load a state_dict into a fresh model, run any batch through it between the two.
+- Names that match nothing, and named modules that have no dynamic kernel, are errors in `quantize_dynamic`.
+- Quantized modules hold plain tensors: `layer.weight` is int8, with `weight_scale` beside it, not a method. Hooks of
+  the user stay, and are called with what the quantized module gets and gives.
+- Tables of classes (`get_default_static_quant_module_mappings`, `get_default_dynamic_quant_module_mappings`) name
+  classes of torch.nn; add `YourModule: YourQuantizedModule`, which has `from_float`, and pass them to `convert` or
+  `quantize_dynamic`. `prepare_qat` takes none, and `convert` makes no reference models.
+- A fused layer and its relu are one `FusedReLU`, not a class for every pair.
+- More is quantized: recurrent layers and attention between stubs, RNN, dynamic convolutions, every function of one
+  number.
 
 ## Name by name
 

@@ -21,7 +21,7 @@ from fxquant.backends.native.kernels.arriving import (
 from fxquant.backends.native.kernels.base import Kernel, Quantize
 from fxquant.backends.native.kernels.functional import NumbersOnly, QFunctional
 from fxquant.backends.select import select_backend
-from fxquant.eager.custom import QUANTIZED_BY, custom_classes, made_by
+from fxquant.eager.custom import QUANTIZED_BY, custom_classes, is_users, made_by
 from fxquant.eager.hooks import bare, keep_hooks
 from fxquant.eager.integer_weights import make_by_mode, make_static
 from fxquant.eager.prepare import OBSERVER, walk, without_observers
@@ -102,7 +102,7 @@ def _users(
     model: nn.Module, mapping: Mapping[type[nn.Module], Any] | None, custom: Mapping[type[nn.Module], Any]
 ) -> dict[nn.Module, nn.Module]:
     """What modules become that are swapped by classes of the user's."""
-    own = {kind: made for kind, made in (mapping or {}).items() if hasattr(made, "from_float")}
+    own = {kind: made for kind, made in (mapping or {}).items() if is_users(made)}
     made: dict[nn.Module, nn.Module] = {}
     for path, child in model.named_modules():
         if getattr(child, "qconfig", None) is None or type(child) not in (*custom, *own):

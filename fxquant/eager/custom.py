@@ -56,6 +56,11 @@ def custom_classes(config: Mapping[str, Any] | None, key: str) -> dict[type[nn.M
     return {kind: made for kind, made in given.items() if kind not in _HANDLED and not issubclass(kind, _HANDLED)}
 
 
+def is_users(kind: Any) -> bool:
+    """Whether a class of a table makes quantized modules itself; torch.ao's stand for what the catalogue has."""
+    return hasattr(kind, "from_float") and not kind.__module__.startswith("torch.ao.nn.")
+
+
 def made_by(kind: Any, method: str, module: nn.Module, path: str) -> nn.Module:
     """``kind.method(module)``, with its QConfig.
 

@@ -202,6 +202,18 @@ def test_tables_of_classes(style: Any) -> None:
     assert [type(module) in (nn.LSTM, nn.Linear) for module in both] == [True, False]
 
 
+def test_tables_and_configs_of_torch_ao_stand_for_our_kernels() -> None:
+    theirs = pytest.importorskip("torch.ao.quantization")
+    config, table = theirs.get_default_custom_config_dict(), theirs.get_default_static_quant_module_mappings()
+    model, x = between(eager, nn.Linear(8, 8), nn.ReLU6()), torch.randn(3, 8)
+    prepared = eager.prepare(model, prepare_custom_config_dict=config)
+    prepared(x)
+    table = {**table, eager.QuantStub: None, eager.DeQuantStub: None}
+    quantized = eager.convert(prepared, table, convert_custom_config_dict=config)
+    assert torch.equal(quantized(x), eager.convert(prepared)(x)) and type(quantized.module[0]) is not nn.Linear
+    assert type(eager.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), mapping=table)[0]) is not nn.Linear
+
+
 def test_lists_of_prepare() -> None:
     model, x = between(eager, Block(), nn.Hardswish()), torch.randn(3, 8)
     prepared = eager.prepare(model, observer_non_leaf_module_list=[Block])
