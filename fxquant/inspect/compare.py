@@ -233,16 +233,18 @@ class _Comparing:
             return
         exact = value.to(device=found.value.device, dtype=torch.float32)
         sums = self.sums.setdefault(found.name, ErrorSums())
-        sums.add(exact, found.value)
         weighted, made = known.weighted, main_tensor(known.kernel)
         if isinstance(made, Tensor) and made.shape == exact.shape:
             weighted = made.to(device=exact.device, dtype=torch.float32)
         if found.grid is not None:
             self.grids[found.name] = found.grid
             sums.add_levels(exact, found.grid)
-            if not self._is_exact(self.units.get(found.name)):
-                sums.add_local(exact, weighted, found.grid)
-        elif weighted is not None and known.kernel is not None:
+        rounds = found.grid is not None and not self._is_exact(self.units.get(found.name))
+        runs_kernel = found.grid is None and weighted is not None and known.kernel is not None
+        sums.add(exact, found.value, signal=not (rounds or runs_kernel))
+        if rounds and found.grid is not None:
+            sums.add_local(exact, weighted, found.grid)
+        elif runs_kernel and weighted is not None:
             sums.add_kernel(exact, weighted)
 
     def _is_exact(self, unit: Unit | None) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # Values of a batch that enter the histogram, at most; saturation is counted on all.
-_SAMPLE = 1 << 15
+_SAMPLE = 1 << 14
 # Numbers that are worked on at once: 256 KiB, a few of which a core's own cache holds.
 _PIECE = 1 << 16
 # Bins of the histogram: the 256 levels of uint8, and half as many on either side for what is clipped.
@@ -71,11 +71,16 @@ class ErrorSums:
     channels: Tensor | None = None
     levels: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
 
-    def add(self, exact: Tensor, actual: Tensor) -> None:
-        """Add a value as it runs; both float, of one shape."""
+    def add(self, exact: Tensor, actual: Tensor, *, signal: bool = True) -> None:
+        """Add a value as it runs; both float, of one shape.
+
+        Args:
+            exact: what the float model computes, actual: what the other one does.
+            signal: whether to add the squares of ``exact``, which ``add_local`` and ``add_kernel`` do anyway.
+        """
         self.count += exact.numel()
         for one, other in zip(_pieces(exact), _pieces(actual), strict=True):
-            self.signal += _squares(one)
+            self.signal += _squares(one) if signal else 0.0
             self.test += _squares(other)
             self.cumulative += _squares(other - one)
 
@@ -114,15 +119,16 @@ class ErrorSums:
         self._add_channels(sums, exact, by_rows)
 
     def _add_channels(self, sums: list[Tensor], exact: Tensor, by_rows: bool) -> float:
-        """Add squares of values and errors, [2, rows or C] for each piece; the sum of the errors'."""
+        """Add squares of exact values and errors, [2, rows or C] for each piece; the sum of the errors'."""
         both = torch.cat(sums, 1) if by_rows else torch.stack(sums).sum(0)
         if by_rows:
             both = both.view(2, -1, exact.shape[1]).sum(1)
-        local = float(both[1].sum())
+        signal, local = both.sum(1).tolist()
+        self.signal += signal
         self.local += local
         fits = self.channels is not None and self.channels.shape == both.shape
         self.channels = self.channels + both if self.channels is not None and fits else both
-        return local
+        return float(local)
 
     def add_levels(self, exact: Tensor, grid: Grid) -> None:
         """Count what lies outside the grid, and where a sample of the values lies on it."""

@@ -203,7 +203,7 @@ class LayerSearch:
             found[self._with_readers([row], left)] = None
         for count in range(2, len(harmful) + 1):
             found[self._with_readers(harmful[:count], left)] = None
-        return [units for units in found if self.rounding - left - set(units)]
+        return [units for units in found if self.rounding.difference(left, units)]
 
     def _with_readers(self, rows: list[SensitivityRow], left: Collection[str]) -> tuple[str, ...]:
         names = {name for row in rows for name in (row.unit, *self._readers(row.unit))} - set(left)

@@ -15,11 +15,15 @@ from fxquant import cli
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
 # What differs between runs and machines: numbers, and what a CPU asks of weights.
 _VARYING = re.compile(r"\d[\d.,]*|,? ?weight pairs within ±128|weights limited in pairs[^\"\n]*")
+# Under the headers of tables; as long as the longest number, which depends on how fast the machine is.
+_RULE = re.compile(r"-{3,}")
 
 
 def _blocks(text: str) -> list[list[str]]:
     found = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-    return [[" ".join(_VARYING.sub("#", line).split()) for line in block.split("\n")] for block in found]
+    return [
+        [_RULE.sub("---", " ".join(_VARYING.sub("#", line).split())) for line in block.split("\n")] for block in found
+    ]
 
 
 @pytest.fixture

@@ -122,6 +122,44 @@ def test_two_configurations_of_one_model() -> None:
     diff = graph_diff(convert(model)["quantized"], convert(model, excluded)["quantized"])
     change = the(diff, "replaced", "quantized.linear")
     assert [node.text for node in change.after] == ["linear"]
+    assert change.reason == "float: excluded by qconfig (set_module_name('linear'))"
+    assert change.title.startswith("quantized.linear [onednn")
+    back = graph_diff(convert(model, excluded)["quantized"], convert(model)["quantized"])
+    assert the(back, "replaced", "quantized.linear").reason.endswith(f"before, {change.reason}")
+
+
+def test_a_fusion_that_no_longer_happens_is_undone() -> None:
+    torch.manual_seed(0)
+    model = Block().eval()
+    excluded = fxquant.get_default_qconfig_mapping("onednn").set_module_name("conv", None)
+    first, second = convert(model)["quantized"], convert(model, excluded)["quantized"]
+    change = the(graph_diff(first, second), "split", "quantized.conv2d")
+    assert change.by_text.startswith("undo: fold_batch_norm")
+    assert "float: excluded by qconfig (set_module_name('conv'))" in change.reason
+    assert the(graph_diff(second, first), "fused", "quantized.conv2d").by_text.startswith("fuse: fold_batch_norm")
+
+
+def test_training_rounds_values_and_weights() -> None:
+    torch.manual_seed(0)
+    model, mapping = Block().train(), fxquant.get_default_qat_qconfig_mapping("onednn")
+    trained = fxquant.prepare_qat_fx(model, mapping, (torch.randn(4, 4, 6, 6),))
+    trained(torch.randn(4, 4, 6, 6))
+    diff = graph_diff(model, trained)
+    change = the(diff, "inserted", "x_rounded")
+    assert change.reason.startswith("scale=") and change.outcome == "observer"
+    change = the(diff, "replaced", "conv2d")
+    assert change.reason.startswith("weight rounded in training by ")
+    assert not any("getitem" in node.text for change in diff.changes for node in change.after)
+    converted = graph_diff(trained, fxquant.convert_fx(trained.eval()))
+    assert {change.kind for change in converted.changes if "x_rounded" in str(change.before)} == {"removed"}
+
+
+def test_unchanged_observers_are_no_news(made: dict[str, nn.Module]) -> None:
+    torch.manual_seed(5)
+    again = convert(Block().eval())["observed"]
+    assert all(not change.reason for change in graph_diff(made["observed"], made["observed"]).changes)
+    change = the(graph_diff(made["observed"], again), "replaced", "linear_observer")
+    assert change.reason.startswith("range [") and " → range [" in change.reason
 
 
 def test_refuses_models_it_cannot_align(made: dict[str, nn.Module]) -> None:

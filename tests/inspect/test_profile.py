@@ -71,3 +71,11 @@ def test_the_users_float_model_may_be_given() -> None:
 def test_other_models_are_refused() -> None:
     with pytest.raises(FxquantError, match="quantized model, got Linear"):
         profile(nn.Linear(2, 2), torch.ones(1, 2))
+    model, x = nn.Sequential(nn.Linear(4, 2)).eval(), torch.ones(1, 4)
+    lowered = fxquant.quantize(model, [x], progress=False)
+    with pytest.raises(FxquantError, match=r"the float model has no 0\.weight"):
+        profile(lowered, x, float_model=nn.Linear(4, 2), seconds=0.01)
+    with pytest.raises(FxquantError, match="the model does not run on the inputs"):
+        profile(lowered, torch.ones(1, 5), seconds=0.01)
+    with pytest.raises(FxquantError, match="there are 1 inputs too many"):
+        profile(lowered, (x, x), seconds=0.01)
