@@ -48,10 +48,10 @@ dictionaries. fxquant itself never imports torch.ao.
   torch.ao's default mapping, are accepted, and speak of the operator's result only, not of its inputs.
 - **Keys of the state_dict** are those of the float model through prepare. After convert,
   `quantized.state.key_origins` maps each key to the parameters it was made from.
-- **`torch.jit.script`**, which torch has deprecated, takes models of the eager style, but for recurrent layers and a few
-  other kernels; `torch.jit.trace` takes every model. Files of TorchScript pack weights anew where they are loaded, for
-  the engine that is set there: convolutions whose weights suit only onednn's kernels are recorded in float, with a
-  warning. Models prepared for `fbgemm` stay int8.
+- **`torch.jit.script`**, which torch has deprecated, takes models of the eager style, but for recurrent layers and a
+  few other kernels; `torch.jit.trace` takes every model. Files of TorchScript pack weights anew where they are loaded,
+  for the engine that is set there: where another engine's kernels would overflow, the file holds plain tensors, and
+  packs them at every call or computes their exact sums in float. Models prepared for `fbgemm` hold packed weights.
 
 ## Code in eager style
 

@@ -59,7 +59,8 @@ def _saved(quantized: nn.Module, x: Tensor) -> io.BytesIO:
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit itself
-        torch.jit.save(torch.jit.trace(quantized, x), file)
+        # torch's own comparison wants equal floats; the tests count quanta.
+        torch.jit.save(torch.jit.trace(quantized, x, check_trace=False), file)
     return file
 
 

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 import fxquant
 from fxquant.numerics.sqnr import sqnr_db
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 ENGINES = [name for name in torch.backends.quantized.supported_engines if name in ("x86", "fbgemm")]
 
 
