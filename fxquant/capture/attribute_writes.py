@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxquant.capture.facts import FactKind
@@ -14,6 +15,8 @@ from fxquant.capture.structures import unwrap
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
+# With ``max_norm`` they shorten rows of their table, in eager and in a graph alike: nothing else is made of that.
+_RENORMALIZING = (F.embedding, F.embedding_bag)
 _CHANGES_CONTAINER = frozenset(
     ("append", "extend", "insert", "pop", "clear", "update", "setdefault", "remove", "setitem", "delitem", "add")
 )
@@ -81,3 +84,16 @@ def changed_container(kind: str, target: Any, args: tuple[Any, ...]) -> tuple[st
         return ()
     name = target if kind == "call_method" else getattr(target, "__name__", "")
     return (first.node.name,) if name in _CHANGES_CONTAINER else ()
+
+
+def changed_tensors(target: Any, proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:
+    """Names of the nodes whose tensors a call changes.
+
+    Args:
+        target: of the call.
+        proxies: what it is given.
+        changed: ids of the tensors that are not as they were.
+    """
+    if target in _RENORMALIZING:
+        return ()
+    return tuple(proxy.node.name for proxy in proxies if id(proxy.value) in changed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx
 
 from fxquant.capture.source import user_line
@@ -40,7 +41,8 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         line=line,
         code=code,
     )
-    storage = value.untyped_storage().data_ptr() if isinstance(value, Tensor) and not value.is_meta else 0
+    stored = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+    storage = value.untyped_storage().data_ptr() if stored else 0
     found = NodeInfo(
         value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates, storage=storage,
         largest=largest_magnitude(value),

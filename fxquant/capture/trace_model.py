@@ -70,6 +70,7 @@ def trace_model(
     leaf_names: Collection[str] = (),
     leaf_classes: Collection[type[nn.Module]] = (),
     strict: bool = False,
+    trains: bool = False,
 ) -> Traced:
     """Trace a copy of ``model`` on ``example_inputs``.
 
@@ -81,6 +82,7 @@ def trace_model(
         leaf_names: module paths to keep as float leaves.
         leaf_classes: module classes to keep as float leaves.
         strict: raise instead of keeping a part whole.
+        trains: whether the graph is to be trained, whatever mode the model is in.
 
     Returns:
         The trace, in the user's parameter names. float16 and bfloat16 models are traced in float32
@@ -94,7 +96,7 @@ def trace_model(
     regions, met = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]]()
     versions: dict[int, tuple[Tensor, int]] = {}
     for _ in range(_ROUNDS):
-        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict, versions)
+        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict, trains, versions)
         for cut in attempt.tracer.rejected:
             regions.reject(cut)
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
@@ -113,7 +115,9 @@ def trace_model(
             return _finish(model, attempt, met)
         if attempt.troubles and not any(title or trouble.optional for trouble, title in kept):
             raise _refusal(attempt.troubles)
-    attempt = _attempt(model, example_inputs, regions, leaf_classes, True, versions)  # what sizes decide is built in
+    attempt = _attempt(
+        model, example_inputs, regions, leaf_classes, True, trains, versions
+    )  # what sizes decide is built in
     if attempt.troubles:
         raise _refusal(attempt.troubles)
     return _finish(model, attempt, met)
@@ -131,6 +135,7 @@ def _attempt(
     regions: FloatRegions,
     leaf_classes: Collection[type[nn.Module]],
     strict: bool,
+    trains: bool,
     versions: dict[int, tuple[Tensor, int]],
 ) -> _Attempt:
     """Trace once, leaving the random state as it was."""
@@ -143,7 +148,7 @@ def _attempt(
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
         state, outer = ModelState(root), OuterState(root)
         tracer = ValueTracer(BoundInputs(values), regions.modules, leaf_classes, regions.whole)
-        tracer.plain_tensors, tracer.versions = plain_tensors(model), versions
+        tracer.plain_tensors, tracer.versions, tracer.trains = plain_tensors(model), versions, trains or model.training
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         with ExitStack() as stack:
             stack.callback(outer.restore)
