@@ -69,20 +69,24 @@ def capture(
     leaf_names: Collection[str] = (),
     leaf_classes: Collection[type[nn.Module]] = (),
     strict: bool = False,
+    trains: bool = False,
     preserved: Collection[str] = (),
     path: str = "",
     config_prefix: str = "",
 ) -> CapturedModel:
     """Trace ``model`` on ``example_inputs`` (symbolically when None) and bring the graph into canonical form.
 
-    What no graph can hold runs as Python, in float; with ``strict`` it is an error.
+    What no graph can hold runs as Python, in float; with ``strict`` it is an error. A graph that ``trains`` keeps what
+    acts on gradients, whatever mode the model is in.
     ``path`` and ``config_prefix`` are those of a standalone module, see ``StageState``.
     """
     name, model = type(model).__name__, with_recurrent_child(model)
     if example_inputs is None:
         traced = trace_plain(model)
     else:
-        traced = trace_model(model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes, strict=strict)
+        traced = trace_model(
+            model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes, strict=strict, trains=trains
+        )
     mark_borders(traced.graph, traced.root)
     rename_nodes(traced.graph)
     fill_empty(traced.graph)
@@ -115,9 +119,9 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
         example_inputs: as for ``capture``.
         options: the other arguments of ``capture``.
     """
-    captured = capture(copy_module(model).eval(), example_inputs, **options)
+    captured = capture(copy_module(model).eval(), example_inputs, trains=True, **options)
     if may_differ(captured):
-        trained = capture(training_copy(model, copy_module), example_inputs, **options)
+        trained = capture(training_copy(model, copy_module), example_inputs, trains=True, **options)
         captured.state = with_state(captured, by_mode=compare_modes(captured, trained))
     return captured
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
 
-from fxquant.capture.branches import Other, other_side
+from fxquant.capture.branches import Other, is_caught, other_side
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.part_counts import count
 from fxquant.capture.proxy import Depends, ValueProxy
@@ -173,6 +173,15 @@ class Answers:
         if isinstance(counted, ValueProxy) and counted.depends is Depends.SIZES:
             spots = self._movable_spots(next(user_frames(), None)) if spots is None else spots
             self._build_in(FactKind.SIZE_LOOP, counted, counted.value, spots)
+
+    # -- errors -------------------------------------------------------------------------------------
+
+    def error(self, error: Exception, proxies: list[ValueProxy]) -> None:
+        """An operation raised: the graph would have only what the user's code does then, where that goes on."""
+        decided = any(max(proxy.depends, proxy.shape_depends) is not Depends.NOTHING for proxy in proxies)
+        if decided and any(map(is_caught, user_frames())):
+            text = f"{type(error).__name__}: {error}".split("\n", 1)[0][:100]
+            self.tracer.recorder.report(FactKind.CAUGHT_ERROR, text)
 
     # -- integers -----------------------------------------------------------------------------------
 

@@ -86,12 +86,13 @@ def changed_container(kind: str, target: Any, args: tuple[Any, ...]) -> tuple[st
     return (first.node.name,) if name in _CHANGES_CONTAINER else ()
 
 
-def changed_names(target: Any, proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:
-    """Names of the nodes whose tensors a call changed.
+def changed_tensors(target: Any, proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:
+    """Names of the nodes whose tensors a call changes.
 
     Args:
-        target: what was called, proxies: what it was given.
-        changed: ids of the tensors that it wrote into.
+        target: of the call.
+        proxies: what it is given.
+        changed: ids of the tensors that are not as they were.
     """
     if target in _RENORMALIZING:
         return ()

@@ -48,9 +48,23 @@ def _caught(path: Sequence[ast.AST]) -> bool:
     for node, inner in zip(path[-2::-1], path[:0:-1], strict=True):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             break
-        if isinstance(node, ast.Try) and node.handlers and inner in node.body:
+        if catches(node) and inner in getattr(node, "body", ()):
             return True
     return False
+
+
+def catches(node: ast.AST) -> bool:
+    """Whether a statement catches what its body raises."""
+    if isinstance(node, ast.With):
+        calls = [item.context_expr.func for item in node.items if isinstance(item.context_expr, ast.Call)]
+        return any(getattr(call, "attr", getattr(call, "id", "")) == "suppress" for call in calls)
+    return isinstance(node, ast.Try) and bool(node.handlers)
+
+
+def is_caught(frame: FrameType) -> bool:
+    """Whether the function of a frame catches what the line that it is at raises."""
+    where, tree = position(frame.f_code, frame.f_lasti), tree_of(frame.f_code.co_filename)
+    return where is not None and tree is not None and _caught(path_to(tree, where))
 
 
 def _judge(node: ast.If | ast.Assert, frame: FrameType, answer: bool) -> Other:

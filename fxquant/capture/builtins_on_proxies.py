@@ -30,7 +30,8 @@ _OF_OPERANDS = (round, abs, divmod, pow)
 
 def builtins_for(tracer: ValueTracer) -> dict[str, Any]:
     """What stands for each builtin, by its name."""
-    made: dict[str, Any] = {name: _recorded(tracer, getattr(builtins, name)) for name in (*_CLASSES, *_FUNCTIONS)}
+    made: dict[str, Any] = {name: _recorded(tracer, getattr(builtins, name)) for name in _FUNCTIONS}
+    made |= {name: _class_for(tracer, getattr(builtins, name)) for name in _CLASSES}
     made["isinstance"] = functools.partial(_isinstance, tracer)
     made["type"] = _type_for(tracer)
     made["range"] = _range_for(tracer)
@@ -57,6 +58,29 @@ def _recorded(tracer: ValueTracer, original: Callable[..., Any]) -> Callable[...
 
     call.stands_for = original  # type: ignore[attr-defined]
     return call
+
+
+def _class_for(tracer: ValueTracer, original: type) -> Any:
+    """A stand-in for a class of numbers, which may be called, tested for, and named in a pattern."""
+    made = _recorded(tracer, original)
+
+    class Metaclass(type):
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            return made(*args, **kwargs)
+
+        def __instancecheck__(cls, thing: Any) -> bool:
+            return _isinstance(tracer, thing, original)
+
+        def __subclasscheck__(cls, kind: Any) -> bool:
+            return issubclass(kind, original)
+
+        def __eq__(cls, other: object) -> bool:
+            return other is original or other is cls
+
+        def __hash__(cls) -> int:
+            return hash(original)
+
+    return Metaclass(original.__name__, (original,), {"stands_for": original})
 
 
 def _range_for(tracer: ValueTracer) -> Any:
@@ -113,7 +137,7 @@ def _type_for(tracer: ValueTracer) -> Any:
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             if len(args) != 1:
                 return type(*args, **kwargs)
-            if type(args[0]) is ValueProxy:
+            if issubclass(type(args[0]), ValueProxy):
                 tracer.record(FactKind.TYPE_TEST, type(args[0].value).__name__)
                 return type(args[0].value)
             return type(args[0])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.errors import CaptureError
+from fxquant.ir.own_functions import OwnFunctions
 
 _sharing: ContextVar[bool] = ContextVar("sharing", default=False)
 
@@ -62,8 +63,12 @@ def copy_module(model: nn.Module) -> nn.Module:
         for value in vars(module).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
+    functions = OwnFunctions(model.modules())
+    memo.update(functions.copies)
     try:
-        return copy.deepcopy(model, memo)
+        copied = copy.deepcopy(model, memo)
+        functions.bind(memo)
+        return copied
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise CaptureError(
             f"{type(model).__name__} cannot be copied: {error}",

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from fxquant.capture.branches import function_of, path_to
+from fxquant.capture.branches import catches, function_of, path_to
 from fxquant.capture.names_in_code import NamesUsed, leaves_its_place, names_used
 from fxquant.ir.float_part import find_code
 
@@ -142,7 +142,7 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
 
     Args:
         code: of the function.
-        where: the position; None for the whole function.
+        where: the position, of one expression or of several statements; None for the whole function.
     """
     function = function_of(code)
     if function is None or isinstance(function, ast.AsyncFunctionDef):
@@ -151,6 +151,8 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
     if where is None:
         return _cut(function, code, body, None, True)
     path = path_to(function, where)
+    if path == [function]:
+        return _cut_run(function, code, body, where)
     blocks = [(parent, block, index) for parent, block, index in _blocks(path)]
     for depth in range(len(blocks) - 1, -1, -1):
         _, block, index = blocks[depth]
@@ -172,8 +174,22 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
     return None
 
 
+def _cut_run(function: ast.FunctionDef, code: CodeType, body: list[ast.stmt], where: Where) -> Cut | None:
+    """Several statements of a function, one after the other."""
+    first, last = where[0], where[1]
+    inside = [item for item in body if first <= item.lineno and (item.end_lineno or item.lineno) <= last]
+    if not inside:
+        return None
+    returns, jumps, yields = leaves_its_place(inside)
+    if jumps or yields:
+        return None
+    if returns:
+        return _cut(function, code, body[body.index(inside[0]) :], None, True)
+    return _cut(function, code, inside, function, False)
+
+
 def _is_caught(parent: ast.AST, block: list[ast.stmt]) -> bool:
-    return isinstance(parent, ast.Try) and bool(parent.handlers) and block is parent.body
+    return catches(parent) and block is getattr(parent, "body", None)
 
 
 def _cut(

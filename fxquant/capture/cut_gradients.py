@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from fxquant.capture.proxy import ValueProxy
 
@@ -39,3 +40,24 @@ def with_gradients_cut(tracer: ValueTracer, proxy: ValueProxy, written: Collecti
     found: ValueProxy = tracer.create_proxy("call_method", "detach", (proxy,), {})
     proxy.outside_grad = before
     return found
+
+
+def follows_gradients(proxy: ValueProxy) -> bool:
+    """Whether eager would record how a value was computed: gradients are on, and it depends on a trained parameter."""
+    value, root = proxy.value, proxy.tracer.root
+    if outside_gradients() or proxy.outside_grad or not (value.is_floating_point() or value.is_complex()):
+        return False
+    waiting, seen = [proxy.node], set[fx.Node]()
+    while waiting:
+        node = waiting.pop()
+        if node in seen or node.target in ("detach", torch.detach):
+            continue
+        seen.add(node)
+        waiting += node.all_input_nodes
+        if node.op == "get_attr" and operator.attrgetter(str(node.target))(root).requires_grad:
+            return True
+        if node.op == "call_module" and any(
+            item.requires_grad for item in root.get_submodule(node.target).parameters()
+        ):
+            return True
+    return False

@@ -48,7 +48,8 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         line=line,
         code=code,
     )
-    storage = value.untyped_storage().data_ptr() if isinstance(value, Tensor) and not value.is_meta else 0
+    stored = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+    storage = value.untyped_storage().data_ptr() if stored else 0
     found = NodeInfo(
         value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates, storage=storage,
         largest=largest_magnitude(value),

@@ -70,6 +70,7 @@ class FactKind(StrEnum):
     OPAQUE_CALL = "opaque-call"  # a call whose result depends on traced values in a way no tracer sees
     RECURRENT = "recurrent"  # a recurrent layer, kept whole
     SCRIPTED = "scripted"  # a TorchScript child or function
+    CAUGHT_ERROR = "caught-error"  # an operation raised, and the user's code goes on from there
     ERROR = "error"  # Python raised in traced code; the message is in ``value``
 
 

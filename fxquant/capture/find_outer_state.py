@@ -19,9 +19,9 @@ from fxquant.capture.branches import function_of
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.find_lines import ChangingLine, changing_lines
-from fxquant.capture.find_state import depends_on_history, run_eagerly, spots_around
+from fxquant.capture.find_state import depends_on_history, run_eagerly
 from fxquant.capture.outer_state import Held, OuterState, is_drawn_from, is_random
-from fxquant.capture.trouble import Spot, Trouble
+from fxquant.capture.trouble import Spot, Trouble, spots_around
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer

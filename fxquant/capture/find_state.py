@@ -6,23 +6,28 @@ because of it, its module is kept whole. A cache, or what nothing reads, changes
 
 from __future__ import annotations
 
-import ast
-import inspect
+import functools
 import linecache
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from fxquant.capture.branches import tree_of
+from fxquant.capture.attribute_uses import (
+    Functions,
+    Uses,
+    first_mention,
+    functions_of,
+    is_attribute,
+    spots_of_uses,
+)
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.inputs import copy_tensors, split_inputs
 from fxquant.capture.keep_state import Change, randomness_kept
-from fxquant.capture.source import is_user_file
 from fxquant.capture.structures import leaves
-from fxquant.capture.trouble import ModuleSpot, Trouble
+from fxquant.capture.trouble import Trouble, spots_around
 from fxquant.ir.meta import info
 
 if TYPE_CHECKING:
@@ -54,17 +59,20 @@ def find_state(
     attributes = [change for change in outside if not change.tensor and not _is_made(root, change)]
     if not attributes:
         return troubles
-    sources = [tree for module in root.modules() for tree in _class_trees(type(module))]
+    functions = functions_of(root)
     depends = depends_on_history(copy_module(model), copy_module(model), example_inputs)
+    known = any(change.tensor or Uses.of(functions, change.name, ()).read for change in changes)
     for change in attributes:
         if change.name == "training":  # the mode of a module is no attribute of a graph: what sets it is kept whole
             owner = change.module_path.rpartition(".")[0]
-            troubles.append(Trouble(_take_fact(tracer, root, change), spots_around(owner)))
+            troubles.append(Trouble(_take_fact(tracer, change, functions), spots_around(owner)))
             continue
-        uses = _Uses.of(sources, change.name, _lines_of(tracer, change))
-        fact = _take_fact(tracer, root, change)
-        if uses.read and (depends or uses.counted):
-            troubles.append(Trouble(fact, spots_around(change.module_path)))
+        uses = Uses.of(functions, change.name, _lines_of(tracer, change))
+        fact = _take_fact(tracer, change, functions)
+        if (uses.read and uses.counted) or (depends and (uses.read or not known)):
+            module = root.get_submodule(change.module_path)
+            smaller = spots_of_uses(module, functions, functools.partial(is_attribute, change.name))
+            troubles.append(Trouble(fact, (*smaller, *spots_around(change.module_path))))
         else:
             handled = "a cache: the graph computes it anew" if uses.read else "nothing in the model reads it"
             tracer.recorder.facts[_handled(fact, handled)] = None
@@ -73,15 +81,6 @@ def find_state(
 
 def _inside(path: str, leaf_paths: Collection[str]) -> bool:
     return any(path == leaf or path.startswith(f"{leaf}.") for leaf in leaf_paths)
-
-
-def spots_around(path: str) -> tuple[ModuleSpot, ...]:
-    """The module and those around it."""
-    spots = [ModuleSpot(path)]
-    while path:
-        path = path.rpartition(".")[0]
-        spots.append(ModuleSpot(path))
-    return tuple(spots)
 
 
 def _is_made(root: nn.Module, change: Change) -> bool:
@@ -153,93 +152,19 @@ def _lines_of(tracer: ValueTracer, change: Change) -> set[tuple[str, int]]:
     }
 
 
-def _take_fact(tracer: ValueTracer, root: nn.Module, change: Change) -> Fact:
+def _take_fact(tracer: ValueTracer, change: Change, functions: Functions) -> Fact:
     """The fact of a change: the one written down when it happened, else one at the first line that mentions it."""
     for fact in list(tracer.recorder.facts):
         if fact.kind in _NOTED and fact.module_path == change.module_path and fact.value == change.name:
             del tracer.recorder.facts[fact]
             return fact
-    file, line = _first_mention(type(root.get_submodule(change.module_path)), change.name)
+    file, line = first_mention(functions, change.name)
     code = linecache.getline(file, line).strip() if line else ""
     return Fact(FactKind.CONTAINER_UPDATE, file, line, code, change.module_path, f"self.{change.name}", change.name)
 
 
 def _handled(fact: Fact, handled: str) -> Fact:
     return Fact(fact.kind, fact.file, fact.line, fact.code, fact.module_path, fact.expression, fact.value, handled)
-
-
-def _class_trees(kind: type) -> Iterator[tuple[str, ast.ClassDef]]:
-    """(file, definition) of a class and those it is derived from, as far as they are the user's."""
-    for base in kind.__mro__:
-        try:
-            file = inspect.getsourcefile(base) or ""
-        except TypeError:
-            continue
-        tree = tree_of(file) if file and is_user_file(file) else None
-        for node in ast.walk(tree) if tree is not None else ():
-            if isinstance(node, ast.ClassDef) and node.name == base.__name__:
-                yield file, node
-
-
-def _first_mention(kind: type, name: str) -> tuple[str, int]:
-    """The first line outside ``__init__`` that changes, or else mentions, an attribute."""
-    mentions = [
-        (not isinstance(parent, (ast.Call, ast.Assign, ast.AugAssign, ast.Subscript)), file, node.lineno)
-        for file, tree in _class_trees(kind)
-        for function in tree.body
-        if isinstance(function, ast.FunctionDef) and function.name != "__init__"
-        for parent in ast.walk(function)
-        for node in ast.iter_child_nodes(parent)
-        if isinstance(node, ast.Attribute) and node.attr == name
-    ]
-    return min(mentions)[1:] if mentions else ("", 0)
-
-
-class _Uses:
-    """How the source of a model uses an attribute name.
-
-    Attributes:
-        read: whether something outside ``__init__`` reads it.
-        counted: whether it is added to, or otherwise updated from what it was.
-    """
-
-    def __init__(self, read: bool, counted: bool) -> None:
-        self.read, self.counted = read, counted
-
-    @staticmethod
-    def of(sources: list[tuple[str, ast.ClassDef]], name: str, lines: Collection[tuple[str, int]]) -> _Uses:
-        """Look at the source.
-
-        Args:
-            sources: classes of the model.
-            name: of the attribute.
-            lines: (file, line) where it was set; () when that is not known, and every line counts.
-        """
-        read = counted = False
-        for file, tree in sources:
-            for function in tree.body:
-                if isinstance(function, ast.FunctionDef) and function.name != "__init__":
-                    for node in ast.walk(function):
-                        read |= _is(node, name) and isinstance(getattr(node, "ctx", None), ast.Load)
-                        if isinstance(node, (ast.AugAssign, ast.Assign)) and _at(node, file, lines):
-                            counted |= _updates(node, name)
-        return _Uses(read, counted)
-
-
-def _at(node: ast.stmt, file: str, lines: Collection[tuple[str, int]]) -> bool:
-    last = node.end_lineno or node.lineno
-    return not lines or any(name == file and node.lineno <= line <= last for name, line in lines)
-
-
-def _updates(node: ast.AugAssign | ast.Assign, name: str) -> bool:
-    """Whether a statement sets an attribute to something made of what it was."""
-    if isinstance(node, ast.AugAssign):
-        return _is(node.target, name)
-    return any(_is(target, name) for target in node.targets) and any(_is(part, name) for part in ast.walk(node.value))
-
-
-def _is(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Attribute) and node.attr == name
 
 
 def depends_on_history(

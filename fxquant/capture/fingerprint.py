@@ -71,7 +71,8 @@ def _parts(value: Any) -> list[Any] | None:
     if type(value).__module__ == "numpy":
         return [value.tobytes() if hasattr(value, "tobytes") else repr(value)]
     if isinstance(value, FunctionType):
-        return [_content(cell) for cell in value.__closure__ or ()]
+        kept = [_content(cell) for cell in value.__closure__ or ()]
+        return [type(item).__qualname__ if isinstance(item, nn.Module) else item for item in kept]
     if hasattr(value, "__next__"):
         return _position(value)
     attributes = getattr(value, "__dict__", None)

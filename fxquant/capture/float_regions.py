@@ -19,6 +19,7 @@ from fxquant.capture.call_part import stand_in
 from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
 from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
+from fxquant.ir.own_functions import copies_with
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -133,7 +134,7 @@ class FloatRegions:
             names = [f"_fxquant_part_{id(tracer)}_{id(cut)}" for cut in cuts]
             new = rewrite(code, list(cuts), names)
             tracer.recorder.written[new] = code
-            for function in self._functions_with(code):
+            for function in (*self._functions_with(code), *copies_with(code)):
                 space = function.__globals__
                 for name, (cut, kinds) in zip(names, cuts.items(), strict=True):
                     space[name] = stand_in(tracer, cut, space, kinds <= _SIZES)
@@ -156,7 +157,8 @@ def _shares_state(cut: Cut) -> bool:
         related = owner in (kind.name, *(getattr(base, "id", "") for base in kind.bases))
         for function in [item for item in kind.body if isinstance(item, ast.FunctionDef) and item.name != "__init__"]:
             for node in [item for item in ast.walk(function) if isinstance(item, ast.Attribute)]:
-                own = isinstance(node.value, ast.Name) and node.value.id == "self" and not related
+                me = function.args.args[0].arg if function.args.args else "self"
+                own = isinstance(node.value, ast.Name) and node.value.id == me and not related
                 inside = cut.first_line <= node.lineno <= cut.last_line
                 if node.attr in names and not own and not inside:
                     return True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import nn
 
 from fxquant.ir.float_part import FloatPart
+from fxquant.ir.own_functions import OwnFunctions
 
 _STRUCTURE = ("_modules", "_parameters", "_buffers")
 
@@ -16,7 +18,7 @@ class ModuleViews:
 
     def __init__(self) -> None:
         self._views: dict[Any, nn.Module] = {}
-        self._parts: list[tuple[nn.Module, nn.Module, dict[str, dict[str, Any]]]] = []
+        self._parts: list[tuple[nn.Module, nn.Module, frozenset[str] | None]] = []
 
     def of(self, module: nn.Module, attributes: set[str | None]) -> nn.Module:
         """A module of the same class with the same attributes, of which only those named keep parameters.
@@ -30,19 +32,37 @@ class ModuleViews:
         key = (id(module), None if every else frozenset(attributes))
         if key not in self._views:
             view = type(module).__new__(type(module))
-            vars(view).update(vars(module))
-            for name in _STRUCTURE:
-                entries = {key: item for key, item in vars(module)[name].items() if every or key in attributes}
-                vars(view)[name] = {key: item for key, item in entries.items() if not isinstance(item, FloatPart)}
+            chosen = None if every else frozenset(name for name in attributes if name is not None)
             self._views[key] = view
-            self._parts.append((view, module, {name: dict(vars(view)[name]) for name in _STRUCTURE}))
+            self._parts.append((view, module, chosen))
+            _fill(view, module, chosen)
         return self._views[key]
 
     def restore(self) -> None:
         """Give every view the attributes that its module has, which were put back: parts that ran may have set some."""
-        for view, module, structure in self._parts:
+        for view, module, chosen in self._parts:
             vars(view).clear()
-            vars(view).update({**vars(module), **structure})
+            _fill(view, module, chosen)
+
+
+def _fill(view: nn.Module, module: nn.Module, chosen: frozenset[str] | None) -> None:
+    """Give a view what its module holds; of its children and tensors those chosen, None for all.
+
+    Functions that refer to the module, such as hooks, get the view in its place. A hook on a child may do so too; then
+    the view has children of its own. Tensors stay the same ones.
+    """
+    children = {name: child for name, child in module._modules.items() if not isinstance(child, FloatPart)}
+    held = {**vars(module), "_modules": children}
+    functions = OwnFunctions([module, *(part for child in children.values() if child for part in child.modules())])
+    if functions.copies:
+        memo: dict[int, Any] = {id(item): item for item in (*module.parameters(), *module.buffers())}
+        memo.update(functions.copies)
+        memo[id(module)] = view
+        held = copy.deepcopy(held, memo)
+        functions.bind(memo)
+    for name in _STRUCTURE:
+        held[name] = {key: item for key, item in held[name].items() if chosen is None or key in chosen}
+    vars(view).update(held)
 
 
 def _names_in(module: nn.Module) -> set[str]:

@@ -109,7 +109,7 @@ def _used_as_values(space: dict[str, Any]) -> frozenset[str]:
     size, found = _values_known.get(title, (-1, frozenset()))
     if size != len(space):
         names = {name for code in _codes(space) for name in _CLASSES if name in code.co_names and _as_value(code, name)}
-        found = frozenset(names)
+        found |= names  # what is cut out of a function is not found in it any more
         _values_known[title] = len(space), found
     return found
 

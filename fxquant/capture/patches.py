@@ -22,9 +22,11 @@ from torch.nn.utils import rnn
 
 from fxquant.capture.builtins_on_proxies import builtins_for
 from fxquant.capture.facts import FactKind
+from fxquant.capture.gradient_hooks import GRADIENT_HOOKS, handle
 from fxquant.capture.namespaces import cached_functions, replace_names, user_namespaces
 from fxquant.capture.patch_effects import patch_blocks, patch_functions, patch_module_class
 from fxquant.capture.patch_random import RANDOM_AND_TIME, random_stand_ins
+from fxquant.capture.record_calls import record_factory
 from fxquant.capture.source import is_user_file
 from fxquant.capture.structures import holds_proxy, unwrap
 from fxquant.capture.torch_mode import TracingMode, record_torch
@@ -72,6 +74,7 @@ def _patches(tracer: ValueTracer, model: nn.Module) -> Iterator[Undo]:
         yield from _replace_in(sys.modules.get(module), anew)
     stand_ins |= anew
     yield from _methods(tracer)
+    yield from _gradient_hooks(tracer)
     yield from patch_module_class(tracer)
     yield from patch_blocks(tracer)
     yield from patch_functions(tracer, stand_ins)
@@ -110,7 +113,7 @@ def _factory(original: Callable[..., Any], tracer: ValueTracer) -> Callable[...,
     def create(*args: Any, **kwargs: Any) -> Any:
         if tracer.executing or not holds_proxy((args, kwargs)):
             return original(*args, **kwargs)
-        tracer.record_factory(original, args, kwargs)
+        record_factory(tracer, original, args, kwargs)
         return tracer.create_proxy("call_function", original, args, kwargs)
 
     return create
@@ -155,10 +158,24 @@ def _methods(tracer: ValueTracer) -> Iterator[Undo]:
         def call(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
             if tracer.executing or not holds_proxy((args, kwargs)):
                 return _original(*args, **kwargs)
-            tracer.record_factory(_original, args, kwargs)
+            record_factory(tracer, _original, args, kwargs)
             return record_torch(tracer, _original, args, kwargs)
 
         functools.update_wrapper(call, original)
+        yield _set(Tensor, name, call)
+
+
+def _gradient_hooks(tracer: ValueTracer) -> Iterator[Undo]:
+    """Hooks of tensors: parts that run as Python run without gradients while they are traced, and do without."""
+    for name in GRADIENT_HOOKS:
+        original = getattr(Tensor, name)
+
+        @functools.wraps(original)
+        def call(tensor: Tensor, *args: Any, _original: Any = original, **kwargs: Any) -> Any:
+            if tracer.executing and not tensor.requires_grad:
+                return handle()
+            return _original(tensor, *args, **kwargs)
+
         yield _set(Tensor, name, call)
 
 

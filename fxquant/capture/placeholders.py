@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fxquant.capture.facts import FactKind
 from fxquant.capture.inputs import map_leaves
+from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
 from fxquant.ir.checks import require_equal
 
@@ -26,7 +27,7 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
     """
     node = tracer.create_node("placeholder", name, (), {})
     tracer.describe(node, value)
-    proxy = ValueProxy(node, tracer, value)
+    proxy = type_for(value)(node, tracer, value)
     if isinstance(value, Tensor):
         return proxy
 

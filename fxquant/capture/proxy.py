@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
+from fxquant.capture.class_patterns import Matched
 from fxquant.capture.facts import FactKind
 
 # Attributes that are facts of the example: answered at once and recorded, never traced.
@@ -43,7 +44,7 @@ class Depends(IntEnum):
     VALUES = 2  # values of the inputs, random numbers, or state
 
 
-class ValueProxy(fx.Proxy):
+class ValueProxy(Matched, fx.Proxy):
     """A proxy and the value it has on the example inputs.
 
     Attributes:
@@ -83,6 +84,8 @@ class ValueProxy(fx.Proxy):
             return self._items if name == "items" else self._values
         attribute = getattr(self.value, name)  # AttributeError as in eager
         if name in _STATIC_ATTRIBUTES and isinstance(self.value, Tensor):
+            if name == "requires_grad" and not attribute and self.tracer.asks_for_gradients(self):
+                return True
             self.tracer.record(FactKind.STATIC, attribute)
             return attribute
         if name in _STATIC_METHODS and isinstance(self.value, Tensor):

@@ -6,6 +6,7 @@ methods and indexing of tensors that are no proxies. A torch function mode sees 
 
 from __future__ import annotations
 
+import functools
 import operator
 import sys
 from types import FrameType
@@ -19,6 +20,8 @@ from torch.overrides import TorchFunctionMode, is_tensor_method_or_property
 from fxquant.capture.attention import AttentionCall, attend
 from fxquant.capture.facts import FactKind
 from fxquant.capture.half_precision import to_float32
+from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.record_calls import record_factory
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 
 if TYPE_CHECKING:
@@ -101,10 +104,10 @@ def record_torch(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwar
     if function in _FACTS:
         return _answer(tracer, function, args, kwargs)
     if function in _FACTORIES:
-        tracer.record_factory(function, args, kwargs)
+        record_factory(tracer, function, args, kwargs)
     if function is F.multi_head_attention_forward:
         with TracingMode(tracer):
-            return attend(AttentionCall(*args, **kwargs), tracer.linear_of)
+            return attend(AttentionCall(*args, **kwargs), functools.partial(_linear, tracer))
     if not is_tensor_method_or_property(function):
         return tracer.create_proxy("call_function", function, args, kwargs)
     if name == "__get__":
@@ -114,6 +117,16 @@ def record_torch(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwar
     if name in _SWAPPED:
         return tracer.create_proxy("call_function", _SWAPPED[name], args[::-1], kwargs)
     return tracer.create_proxy("call_method", name, args, kwargs)
+
+
+def _linear(tracer: ValueTracer, input: Any, weight: Any, bias: Any) -> Any:
+    """A projection of an attention; one whose weight belongs to a child module runs in that module's name."""
+    owner = str(weight.node.target).rpartition(".")[0] if isinstance(weight, ValueProxy) else ""
+    inside = owner.startswith(f"{tracer.scope.module_path}.".removeprefix(".")) and weight.node.op == "get_attr"
+    if not owner or not inside:
+        return F.linear(input, weight, bias)
+    with tracer.scope.entered(owner, tracer.root.get_submodule(owner)):
+        return F.linear(input, weight, bias)
 
 
 def _make(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -71,6 +71,7 @@ def trace_model(
     leaf_names: Collection[str] = (),
     leaf_classes: Collection[type[nn.Module]] = (),
     strict: bool = False,
+    trains: bool = False,
 ) -> Traced:
     """Trace a copy of ``model`` on ``example_inputs``.
 
@@ -82,6 +83,7 @@ def trace_model(
         leaf_names: module paths to keep as float leaves.
         leaf_classes: module classes to keep as float leaves.
         strict: raise instead of keeping a part whole.
+        trains: whether the graph is to be trained, whatever mode the model is in.
 
     Returns:
         The trace, in the user's parameter names. float16 and bfloat16 models are traced in float32
@@ -96,7 +98,7 @@ def trace_model(
     versions: dict[int, tuple[Tensor, int]] = {}
     half = HalfPrecision.of(model, example_inputs)
     for _ in range(_ROUNDS):
-        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict, versions, half)
+        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict, trains, versions, half)
         for cut in attempt.tracer.rejected:
             regions.reject(cut)
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
@@ -116,7 +118,7 @@ def trace_model(
         if attempt.troubles and not any(title or trouble.optional for trouble, title in kept):
             raise _refusal(attempt.troubles)
     # What sizes decide is built in.
-    attempt = _attempt(model, example_inputs, regions, leaf_classes, True, versions, half)
+    attempt = _attempt(model, example_inputs, regions, leaf_classes, True, trains, versions, half)
     if attempt.troubles:
         raise _refusal(attempt.troubles)
     return _finish(model, attempt, met, half)
@@ -134,6 +136,7 @@ def _attempt(
     regions: FloatRegions,
     leaf_classes: Collection[type[nn.Module]],
     strict: bool,
+    trains: bool,
     versions: dict[int, tuple[Tensor, int]],
     half: HalfPrecision | None,
 ) -> _Attempt:
@@ -147,6 +150,7 @@ def _attempt(
         state, outer = ModelState(root), OuterState(root)
         tracer = ValueTracer(BoundInputs(values), regions.modules, leaf_classes, regions.whole)
         tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), versions, half
+        tracer.trains = trains or model.training
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)

@@ -10,29 +10,35 @@ from types import CodeType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fxquant.capture.answers import Answers
-from fxquant.capture.attribute_writes import AttributeWrites, changed_container, changed_names
+from fxquant.capture.attribute_writes import AttributeWrites, changed_container, changed_tensors
 from fxquant.capture.call_part import call_whole
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
 from fxquant.capture.describe_node import describe_node, name_after_module
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
+from fxquant.capture.gradient_hooks import (
+    GRADIENT_HOOKS,
+    asks_for_gradients,
+    hook_on_tensor,
+    look_at_gradient_hooks,
+    without_gradient_hooks,
+)
 from fxquant.capture.half_precision import HalfPrecision
 from fxquant.capture.inputs import BoundInputs
 from fxquant.capture.levels import depends_of, is_fixed
 from fxquant.capture.lower_arguments import ArgumentLowering
+from fxquant.capture.matched import type_for
 from fxquant.capture.module_scope import ModuleScope
 from fxquant.capture.module_views import ModuleViews
 from fxquant.capture.own_thread import OwnThread
 from fxquant.capture.part_counts import apart
 from fxquant.capture.placeholders import placeholder
-from fxquant.capture.plain_call import plainly_recorded
 from fxquant.capture.proxy import ValueProxy
-from fxquant.capture.record_calls import record_call
+from fxquant.capture.record_calls import record_call, record_factory
 from fxquant.capture.recorder import Recorder
 from fxquant.capture.run_hooks import call_between_hooks, has_hooks
 from fxquant.capture.source import user_line
@@ -65,6 +71,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         rejected_before: (code, first line, last line) of those on whose results branches depend.
         constants: what was put on the root during the trace because nodes refer to it, by name.
         unhooked: paths of modules whose hooks became part of the graph.
+        trains: whether the graph is to be trained.
         failed: whether the trace ended before the model did.
         precision: of a model in half precision, until it returns.
         plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
@@ -98,6 +105,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.constants: dict[str, Any] = {}
         self.unhooked: set[str] = set()
         self.failed = False
+        self.trains = False
         self.precision: HalfPrecision | None = None
         self.plain_tensors: frozenset[str] = frozenset()
         self.versions: dict[int, tuple[Tensor, int]] = {}
@@ -113,13 +121,14 @@ class ValueTracer(OwnThread, fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Leaves: what the user named, what must stay a module (batch norm, dropout), recurrent layers, stubs."""
-        if self._is_float_leaf(m, module_qualified_name):
+        if self.is_float_leaf(m, module_qualified_name):
             return True
         if isinstance(m, (*_RECURRENT, torch.jit.ScriptModule)) or is_border(m):
             return True
         return catalogue.by_module(type(m)) is not None
 
-    def _is_float_leaf(self, m: nn.Module, path: str) -> bool:
+    def is_float_leaf(self, m: nn.Module, path: str) -> bool:
+        """Whether a module is one of those that stay float leaves."""
         return path in self.leaf_names or isinstance(m, self.leaf_classes)
 
     def create_args_for_root(
@@ -142,7 +151,10 @@ class ValueTracer(OwnThread, fx.Tracer):
     def _trace_root(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         try:
             call: Any = self.root._call_impl
-            result = call_whole(self, args, kwargs) if self.whole else call(*args, **kwargs)
+            if not self.whole:
+                look_at_gradient_hooks(self, self.root, "")
+            with without_gradient_hooks(self.root):
+                result = call_whole(self, args, kwargs) if self.whole else call(*args, **kwargs)
         except Exception as error:
             self.recorder.report_error(error)
             self.failed = True
@@ -170,6 +182,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
         record_call(self.recorder, m)
+        look_at_gradient_hooks(self, m, path)
         if not self.is_leaf_module(m, path):
             return self._trace_into(m, path, forward, args, kwargs)
 
@@ -177,7 +190,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             return self.create_proxy("call_module", path, args, kwargs)
 
         with self.scope.entered(path, m):
-            if self._is_float_leaf(m, path) or not has_hooks(m):
+            if self.is_float_leaf(m, path) or not has_hooks(m):
                 return call(*args, **kwargs)
             self.recorder.record(FactKind.MODULE_HOOK, path, "its operations are recorded around the module")
             self.unhooked.add(path)
@@ -189,7 +202,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         """Trace the inside of a module; where that fails, say so and go on with what the module computes."""
         self.recorder.modules.append(path)
         try:
-            with self.scope.entered(path, m):
+            with self.scope.entered(path, m), without_gradient_hooks(m):
                 return forward(*args, **kwargs)
         except Exception as error:
             self.recorder.report_error(error)
@@ -256,7 +269,11 @@ class ValueTracer(OwnThread, fx.Tracer):
             proxies = [leaf for leaf in given if isinstance(leaf, ValueProxy)]
             versions = [(tensor, tensor._version) for tensor in _tensors(leaf.value for leaf in proxies)]
             plain = [(tensor, tensor._version) for tensor in _tensors(given)]
-        value = self._run(kind, target, args, kwargs)
+        try:
+            value = self._run(kind, target, args, kwargs)
+        except Exception as error:
+            self.answers.error(error, proxies)
+            raise
         with torch._C.DisableTorchFunction():
             changed = {id(tensor) for tensor, version in versions if tensor._version != version}
             if any(tensor._version != version for tensor, version in plain):
@@ -266,12 +283,12 @@ class ValueTracer(OwnThread, fx.Tracer):
                 return value
             name = name_after_module(self, kind) or name
             node = self._make_node(kind, target, args, kwargs, name, changed)
-            mutates = changed_names(target, proxies, changed) or changed_container(kind, target, args)
+            mutates = changed_tensors(target, proxies, changed) or changed_container(kind, target, args)
             describe_node(self, node, value, mutates)
         for proxy in proxies:
             if id(proxy.value) in changed:
                 proxy.depends = max(proxy.depends, depends)
-        made = ValueProxy(node, self, value, depends, shape_depends)
+        made = type_for(value)(node, self, value, depends, shape_depends)
         made.outside_grad = kind != "get_attr" and outside_gradients()
         made.parts_of = apart(target, args, kwargs)
         made.from_part = target is operator.getitem and proxies[0].from_part
@@ -314,6 +331,10 @@ class ValueTracer(OwnThread, fx.Tracer):
         """See ``answers``."""
         return self.answers.index(proxy)
 
+    def asks_for_gradients(self, proxy: ValueProxy) -> bool:
+        """See ``gradient_hooks``."""
+        return asks_for_gradients(self, proxy)
+
     def is_whole(self, proxy: ValueProxy) -> bool:
         """Whether a list is passed on as one value: how many elements it has may depend on the inputs."""
         made = proxy.node.op == "call_module" and isinstance(
@@ -329,22 +350,16 @@ class ValueTracer(OwnThread, fx.Tracer):
         """Record a call of a torch function."""
         return record_torch(self, function, args, kwargs)
 
-    def record_factory(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Write down a tensor that is made from sizes, where plain tracing cannot."""
-        was, self.executing = self.executing, True
-        plain = plainly_recorded(function, args, kwargs)
-        self.executing = was
-        if not plain:
-            self.record(FactKind.FACTORY, function.__name__, "recorded as an operation")
-
     def call_method(self, proxy: ValueProxy, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a method call on a proxy."""
+        if isinstance(proxy.value, Tensor) and name in GRADIENT_HOOKS:
+            return hook_on_tensor(self)
         if isinstance(proxy.value, Tensor) and name in ("item", "tolist"):
             self.record(FactKind.TENSOR_NUMBER, name, "recorded as an operation")
         elif isinstance(proxy.value, Tensor) and name in ("numpy", "__array__"):
             self.record(FactKind.TENSOR_NUMPY, name, "recorded as an operation")
         elif proxy.node.op == "get_attr" and holds_proxy((args, kwargs)):
-            self.record_factory(getattr(proxy.value, name), args, kwargs)
+            record_factory(self, getattr(proxy.value, name), args, kwargs)
         return self.create_proxy("call_method", name, (proxy, *args), kwargs)
 
     # -- insides ------------------------------------------------------------------------------------
@@ -369,15 +384,6 @@ class ValueTracer(OwnThread, fx.Tracer):
     def _run_module(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         given = GivenObjects(() if isinstance(module, FloatPart) else (args, kwargs), True)  # parts see to theirs
         return given.unchanged_by(module(*args, **kwargs), self.recorder)
-
-    def linear_of(self, input: Any, weight: Any, bias: Any) -> Any:
-        """A projection of an attention; one whose weight belongs to a child module runs in that module's name."""
-        owner = str(weight.node.target).rpartition(".")[0] if isinstance(weight, ValueProxy) else ""
-        inside = owner.startswith(f"{self.scope.module_path}.".removeprefix(".")) and weight.node.op == "get_attr"
-        if not owner or not inside:
-            return F.linear(input, weight, bias)
-        with self.scope.entered(owner, self.root.get_submodule(owner)):
-            return F.linear(input, weight, bias)
 
     def describe(self, node: fx.Node, value: Any) -> None:
         """Attach what is known of a node that was made without a proxy."""

@@ -110,3 +110,12 @@ def _is_forward(frame: FrameType) -> bool:
     code = frame.f_code
     first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
     return code.co_name == "forward" and isinstance(first, nn.Module)
+
+
+def spots_around(path: str) -> tuple[ModuleSpot, ...]:
+    """The module and those around it."""
+    spots = [ModuleSpot(path)]
+    while path:
+        path = path.rpartition(".")[0]
+        spots.append(ModuleSpot(path))
+    return tuple(spots)

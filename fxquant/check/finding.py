@@ -78,6 +78,7 @@ class FindingKind(StrEnum):
 
     # What could not be recorded.
     OPAQUE_CALL = "opaque-call"
+    CAUGHT_ERROR = "caught-error"
     RECURRENT = "recurrent"
     SCRIPTED = "scripted"
     ERROR = "error"

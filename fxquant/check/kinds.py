@@ -240,6 +240,11 @@ MEANINGS: dict[FindingKind, Meaning] = {
         "Cases that the example hides", "{value} hides a case: the example does not show what it is for", Rule.DOUBT
     ),
     _K.OPAQUE_CALL: Meaning("Calls that cannot be looked into", "`{expression}` cannot be traced: {value}", Rule.LOST),
+    _K.CAUGHT_ERROR: Meaning(
+        "Errors that are caught",
+        "`{expression}` raises {value} for the example, which the code around it catches; a graph has that way only",
+        Rule.LOST,
+    ),
     _K.RECURRENT: Meaning("Recurrent layers", "{value} is a recurrent layer", Rule.NOTE, "kept whole"),
     _K.SCRIPTED: Meaning("TorchScript parts", "{value} is TorchScript, whose source is gone", Rule.LOST),
     _K.ERROR: Meaning("Errors during capture", "capture stopped: {value}", Rule.LOST),

@@ -73,11 +73,11 @@ class PartCode:
 
 
 class ForwardCall:
-    """The whole forward of a module."""
+    """The whole of a module, its hooks included."""
 
     def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """What the module's forward returns."""
-        return module.forward(*args, **kwargs)
+        """What the module returns."""
+        return module(*args, **kwargs)
 
 
 class FloatPart(nn.Module):

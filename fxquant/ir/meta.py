@@ -157,9 +157,9 @@ def update_info(node: fx.Node, **changes: Any) -> None:
 
 
 def describe_value(value: Any) -> Any:
-    """Map a real value to what may outlive it: tensors to ``TensorMeta``, containers elementwise."""
+    """Map a real value to what may outlive it: dense tensors to ``TensorMeta``, containers elementwise."""
     if isinstance(value, Tensor):
-        return TensorMeta.of(value)
+        return TensorMeta.of(value) if value.layout is torch.strided else f"{value.layout} {tuple(value.shape)}"
     if isinstance(value, torch.Size):
         return tuple(value)
     if isinstance(value, (tuple, list)):

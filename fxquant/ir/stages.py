@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from fxquant.errors import FxquantError
 from fxquant.ir import records
+from fxquant.ir.own_functions import OwnFunctions
 from fxquant.ir.quant_plan import QuantPlan
 
 _Stage = TypeVar("_Stage", bound="StageModule")
@@ -147,7 +148,10 @@ class StageModule(fx.GraphModule):
     def __deepcopy__(self, memo: dict[int, Any]) -> StageModule:
         _, (kind, body, nodes, name) = self.__reduce__()
         state = body.pop("state")  # frozen: shared, like the records of the nodes
+        functions = OwnFunctions(self.modules())
+        memo.update(functions.copies)
         result = rebuild_stage(kind, {**copy.deepcopy(body, memo), "state": state}, nodes, name)
+        functions.bind(memo)
         memo[id(self)] = result
         return result
 

@@ -72,6 +72,7 @@ _TEXTS: Mapping[FindingKind, str] = {
     _K.WRITE_TO_CONSTANT: "register the tensor as a buffer, or make it in forward, `x.new_zeros(...)`",
     _K.HIDDEN_CASE: "give an example with padding: `mask[:, -1] = 0`",
     _K.OPAQUE_CALL: "{setting_first}",
+    _K.CAUGHT_ERROR: "decide by x.shape, or in __init__, instead of by the error that `{expression}` raises",
     _K.RECURRENT: "nothing to do: it stays float",
     _K.SCRIPTED: "use the Python module or function it was made from",
     _K.ERROR: "correct this line, or {setting}",

@@ -1,0 +1,35 @@
+"""Proxies of containers, as ``match`` statements see them.
+
+Whether a subject is a sequence or a mapping is asked of its type, in C: such proxies are of types of their own, which
+Python knows to be such.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+from typing import Any
+
+from fxquant.capture.proxy import ValueProxy
+
+
+class SequenceProxy(ValueProxy):
+    """A proxy of a tuple or a list."""
+
+
+class MappingProxy(ValueProxy):
+    """A proxy of a dictionary."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """What ``dict.get`` gives."""
+        return self[key] if key in self.value else default  # type: ignore[index]
+
+
+collections.abc.Sequence.register(SequenceProxy)
+collections.abc.Mapping.register(MappingProxy)
+
+
+def type_for(value: Any) -> type[ValueProxy]:
+    """The type of the proxy of a value."""
+    if isinstance(value, (tuple, list)):
+        return SequenceProxy
+    return MappingProxy if isinstance(value, dict) else ValueProxy

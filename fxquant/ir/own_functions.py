@@ -1,0 +1,141 @@
+"""Functions that a model keeps and that refer to the model: hooks, lambdas, wrapped methods.
+
+``self.act = lambda x: self.scale * x`` keeps the model in a variable of the function. Copying a model leaves functions
+as they are, so that its copy would read, and change, the model that it is a copy of. Here the copy gets functions of
+its own.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import functools
+import weakref
+from collections.abc import Iterable, Iterator
+from types import CellType, CodeType, FunctionType, MethodType
+from typing import Any
+
+from torch import Tensor, nn
+
+_CONTAINERS = (list, dict, set, collections.deque)
+_DEPTH = 4
+_copies: weakref.WeakKeyDictionary[CodeType, weakref.WeakSet[FunctionType]] = weakref.WeakKeyDictionary()
+
+
+def copies_with(code: CodeType) -> list[FunctionType]:
+    """The functions with this code that were made here and are still there."""
+    return list(_copies.get(code, ()))
+
+
+def functions_kept(model: nn.Module) -> list[FunctionType]:
+    """The functions that the modules of a model keep: as attributes, as hooks, in containers, around one another."""
+    return OwnFunctions(model.modules()).every
+
+
+class OwnFunctions:
+    """The functions of a model that keep it, or something that it holds, in their variables.
+
+    Args:
+        modules: of the model.
+
+    Attributes:
+        copies: the copy of each that refers to the model, by id of the function; what they keep is still to be set.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        every = list(modules)
+        self._held: dict[int, Any] = {id(module): module for module in every}
+        self._functions: dict[int, FunctionType] = {}
+        for module in every:
+            for name, value in vars(module).items():
+                if name not in ("_parameters", "_buffers", "_modules"):
+                    self._look(value, _DEPTH)
+        self._cells: dict[int, tuple[CellType, CellType]] = {}
+        self._known: dict[int, bool] = {}
+        self.copies = {key: self._copy(item) for key, item in self._functions.items() if self._refers(item)}
+
+    @property
+    def every(self) -> list[FunctionType]:
+        """All functions that the model keeps, whether they refer to it or not."""
+        return list(self._functions.values())
+
+    def bind(self, memo: dict[int, Any]) -> None:
+        """Let the copies keep what was copied.
+
+        Args:
+            memo: of ``copy.deepcopy``, which has copied the model.
+        """
+        for cell, new in self._cells.values():
+            new.cell_contents = copy.deepcopy(cell.cell_contents, memo)
+
+    def _look(self, value: Any, depth: int) -> None:
+        """Note the functions and containers in what a module holds."""
+        if depth == 0 or isinstance(value, (nn.Module, Tensor)):
+            return
+        if isinstance(value, FunctionType):
+            if id(value) not in self._functions:
+                self._functions[id(value)] = value
+                for cell in value.__closure__ or ():
+                    self._look_through(cell, depth)
+        elif isinstance(value, functools.partial):
+            for item in (value.func, *value.args, *value.keywords.values()):
+                self._look(item, depth - 1)
+        elif isinstance(value, _CONTAINERS) and id(value) not in self._held:
+            self._held[id(value)] = value
+            for item in list(value.values() if isinstance(value, dict) else value):
+                self._look(item, depth - 1)
+        elif isinstance(value, tuple):
+            for item in value:
+                self._look(item, depth - 1)
+
+    def _look_through(self, cell: CellType, depth: int) -> None:
+        """Functions around functions: what a function keeps is no part of the model unless the model holds it."""
+        kept = _content(cell)
+        if isinstance(kept, (FunctionType, functools.partial)):
+            self._look(kept, depth - 1)
+
+    def _refers(self, function: FunctionType) -> bool:
+        """Whether a function keeps something that the model holds."""
+        if id(function) not in self._known:
+            self._known[id(function)] = False  # while it is looked at
+            kept = (item for cell in function.__closure__ or () for item in _inside(_content(cell)))
+            self._known[id(function)] = any(self._is_of_model(item) for item in kept)
+        return self._known[id(function)]
+
+    def _is_of_model(self, item: Any) -> bool:
+        if isinstance(item, FunctionType):
+            return id(item) in self._functions and self._refers(item)
+        return id(item) in self._held
+
+    def _copy(self, function: FunctionType) -> FunctionType:
+        cells = tuple(self._cell(cell) for cell in function.__closure__ or ())
+        made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
+        made.__kwdefaults__ = function.__kwdefaults__
+        functools.update_wrapper(made, function)
+        if not hasattr(function, "__wrapped__"):
+            del made.__wrapped__  # type: ignore[attr-defined]
+        _copies.setdefault(function.__code__, weakref.WeakSet()).add(made)
+        return made
+
+    def _cell(self, cell: CellType) -> CellType:
+        """A variable that refers to the model is another one in the copy; others stay shared."""
+        if not any(self._is_of_model(item) for item in _inside(_content(cell))):
+            return cell
+        return self._cells.setdefault(id(cell), (cell, CellType()))[1]
+
+
+def _inside(kept: Any) -> Iterator[Any]:
+    """What a variable refers to: an object, that of a method, or what a partial call is given."""
+    yield kept
+    if isinstance(kept, MethodType):
+        yield kept.__self__
+    elif isinstance(kept, functools.partial):
+        for item in (kept.func, *kept.args, *kept.keywords.values()):
+            yield from _inside(item)
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not set yet
+        return None
