@@ -22,6 +22,8 @@ from fxquant.qconfig.mapping import QConfigMapping
 _WORTH_DB, _WORTH_DB_PER_MACS = 1.0, 15.0
 # Where nothing is worth it by that rule: three quarters of the error, whatever share of the MACs they cost.
 _ALWAYS_WORTH_DB = 6.0
+# A model with more of its MACs in float is no longer quantized.
+_MOST_MACS = 0.9995
 _WORTH_SHARE, _WORTH_SHARE_PER_MACS = 0.1, 0.5
 _GOOD_DB = 40.0
 # The smallest set of layers is taken that gains this share of what any set gains.
@@ -203,7 +205,11 @@ class LayerSearch:
             found[self._with_readers([row], left)] = None
         for count in range(2, len(harmful) + 1):
             found[self._with_readers(harmful[:count], left)] = None
-        return [units for units in found if self.rounding.difference(left, units)]
+        return [units for units in found if self._is_int8_without({*left, *units})]
+
+    def _is_int8_without(self, units: Collection[str]) -> bool:
+        """Whether something worth the name still runs int8 when these units are float."""
+        return bool(self.rounding.difference(units)) and self._macs(units) < _MOST_MACS
 
     def _with_readers(self, rows: list[SensitivityRow], left: Collection[str]) -> tuple[str, ...]:
         names = {name for row in rows for name in (row.unit, *self._readers(row.unit))} - set(left)

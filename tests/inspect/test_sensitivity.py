@@ -116,3 +116,32 @@ def test_parts_of_a_torch_module_are_left_float_one_by_one() -> None:
         sums = [unit.name for unit in observed.plan.units if unit.op == "add" and unit.output]
         again = fxquant.prepare_fx(model, leave_float(mapping, observed, sums[:1]), (x,))
         assert [unit.name for unit in again.plan.units if unit.reason.startswith("excluded")] == sums[:1]
+
+
+class _Heavy(nn.Module):
+    """A convolution with nearly all multiply-accumulates between two small ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.heavy = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 5, padding=2)
+        self.last, self.head = nn.Conv2d(16, 16, 1), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, 3, 12, 12] to [N, 10]."""
+        x = torch.relu(self.heavy(torch.relu(self.first(x))))
+        return self.head(torch.relu(self.last(x)).mean((2, 3)))
+
+
+def test_most_of_the_error_is_worth_leaving_a_heavy_layer_float() -> None:
+    torch.manual_seed(0)
+    model = _Heavy().eval()
+    mapping = fxquant.get_default_qconfig_mapping("x86")
+    for name, scale in (("first", 1.0), ("heavy", 0.6)):
+        observer = fxquant.FixedQParamsObserver.with_args(scale=scale, zero_point=0, quant_min=0, quant_max=255)
+        broken = fxquant.QConfig(activation=observer, weight=fxquant.default_per_channel_weight_observer)
+        mapping.set_module_name(name, broken)
+    found = sensitivity(model, planted.batches(2), qconfig_mapping=mapping, backend="x86", progress=False)
+    assert found.rows[0].module_path == "heavy" and found.rows[0].macs_share > 0.9
+    assert found.recommendations and "heavy" in found.recommendations[0].module_paths
+    assert found.recommended_metric > found.quantized_metric + 6
+    assert sum(step.macs_share for step in found.recommendations) < 0.9995
