@@ -101,8 +101,24 @@ def spots_of_uses(module: nn.Module, functions: Functions, mentions: Callable[[a
     if not found or found[0] is forward.body[0]:
         return ()
     first, last = found[0], found[-1]
+    run = forward.body[forward.body.index(first) : forward.body.index(last) + 1]
+    after = forward.body[forward.body.index(last) + 1 :]
+    if _decides(run, after):
+        last = forward.body[-1]
     where = first.lineno, last.end_lineno or last.lineno, first.col_offset, last.end_col_offset or 0
     return (StatementSpot(code, where),)
+
+
+def _decides(statements: list[ast.stmt], after: list[ast.stmt]) -> bool:
+    """Whether a name that statements set is in a condition after them."""
+    names = {
+        node.id
+        for statement in statements
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    tests = [getattr(node, "test", None) for statement in after for node in ast.walk(statement)]
+    return any(isinstance(node, ast.Name) and node.id in names for test in tests if test for node in ast.walk(test))
 
 
 @dataclass(frozen=True)

@@ -153,12 +153,19 @@ class ValueProxy(Matched, fx.Proxy):
         return object.__hash__(self)
 
     def __format__(self, spec: str) -> str:
-        self.tracer.record(FactKind.FORMAT, "text")
+        self._becomes_text()
         return format(self.value, spec)
 
     def __str__(self) -> str:
-        self.tracer.record(FactKind.FORMAT, "text")
+        self._becomes_text()
         return str(self.value)
+
+    def _becomes_text(self) -> None:
+        """Text of a number that values of tensors decide may choose what comes next: ``self.heads[str(k)]``."""
+        if isinstance(self.value, (bool, int)) and self.depends is Depends.VALUES:
+            self.tracer.report(FactKind.TENSOR_NUMBER, self.value)
+        else:
+            self.tracer.record(FactKind.FORMAT, "text")
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.record(FactKind.ITEM_ASSIGNMENT, "", "recorded as an operation")

@@ -248,4 +248,20 @@ class StateInTheMiddle(Case):
     outcome = "region"
 
 
+class HeadByText(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+            self.heads = nn.ModuleDict({"head0": nn.Linear(6, 6), "head1": nn.Linear(6, 6)})
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            name = f"head{int(y.sum() > 0)}"  # finding: tensor-number
+            return self.heads[name](y)  # finding: tensor-number, tensor-branch
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
 ForwardFromElsewhere.before.forward = ForwardFromElsewhere.scaled_by_calls  # type: ignore[attr-defined]
