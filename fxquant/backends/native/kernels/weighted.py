@@ -194,12 +194,23 @@ class Linear(WeightedKernel):
         packet = torch.ops.quantized.linear_relu if self.relu else torch.ops.quantized.linear
         return packet.default
 
+    def _multiply(self, rows: Tensor) -> Tensor:
+        """The kernel; fbgemm's is refused under ``torch.use_deterministic_algorithms``, its float results are not."""
+        if self.engine == "fbgemm" and torch.are_deterministic_algorithms_enabled():
+            given = torch.ops.quantized
+            clipped = given.linear_with_input_q_dq_qweight_dq_relu_output_fp32
+            compute = clipped if self.relu else given.linear_with_input_q_dq_qweight_dq_output_fp32
+            return self._rounded(compute(rows.dequantize(), rows.q_scale(), rows.q_zero_point(), self.packed_params))
+        return self.packed_function(  # type: ignore[no-any-return]
+            rows, self.packed_params, self.packed_scale, self.packed_zero_point
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """Multiply ``x``, uint8 [..., in_features]."""
         if self._is_traced():
             return self._rounded(in_float(F.linear, x, self.weight, self.weight_scale, self.bias, self.relu))
         rows = x.unsqueeze(0) if x.dim() == 1 else x
-        product: Tensor = self.packed_function(rows, self.packed_params, self.packed_scale, self.packed_zero_point)
+        product = self._multiply(rows)
         if x.dim() == 1:
             return product.squeeze(0)
         if x.dim() > 2 and x.numel() == 0:  # the kernels flatten empty batches
