@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -40,12 +39,12 @@ from fxquant.capture.placeholders import placeholder
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.record_calls import record_call, record_factory
 from fxquant.capture.recorder import Recorder
+from fxquant.capture.register_module import free_name, register, register_unknown
 from fxquant.capture.run_hooks import call_between_hooks, has_hooks
 from fxquant.capture.source import user_line
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
-from fxquant.capture.trouble import StatementSpot
 from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
@@ -214,30 +213,14 @@ class ValueTracer(OwnThread, fx.Tracer):
         """Path of a module; one made in forward or kept in a plain container is registered on the root."""
         paths = self.submodule_paths
         if paths is not None and mod not in paths:
-            name = f"_unregistered_{len(paths)}"
-            made_here = id(mod) not in self.lowering.contained_modules()
-            kind = FactKind.MODULE_IN_FORWARD if made_here else FactKind.MODULE_IN_CONTAINER
-            if made_here and next(mod.parameters(), None) is not None:
-                around = [spot for spot in self.recorder.spots() if not isinstance(spot, StatementSpot)]
-                self.recorder.report(kind, type(mod).__name__, spots=around)  # its weights are new at every call
-            else:
-                self.recorder.record(kind, type(mod).__name__, f"registered as {name}")
-            self._register(name, mod)
-            paths.update({child: f"{name}.{inner}".rstrip(".") for inner, child in mod.named_modules()})
-            self.lowering.name_attributes(mod, name)
+            register_unknown(self, mod, paths)
         return super().path_of_module(mod)
 
     def add_module(self, name: str, module: nn.Module) -> str:
         """Register a module that is no module of the user's on the root; returns its name."""
-        names = (name if not count else f"{name}_{count}" for count in itertools.count())
-        free = next(item for item in names if not hasattr(self.root, item))
-        self._register(free, module)
+        free = free_name(self.root, name)
+        register(self, free, module)
         return free
-
-    def _register(self, name: str, module: nn.Module) -> None:
-        """The dictionary of modules is replaced, not changed: ``nn.Sequential`` may be going through it."""
-        vars(self.root)["_modules"] = {**self.root._modules, name: module}
-        self.constants[name] = module
 
     def create_arg(self, a: Any) -> Any:
         """Containers of tensors are passed on as containers of nodes, so that consumers see single tensors."""

@@ -1,0 +1,47 @@
+"""Modules that the graph calls and that are no children of the user's model: they become children of the root."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from fxquant.capture.facts import FactKind
+from fxquant.capture.trouble import StatementSpot
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+
+def register_unknown(tracer: ValueTracer, module: nn.Module, paths: dict[nn.Module, str]) -> None:
+    """Register a module made in forward or kept in a plain container.
+
+    Args:
+        tracer: of the trace.
+        module: not in ``paths``.
+        paths: of the modules known, added to.
+    """
+    name = f"_unregistered_{len(paths)}"
+    made_here = id(module) not in tracer.lowering.contained_modules()
+    kind = FactKind.MODULE_IN_FORWARD if made_here else FactKind.MODULE_IN_CONTAINER
+    if made_here and next(module.parameters(), None) is not None:
+        around = [spot for spot in tracer.recorder.spots() if not isinstance(spot, StatementSpot)]
+        tracer.recorder.report(kind, type(module).__name__, spots=around)  # its weights are new at every call
+    else:
+        tracer.recorder.record(kind, type(module).__name__, f"registered as {name}")
+    register(tracer, name, module)
+    paths.update({child: f"{name}.{inner}".rstrip(".") for inner, child in module.named_modules()})
+    tracer.lowering.name_attributes(module, name)
+
+
+def free_name(root: nn.Module, name: str) -> str:
+    """``name``, or that with a number, that is no attribute of the root."""
+    names = (name if not count else f"{name}_{count}" for count in itertools.count())
+    return next(item for item in names if not hasattr(root, item))
+
+
+def register(tracer: ValueTracer, name: str, module: nn.Module) -> None:
+    """The dictionary of modules is replaced, not changed: ``nn.Sequential`` may be going through it."""
+    vars(tracer.root)["_modules"] = {**tracer.root._modules, name: module}
+    tracer.constants[name] = module
