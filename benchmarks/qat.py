@@ -86,7 +86,7 @@ def separable(model: nn.Module) -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "digits": DigitsNet,
     "small residual": SmallResidual,
-    "narrow residual": lambda: SmallResidual(4),
+    "narrow residual": lambda: SmallResidual(8),
     "separable digits": lambda: separable(DigitsNet(8)),
     "separable residual": lambda: separable(SmallResidual(8)),
 }

@@ -128,7 +128,8 @@ class BatchResolver:
         if not self._fits((), named):
             known = [key for key in self.signature.parameters if key in named]
             raise CalibrationError(
-                f"a batch with {', '.join(map(repr, named))} does not fit {self.name}.forward{self.signature}",
+                f"a batch with {', '.join(map(repr, named)) or 'no inputs'} does not fit "
+                f"{self.name}.forward{self.signature}",
                 remedy=f"yield dicts of {', '.join(map(repr, known))} only"
                 if known
                 else "yield dicts of keyword inputs, or (batch,) if forward takes the dict itself",

@@ -46,7 +46,7 @@ class ComparisonRow:
         outcome: ``int8``, ``step``, ``float``, ``free`` or ``border``.
         local_sqnr_db: what this operator's own quantization costs, given exact inputs: weights and output. Where a few
             huge channels hold the signal, it is the median channel's: that of all values hides that the others are
-            lost.
+            lost. Of layers with weights it is measured on the first half of each batch.
         weight_sqnr_db, activation_sqnr_db: the same, of its weights alone and of its output's rounding alone. NaN for
             kernels that quantize their input when it arrives, which round both in one step.
         cumulative_sqnr_db: as the model runs, with everything before it quantized.
@@ -241,9 +241,9 @@ class _Comparing:
             sums.add_levels(exact, found.grid)
         rounds = found.grid is not None and not self._is_exact(self.units.get(found.name))
         runs_kernel = found.grid is None and weighted is not None and known.kernel is not None
-        sums.add(exact, found.value, signal=not (rounds or runs_kernel))
+        sums.add(exact, found.value)
         if rounds and found.grid is not None:
-            sums.add_local(exact, weighted, found.grid)
+            sums.add_local(exact if weighted is None else exact[: len(weighted)], weighted, found.grid)
         elif runs_kernel and weighted is not None:
             sums.add_kernel(exact, weighted)
 
@@ -289,8 +289,8 @@ class _Comparing:
             source=self.origins[node].source,
             op="quantize" if unit is None or is_border else unit.op,
             outcome="border" if unit is None or is_border else unit.outcome,
-            local_sqnr_db=_telling(ratio_db(sums.signal, sums.local), sums.median_channel_db),
-            tensor_sqnr_db=ratio_db(sums.signal, sums.local),
+            local_sqnr_db=_telling(ratio_db(sums.near, sums.local), sums.median_channel_db),
+            tensor_sqnr_db=ratio_db(sums.near, sums.local),
             reads=self._reads(unit),
             cumulative_sqnr_db=ratio_db(sums.signal, sums.cumulative),
             weight_sqnr_db=_apart(unit, "weights", sums, sums.weight),
@@ -313,10 +313,10 @@ def _apart(unit: Unit | None, only: str, sums: ErrorSums, noise: float) -> float
         only: ``weights`` for the part that kernels with integer or half weights make alone, else "".
     """
     if unit is None or not unit.mode or sums.local == 0.0:
-        return ratio_db(sums.signal, noise)
+        return ratio_db(sums.near, noise)
     if unit.mode not in ("weights", "weights4", "float16"):
         return math.nan
-    return ratio_db(sums.signal, sums.local if only else 0.0)
+    return ratio_db(sums.near, sums.local if only else 0.0)
 
 
 def _telling(tensor_db: float, channel_db: float) -> float:

@@ -51,7 +51,8 @@ class ErrorSums:
     """Sums over all batches, in float64.
 
     Attributes:
-        signal: squares of the exact values, test: of the values as they run.
+        signal: squares of the exact values, test: of the values as they run, near: of the exact values whose local
+            errors were added.
         local, weight, activation, cumulative: squares of the errors.
         channels: [2, C]: squares of the exact values and of the local errors, by channel; None before data.
         count: values seen.
@@ -61,6 +62,7 @@ class ErrorSums:
 
     signal: float = 0.0
     test: float = 0.0
+    near: float = 0.0
     local: float = 0.0
     weight: float = 0.0
     activation: float = 0.0
@@ -71,16 +73,15 @@ class ErrorSums:
     channels: Tensor | None = None
     levels: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
 
-    def add(self, exact: Tensor, actual: Tensor, *, signal: bool = True) -> None:
+    def add(self, exact: Tensor, actual: Tensor) -> None:
         """Add a value as it runs; both float, of one shape.
 
         Args:
             exact: what the float model computes, actual: what the other one does.
-            signal: whether to add the squares of ``exact``, which ``add_local`` and ``add_kernel`` do anyway.
         """
         self.count += exact.numel()
         for one, other in zip(_pieces(exact), _pieces(actual), strict=True):
-            self.signal += _squares(one) if signal else 0.0
+            self.signal += _squares(one)
             self.test += _squares(other)
             self.cumulative += _squares(other - one)
 
@@ -123,8 +124,8 @@ class ErrorSums:
         both = torch.cat(sums, 1) if by_rows else torch.stack(sums).sum(0)
         if by_rows:
             both = both.view(2, -1, exact.shape[1]).sum(1)
-        signal, local = both.sum(1).tolist()
-        self.signal += signal
+        near, local = both.sum(1).tolist()
+        self.near += near
         self.local += local
         fits = self.channels is not None and self.channels.shape == both.shape
         self.channels = self.channels + both if self.channels is not None and fits else both

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from fxquant.errors import FxquantError
-from fxquant.fusion.rule import TRANSPOSED, WEIGHTED
+from fxquant.fusion.rule import TRANSPOSED, WEIGHTED, spatial_rank
 from fxquant.inspect.exact_kernels import ExactKernels
 from fxquant.ir import records
 from fxquant.ir.containers import KERNELS
@@ -25,7 +25,8 @@ class ExactValue:
 
     Attributes:
         value: the value.
-        weighted: the same from exact inputs with the quantized weights of its unit, None for units without.
+        weighted: the same from exact inputs with the quantized weights of its unit, for the first half of the batch;
+            None for units without.
         kernel: what the unit's kernel makes of exact inputs, of units with floats on both sides; None for others.
     """
 
@@ -81,6 +82,7 @@ class FloatRun(fx.Interpreter):
         self.kernel_results: dict[str, Any] = {}
         self.tensors = {unit.anchor: _weights(quantized, unit) for unit in set(self.weighted.values())}
         self.local: dict[str, Any] = {}
+        self.halved: dict[str, tuple[int, int]] = {}
         self.pending: dict[str, ExactValue] = {}
         self.running: Iterator[tuple[fx.Node, Any]] = iter(())
 
@@ -88,6 +90,7 @@ class FloatRun(fx.Interpreter):
         """Start a batch; ``inputs`` in the order of the placeholders."""
         self.pending.clear()
         self.local.clear()
+        self.halved.clear()
         self.kernel_results.clear()
         self.running = steps(self, inputs)
 
@@ -122,8 +125,17 @@ class FloatRun(fx.Interpreter):
     def _with_quantized_weights(self, n: fx.Node, unit: Unit) -> Any:
         """The node's value from exact inputs of its unit. Batch norms are in the weights already."""
 
+        if unit.name not in self.halved:
+            row = catalogue.row_of(n)
+            self.halved[unit.name] = _halved(self.env.get(catalogue.arguments(n, row)[row.activations[0]]), unit)
+        size, half = self.halved[unit.name]
+
         def read(node: fx.Node) -> Any:
-            return self.local.get(node.name, self.env.get(node)) if node.name in unit.nodes else self.env[node]
+            if node.name in unit.nodes:
+                return self.local.get(node.name, self.env.get(node))
+            value = self.env[node]
+            whole = half < size and isinstance(value, Tensor) and value.dim() > 1 and len(value) == size
+            return value[:half] if whole else value
 
         if n.name in (unit.role("batch_norm"), unit.role("batch_norm_before")):
             return read(n.all_input_nodes[0])
@@ -153,6 +165,14 @@ class FloatRun(fx.Interpreter):
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a module of the float model."""
         return self.fetch_attr(str(target))(*args, **kwargs)
+
+
+def _halved(given: Any, unit: Unit) -> tuple[int, int]:
+    """Size of the first axis of a unit's input, and how much of it tells enough of its weights: half of a batch."""
+    rank = spatial_rank(unit.op)
+    if not isinstance(given, Tensor) or given.dim() < 2 or (rank and given.dim() != rank + 2):
+        return 0, 0
+    return len(given), (len(given) + 1) // 2
 
 
 class _Holder(nn.Module):

@@ -53,13 +53,13 @@ def test_levels_are_those_of_a_direct_computation() -> None:
         row, block = comparison.rows[1], model.blocks[0]
         kernel = reference.get_submodule(f"int8.{row.value}")
         weight = kernel.weight.float() * kernel.weight_scale.reshape(-1, 1, 1, 1)
-        expected = torch.relu(block(x))
-        weighted = torch.relu(torch.conv2d(x, weight, kernel.bias, padding=1))
+        exact, half = torch.relu(block(x)), (len(x) + 1) // 2
+        expected, weighted = exact[:half], torch.relu(torch.conv2d(x[:half], weight, kernel.bias, padding=1))
         low, high = row.grid.range
         rounded = torch.clamp(torch.round(weighted / row.grid.scale) * row.grid.scale, low, high)
     assert row.weight_sqnr_db == pytest.approx(sqnr_db(expected, weighted), abs=1e-2)
     assert row.local_sqnr_db == pytest.approx(sqnr_db(expected, rounded), abs=1e-2)
-    low_share, high_share = (float(x.mean()) for x in ((expected < low - 1).float(), (expected > high).float()))
+    low_share, high_share = (float(x.mean()) for x in ((exact < low - 1).float(), (exact > high).float()))
     assert row.saturated_low == low_share == 0.0
     assert row.saturated_high == pytest.approx(high_share, abs=1e-3)
 
@@ -177,7 +177,7 @@ def test_batches_that_do_not_run_are_named() -> None:
     lowered, good = quantized(model), planted.batches(1)[0]
     with pytest.raises(FxquantError, match="batch 1 cannot be run: RuntimeError"):
         compare(model, lowered, [good, good[:, :2]])
-    with pytest.raises(FxquantError, match="the model takes no extra"):
+    with pytest.raises(FxquantError, match="'x', 'extra' does not fit"):
         compare(model, lowered, [{"x": good, "extra": good}])
-    with pytest.raises(FxquantError, match="the inputs lack x"):
+    with pytest.raises(FxquantError, match="a batch with no inputs does not fit"):
         compare(model, lowered, [{}])
