@@ -24,7 +24,7 @@ def collect(*batches: Tensor, bins: int = 2048) -> tuple[Tensor, float, float]:
 
 
 def exact_error(counts: Tensor, lo: float, hi: float, levels: int, left: float, right: float) -> float:
-    """The documented objective by fine numerical integration, bin by bin."""
+    """The documented objective by fine numerical integration, bin by bin; clipping costs three times as much."""
     parts = 400
     width = (hi - lo) / counts.numel()
     offsets = (np.arange(parts) + 0.5) / parts
@@ -32,8 +32,8 @@ def exact_error(counts: Tensor, lo: float, hi: float, levels: int, left: float, 
     weight = np.repeat(counts.numpy()[:, None] / parts, parts, axis=1)
     step = (right - left) / (levels - 1)
     cost = np.where(np.abs(x) < step / 2, x * x, step * step / 12)
-    cost = np.where(x < left, (x - left) ** 2, cost)
-    cost = np.where(x > right, (x - right) ** 2, cost)
+    cost = np.where(x < left, 3 * (x - left) ** 2, cost)
+    cost = np.where(x > right, 3 * (x - right) ** 2, cost)
     return float((cost * weight).sum())
 
 
