@@ -58,7 +58,7 @@ def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kw
             raise
         tracer.recorder.record(FactKind.WRAPPED_FUNCTION, f"{type(error).__name__}: {error}"[:200])
     else:  # what was changed in place would be changed twice by another call
-        if len(tracer.recorder.troubles) == count or _changed(versions):
+        if all(trouble.optional for trouble in tracer.recorder.troubles[count:]) or _changed(versions):
             return result
     for node in reversed(tracer.graph.nodes):
         if node not in before and node.op != "get_attr":  # parameters are recorded once, for all their readers
