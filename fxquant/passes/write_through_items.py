@@ -77,18 +77,26 @@ def _looks_into(index: Any) -> bool:
 
 
 def _is_seen_elsewhere(node: fx.Node, view: fx.Node, order: dict[fx.Node, int]) -> bool:
-    """Whether another view shows the change later, or something changes the part again."""
+    """Whether another view shows the change later, or something changes the part again before it is read."""
     whole = view.args[0]
+    last_read = max(order[user] for user in (*node.users, *view.users))
     for other in order:
         if other.op == "get_attr" and info(other).storage == info(view).storage:
             return True
         changes = info(other).mutates
         if other is not node and (view.name in changes or (node.name in changes and not _writes_back(other, view))):
             return True
+        if order[node] < order[other] < last_read and _changes_memory_of(other, view) and not _writes_back(other, view):
+            return True
         is_alias = info(other).storage == info(view).storage and other not in (node, view, whole)
         if is_alias and order[other] < order[node] and any(order[user] > order[node] for user in other.users):
             return True
     return False
+
+
+def _changes_memory_of(other: fx.Node, view: fx.Node) -> bool:
+    changes = info(other).mutates
+    return any(info(source).storage == info(view).storage for source in other.all_input_nodes if source.name in changes)
 
 
 def _writes_back(other: fx.Node, view: fx.Node) -> bool:

@@ -103,7 +103,24 @@ def _of_a_view(x: Tensor, y: Tensor) -> Tensor:
     return x + y
 
 
-@pytest.mark.parametrize("function", [_seen_through_a_third, _again, _of_a_part, _of_a_view])
+def _then_the_whole(x: Tensor, y: Tensor) -> Tensor:
+    part = x[:, :, ::2]
+    part.relu_()
+    x[:, :, 1:4] = y[:, :, 1:4]  # changes the part, too
+    return torch.cat([part, x[:, :, 3:]], 2)
+
+
+def _then_the_whole_by_method(x: Tensor, y: Tensor) -> Tensor:
+    part = x[:, 1:3]
+    part += 1
+    x.mul_(0.5)
+    return F.pad(part, (0, 0, 0, 0, 1, 1)) + x
+
+
+_SEEN_BY_OTHERS = [_seen_through_a_third, _again, _of_a_part, _of_a_view, _then_the_whole, _then_the_whole_by_method]
+
+
+@pytest.mark.parametrize("function", _SEEN_BY_OTHERS)
 def test_what_others_see_stays_as_written(function: Function) -> None:
     assert any("in place" in row.reason for row in _check(function).rows)
 
