@@ -158,7 +158,7 @@ def compare_values(
         if only in ("", info(node).holds) and _can_judge(node, arithmetic):
             row = _compare(node, arithmetic, dtype)
             yield row if row.agrees or dtype == torch.float64 else _compare(node, arithmetic, torch.float64)
-        unit = dynamic.get(node.name)
+        unit = dynamic.get(arithmetic.results.get(node, ""))
         if unit is not None and only in ("", unit.name):
             yield from _compare_dynamic(node, unit, arithmetic)
 

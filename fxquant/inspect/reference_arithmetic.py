@@ -22,11 +22,18 @@ class ReferenceArithmetic:
     Args:
         reference: the model.
         given: the values to start from.
+
+    Attributes:
+        units: by name, of those that make integers.
+        results: what units with floats on both sides make, with the name it has in the run.
     """
 
     def __init__(self, reference: ReferenceModel, given: RecordedValues) -> None:
         self.reference, self.given = reference, given
         self.units = {unit.name: unit for unit in reference.plan.units if unit.output}
+        by_mode = {unit.name for unit in reference.plan.units if unit.mode}
+        last = {info(node).unit: node for node in reference.graph.nodes if info(node).unit in by_mode}
+        self.results = {node: name for name, node in last.items()}  # a batch norm after it is in its weights
         self._judged = ""
 
     def level(self, node: fx.Node, dtype: torch.dtype) -> Tensor:
@@ -92,14 +99,17 @@ class ReferenceArithmetic:
         if info(node).holds:
             return info(node).holds in self.given.integers
         computed = info(node).unit in self.units or (info(node).unit == self._judged != "")
-        return node.op == "get_attr" or (node.name in self.given.floats and not computed)
+        return node.op == "get_attr" or (self._name(node) in self.given.floats and not computed)
+
+    def _name(self, node: fx.Node) -> str:
+        return self.results.get(node, node.name)
 
     def _take(self, node: fx.Node, dtype: torch.dtype) -> Any:
         if info(node).holds:
             return self.given.integers[info(node).holds]
         if node.op == "get_attr":
             return _cast(get_tensor(self.reference, str(node.target)), dtype)
-        return _cast(self.given.floats[node.name], dtype)
+        return _cast(self.given.floats[self._name(node)], dtype)
 
     def _call(self, node: fx.Node, known: Mapping[fx.Node, Any], dtype: torch.dtype) -> Any:
         args = fx.node.map_arg(node.args, lambda source: known[source])

@@ -87,6 +87,20 @@ def test_what_is_around_a_convolution() -> None:
 
 
 @torch.no_grad()
+def test_a_folded_batch_norm_is_judged_with_its_convolution() -> None:
+    """And what reads it is judged on the numbers of the run, not on the reference's own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)).eval()
+    x = torch.randn(2, 3, 10, 10)
+    reference, quantized = converted(model, fxquant.per_channel_dynamic_qconfig, (x,))
+    rows = check_agreement(reference, quantized, x).rows
+    assert [row.op for row in rows] == ["conv2d", "conv2d"] and all(row.agrees for row in rows)
+    first = quantized.get_submodule(f"int8.{rows[0].unit}")
+    first.bias += 0.1  # the first is wrong then, and the second right on what it is given
+    assert [row.agrees for row in check_agreement(reference, quantized, x).rows] == [False, True]
+
+
+@torch.no_grad()
 def test_worst_case_sums_do_not_saturate() -> None:
     for groups in (1, 16):
         net = nn.Sequential(nn.Conv2d(16, 16, 3, groups=groups)).eval()
