@@ -6,6 +6,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,17 @@ def _capture(subject: Subject) -> Mapping[str, Any]:
     return row
 
 
+def _single(subject: Subject) -> Mapping[str, Any]:
+    """fxquant's capture of an example with one row, whose graph computes the same for the example's rows."""
+    rows, single = subject.first[0], replace(subject, first=(1, subject.first[1]))
+    if rows == 1:
+        return {"single": "ok"}
+    expected = _run(subject.model(), subject.example())
+    graph = pipeline.capture(subject.model(), _inputs(single))
+    text = difference(expected, _run(graph, subject.example()))
+    return {"single": "ok" if is_close(text) else f"wrong: {text}"}
+
+
 def _int8(subject: Subject) -> Mapping[str, Any]:
     """prepare, calibrate, convert: dB of the reference model and of the quantized model against eager."""
     expected = _run(subject.model(), subject.example())
@@ -180,6 +192,7 @@ _COLUMNS: Mapping[str, Callable[[Subject], Mapping[str, Any]]] = {
     "export": _export,
     "torch.ao": _torch_ao,
     "capture": _capture,
+    "single": _single,
     "int8": _int8,
     "check": _check,
 }

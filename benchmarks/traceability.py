@@ -143,15 +143,16 @@ def _write(path: Path | None, rows: Iterable[dict[str, Any]]) -> None:
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Print a table for each library, and one of counts."""
-    cells = ("fx", "export", "torch.ao", "capture", "second", "unchanged", "int8", "int8_db", "reference_db",
+    cells = ("fx", "export", "torch.ao", "capture", "second", "single", "unchanged", "int8", "int8_db", "reference_db",
              "parameters", "macs", "facts", "findings", "float_parts", "eager_seconds", "capture_seconds")  # fmt: skip
-    headers = ("model", "fx", "export", "torch.ao", "capture", "second size", "unchanged", "int8", "dB", "reference dB",
-               "parameters", "MACs", "facts", "findings", "float parts", "eager s", "capture s")  # fmt: skip
+    headers = ("model", "fx", "export", "torch.ao", "capture", "second size", "from one row", "unchanged", "int8", "dB",
+               "reference dB", "parameters", "MACs", "facts", "findings", "float parts", "eager s",
+               "capture s")  # fmt: skip
     for suite in SUITES:
         found = [row for row in rows if row["library"] == suite]
         if found:
             print_table(suite, headers, [[row["name"], *(_cell(row.get(name)) for name in cells)] for row in found])
-    counted = ("fx", "export", "torch.ao", "capture", "second", "unchanged", "int8")
+    counted = ("fx", "export", "torch.ao", "capture", "second", "single", "unchanged", "int8")
     table = []
     for suite in SUITES:
         found = [row for row in rows if row["library"] == suite]

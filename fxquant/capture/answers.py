@@ -160,7 +160,7 @@ class Answers:
         self.count_parts(proxy, self._movable_spots(frame))
 
     def count_parts(self, proxy: ValueProxy, spots: tuple[Spot, ...] | None = None) -> None:
-        """Build in how many parts a tensor was taken apart into, where sizes decide that.
+        """Build in how many parts a tensor was taken apart into, where sizes decide that; values are trouble.
 
         Args:
             proxy: the parts.
@@ -170,7 +170,9 @@ class Answers:
             return
         parts, proxy.parts_of = proxy.parts_of, None
         counted = count(self.tracer, parts)
-        if isinstance(counted, ValueProxy) and counted.depends is Depends.SIZES:
+        if isinstance(counted, ValueProxy) and counted.depends is Depends.VALUES:
+            self.tracer.recorder.report(FactKind.TENSOR_SHAPE, counted.value)
+        elif isinstance(counted, ValueProxy) and counted.depends is Depends.SIZES:
             spots = self._movable_spots(next(user_frames(), None)) if spots is None else spots
             self._build_in(FactKind.SIZE_LOOP, counted, counted.value, spots)
 

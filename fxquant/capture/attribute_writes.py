@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 # With ``max_norm`` they shorten rows of their table, in eager and in a graph alike: nothing else is made of that.
 _RENORMALIZING = (F.embedding, F.embedding_bag)
 _CHANGES_CONTAINER = frozenset(
-    ("append", "extend", "insert", "pop", "clear", "update", "setdefault", "remove", "setitem", "delitem", "add")
-)
+    ("append", "extend", "insert", "pop", "popitem", "clear", "update", "setdefault", "remove", "discard", "reverse",
+     "sort", "setitem", "delitem", "add", "iadd", "imul", "ior", "iand", "isub", "ixor", "move_to_end",
+     "difference_update", "intersection_update", "symmetric_difference_update")
+)  # fmt: skip
 
 
 class AttributeWrites:

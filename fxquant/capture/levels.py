@@ -69,7 +69,9 @@ def _shape_depends(
     if isinstance(value, Tensor):
         if value.dim() == 0:
             return Depends.NOTHING
-        alike = [proxy.shape_depends for proxy in given if _shape_of(proxy) == value.shape]
+        # A parameter says nothing: it may be broadcast, or be a weight that has this shape by chance.
+        levels = [proxy.shape_depends for proxy in given if _shape_of(proxy) == value.shape]
+        alike = [level for level in levels if level is not Depends.NOTHING]
         if alike and name not in _TAKE_PARTS:
             return min(alike)
     return sizes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from fxquant.capture.facts import FactKind
@@ -15,6 +18,9 @@ from fxquant.ir.checks import require_equal
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
+
+
+_CHECKED = "checked when the graph runs"
 
 
 def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
@@ -31,6 +37,12 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
     if isinstance(value, Tensor):
         return proxy
 
+    for path, length in _lengths(value):
+        title = f"len({name}{''.join(map(_step_text, path))})"
+        tracer.record(FactKind.LENGTH, f"{title}={length}", _CHECKED)
+        counted = tracer.create_proxy("call_function", len, (_follow(tracer, proxy, path),), {})
+        tracer.create_proxy("call_function", require_equal, (counted, length, title), {})
+
     def at_leaf(leaf: Any, path: tuple[Any, ...]) -> Any:
         if not isinstance(leaf, Tensor):
             return _constant_input(tracer, proxy, name, leaf, path)
@@ -39,10 +51,34 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
     return map_leaves(value, at_leaf)
 
 
+def _lengths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:
+    """Lists, tuples, dictionaries and those in them, by their paths: the graph has their elements one by one."""
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        yield path, len(value)
+        parts = value.items()
+    elif isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
+        if not hasattr(value, "_fields"):
+            yield path, len(value)
+        parts = enumerate(value)
+    elif dataclasses.is_dataclass(value):
+        parts = ((("attr", field.name), getattr(value, field.name)) for field in dataclasses.fields(value))
+    for step, part in parts:
+        yield from _lengths(part, (*path, step))
+
+
+def _step_text(step: Any) -> str:
+    return f".{step[1]}" if _is_attribute(step) else f"[{step!r}]"
+
+
+def _is_attribute(step: Any) -> bool:
+    return isinstance(step, tuple) and step[0] == "attr"
+
+
 def _constant_input(tracer: ValueTracer, proxy: ValueProxy, name: str, leaf: Any, path: tuple[Any, ...]) -> Any:
     """A flag, number or None given as input is built in, recorded, and checked at run time."""
     plain = isinstance(leaf, (bool, int, float, str, type(None)))
-    tracer.record(FactKind.FLAG, f"{name}={leaf!r}" if plain else name, "checked when the graph runs" if plain else "")
+    tracer.record(FactKind.FLAG, f"{name}={leaf!r}" if plain else name, _CHECKED if plain else "")
     if plain:
         tracer.create_proxy("call_function", require_equal, (_follow(tracer, proxy, path), leaf, name), {})
     return leaf
@@ -51,7 +87,6 @@ def _constant_input(tracer: ValueTracer, proxy: ValueProxy, name: str, leaf: Any
 def _follow(tracer: ValueTracer, proxy: ValueProxy, path: tuple[Any, ...]) -> Any:
     """Record the steps from a container to one of its leaves."""
     for step in path:
-        attribute = isinstance(step, tuple) and step[0] == "attr"
-        function, key = (getattr, step[1]) if attribute else (operator.getitem, step)
+        function, key = (getattr, step[1]) if _is_attribute(step) else (operator.getitem, step)
         proxy = tracer.create_proxy("call_function", function, (proxy, key), {})
     return proxy

@@ -264,6 +264,9 @@ class ValueTracer(OwnThread, fx.Tracer):
             depends, shape_depends = depends_of(kind, target, args, kwargs, value)
             if is_fixed(kind, target, args, depends, value):
                 return value
+            if type(value) in (tuple, list):  # perhaps as many as there are parts in what is given
+                for proxy in proxies:
+                    self.answers.count_parts(proxy)
             name = name_after_module(self, kind) or name
             node = self._make_node(kind, target, args, kwargs, name, changed)
             mutates = changed_tensors(target, proxies, changed) or changed_container(kind, target, args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 
@@ -89,7 +90,39 @@ class Joins(nn.Module):
         return torch.stack(F.relu(x).unbind(1), 0) + torch.cat(x.split(4, 1), 1).sum()
 
 
+class Placed(nn.Module):
+    """Positions for one image, which has the shape of an example of one row; then heads, with the batch's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(1, 5, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x + self.positions
+        batch, count, width = y.shape
+        z = y.reshape(batch, count, 2, width // 2).transpose(1, 2).reshape(batch, -1)
+        return z + torch.zeros(batch, 1)
+
+
+class LikeItsWeight(nn.Module):
+    """A product whose result has, on the example, the shape of the weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 2, 1, groups=2)
+        self.linear = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        both = y.new_zeros((y.shape[0], 2, *y.shape[1:]))
+        both[:, 0] = y
+        z = self.linear(y.mean((2, 3)))
+        return both.flatten(1, 2).sum((1, 2, 3)) + z.view(z.shape[0], 2).sum(1)
+
+
 CASES = (
+    (Placed, (1, 5, 8), ((3, 5, 8),)),
+    (LikeItsWeight, (2, 4, 1, 1), ((1, 4, 1, 1), (5, 4, 3, 2))),
     (PadsOdd, (2, 3, 16, 16), ((1, 3, 17, 23), (3, 3, 24, 16), (2, 3, 15, 9))),
     (Skips, (2, 3, 8, 8), ((1, 3, 9, 11), (3, 3, 16, 8))),
     (Interpolates, (2, 3, 16, 16), ((1, 3, 24, 20), (3, 3, 16, 16))),
@@ -106,6 +139,21 @@ def test_other_sizes(kind: type[nn.Module], shape: tuple[int, ...], others: tupl
     for other in (shape, *others):
         x = torch.randn(other)
         assert torch.equal(captured(x), model(x)), other
+
+
+class EachImage(nn.Module):
+    """Goes through lists of images, as detectors do."""
+
+    def forward(self, images: list[Tensor], more: dict[str, tuple[Tensor, ...]]) -> list[Tensor]:
+        return [image.mean() for image in (*images, *more["at"])]
+
+
+def test_lists_of_another_length_are_refused() -> None:
+    captured = pipeline.capture(EachImage(), ([torch.randn(3, 4)] * 2, {"at": (torch.randn(2, 2),)}))
+    captured([torch.randn(5, 6), torch.randn(1, 1)], {"at": (torch.randn(1, 3),)})
+    for images, at, title in ((3, 1, "len(images)"), (1, 1, "len(images)"), (2, 2, "len(more['at'])")):
+        with pytest.raises(FxquantError, match=re.escape(title)):
+            captured([torch.randn(3, 4)] * images, {"at": (torch.randn(2, 2),) * at})
 
 
 class Recurrent(nn.Module):

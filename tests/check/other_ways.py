@@ -304,9 +304,52 @@ class SplitByLengths(Case):
     class before(Layer):
         def forward(self, x: Tensor, lengths: Any) -> Any:
             parts = torch.split(self.first(x), lengths.tolist())  # finding: tensor-number
-            return torch.stack([p.mean(0) for p in parts])  # finding: unpacking
+            return torch.stack([p.mean(0) for p in parts])  # finding: tensor-shape
 
     inputs = staticmethod(lambda: (torch.randn(6, 6), torch.tensor([2, 4])))
+    outcome = "region"
+
+
+class PartsOfChosenRows(Case):
+    """How many parts there are depends on values."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            chosen = y[y[:, 0] > 0]  # finding: tensor-shape
+            total = torch.zeros(6)
+            for part in chosen.split(2):  # finding: tensor-shape
+                total = total + part.amax(0)
+            return total
+
+    inputs = staticmethod(lambda: (torch.randn(16, 6),))
+    outcome = "region"
+
+
+class AllPartsButOne(Case):
+    """A slice of a tuple is as long as there are parts."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            return torch.cat(y.split(2)[:-1])  # finding: size-loop
+
+    inputs = staticmethod(lambda: (torch.randn(8, 6),))
+    outcome = "region"
+
+
+class ReversedParts(Case):
+    """A list that a graph makes is changed in place."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            parts = list(y.unbind(0))  # finding: size-loop
+            parts.reverse()
+            return torch.stack(parts)
+
+    inputs = staticmethod(lambda: (torch.randn(8, 6),))
+    outcome = "region"
 
 
 class ArangeByMax(Case):

@@ -191,6 +191,32 @@ def _qparams(model: Any, name: str) -> tuple[float, int]:
     return float(taken.scale), int(taken.zero_point)
 
 
+def test_the_other_operand_lies_in_memory_as_it_likes() -> None:
+    class Rows(nn.Module):
+        """``other`` is float, so that its result lies row by row."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.other, self.first, self.conv = nn.Conv2d(3, 32, 1), nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 1)
+            self.last = nn.Conv2d(32, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.hardswish(self.other(x))
+            z: Tensor = self.last(self.conv(self.first(y)) + y)
+            return z
+
+    model, x = Rows().eval(), torch.randn(2, 3, SIDE, SIDE)
+    mapping = fxquant.get_default_qconfig_mapping().set_module_name("other", None)
+    observed = fxquant.prepare_fx(model, mapping, (x,))
+    with torch.no_grad():
+        observed(x)
+        reference, quantized = fxquant.convert_to_reference_fx(observed), fxquant.convert_fx(observed)
+        assert _sums(quantized) == ["conv"]
+        for given in (x, x[:1]):
+            assert sqnr_db(model(given), quantized(given)) > 30
+            assert not check_agreement(reference, quantized, given).violations
+
+
 def test_quantized_inputs_of_the_user_are_not_overwritten() -> None:
     class Added(nn.Module):
         def __init__(self) -> None:

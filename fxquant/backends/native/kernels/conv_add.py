@@ -89,6 +89,7 @@ class ConvAdd(RequantizingKernel):
         if torch._C._is_tracing():
             return from_integers(self._traced(integers, added, other), self.packed_scale, self.packed_zero_point)
         weight = self._weight_for(integers.shape)
+        added = added.contiguous(memory_format=torch.channels_last)  # onednn takes no other order
         made = self.packed_function(
             integers, *self.packed_input, weight, self.packed_scales, self.packed_zero_points, added,
             self.bias, *self.packed_geometry, self.packed_scale, self.packed_zero_point, torch.uint8,

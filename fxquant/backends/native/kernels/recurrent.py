@@ -85,6 +85,8 @@ class RecurrentLayers(RecurrentSteps):
 
     def layers(self, data: Tensor, batch_sizes: Tensor | None, state: list[Tensor]) -> Layers:
         """Run all layers in one call."""
+        if batch_sizes is None and data.shape[1] == 0:
+            return super().layers(data, batch_sizes, state)  # onednn's kernels refuse an empty batch
         recurrence, is_lstm = self.recurrence, self.recurrence.kind == "lstm"
         sequence = (data,) if batch_sizes is None else (data, batch_sizes)
         both = recurrence.directions == 2
