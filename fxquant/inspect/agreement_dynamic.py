@@ -43,6 +43,8 @@ def rounded_results(node: fx.Node, name: str, arithmetic: ReferenceArithmetic) -
 # Levels this near to half-way between two integers may round either way: kernels add the zero point before they round,
 # or after.
 _TIE = 1e-4
+# Of a step: results nearer to each other than this differ by the order of a sum in float32, though they may round apart.
+_ALIKE = 1e-3
 
 
 def reads_ties(node: fx.Node, name: str, arithmetic: ReferenceArithmetic) -> bool:
@@ -55,7 +57,7 @@ def reads_ties(node: fx.Node, name: str, arithmetic: ReferenceArithmetic) -> boo
         name: of the unit.
         arithmetic: of the run.
     """
-    return any(_has_ties(arithmetic.value(source)) for source in _arriving(node, name))
+    return any(_has_ties(x) for source in _arriving(node, name) for x in _tensors(arithmetic.value(source)))
 
 
 def _arriving(node: fx.Node, name: str) -> Iterator[fx.Node]:
@@ -67,6 +69,8 @@ def _arriving(node: fx.Node, name: str) -> Iterator[fx.Node]:
             yield source
         elif info(source).unit == name:
             yield from _arriving(source, name)
+        elif node.op == "call_module":  # a recurrent layer, which rounds inside
+            yield source
 
 
 def _has_ties(x: Tensor) -> bool:
@@ -83,4 +87,5 @@ def _tensors(value: Any) -> list[Tensor]:
 def _rounded(expected: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
     scale, zero_point = choose_dynamic_qparams(expected, 0, 255)
     one, other = (quantize(item.flatten(), scale, zero_point, 0, 255, torch.uint8) for item in (expected, actual))
-    return one, other
+    alike = (actual - expected).abs().flatten() <= _ALIKE * scale
+    return one, torch.where(alike, one, other)
