@@ -43,7 +43,7 @@ def rounded_results(node: fx.Node, name: str, arithmetic: ReferenceArithmetic) -
 # Levels this near to half-way between two integers may round either way: kernels add the zero point before they round,
 # or after.
 _TIE = 1e-4
-# Of a step: results nearer to each other than this differ by the order of a sum in float32, though they may round apart.
+# Of a step: results nearer than this differ by the order of a sum in float32, though they may round apart.
 _ALIKE = 1e-3
 
 
