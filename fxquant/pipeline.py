@@ -105,6 +105,7 @@ def capture(
         preserved=tuple(preserved),
         float_dtype=traced.float_dtype,
         module_paths=tuple(name for name, _ in model.named_modules(remove_duplicate=False)),
+        constants=tuple(sorted(name for name in traced.root._non_persistent_buffers_set if not hasattr(model, name))),
         path=path,
         config_prefix=config_prefix,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,12 @@ import torch
 
 
 def pytest_configure() -> None:
-    """Collect garbage rarely: every collection goes through all that was imported, which stays anyway."""
+    """Collect garbage rarely: every collection goes through all that was imported, which stays anyway.
+
+    Processes that tests start run on one thread, as the tests do.
+    """
     gc.set_threshold(50_000, 20, 50)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

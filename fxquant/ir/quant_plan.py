@@ -56,6 +56,7 @@ class RangeClass:
             the result of a standalone module.
         note: the policy applied on conflicting wishes, "" when there was none.
         headroom: factor by which a range that a search over a histogram found is widened.
+        noise: magnitudes up to this are rounding noise of the float computations that make the values.
     """
 
     name: str
@@ -67,6 +68,7 @@ class RangeClass:
     given_by: str = ""
     note: str = ""
     headroom: float = 1.0
+    noise: float = 0.0
 
     @property
     def is_observed(self) -> bool:

@@ -37,6 +37,8 @@ class StageState:
         module_paths: module paths of the user's model, which configurations speak of.
         range_notes: where the range of each class came from, by its name, after freeze.
         key_origins: state_dict key to the user's keys it was made from, after freeze.
+        constants: names of the tensors that capture added to the model. Every stage keeps them, for what is computed as
+            in float beside it.
         path: of a standalone module in the whole model it belongs to, "" for whole models.
         config_prefix: what to put before its module paths to get the names that its configuration uses: of a
             standalone module without a mapping of its own, the path from where the mapping it inherits starts.
@@ -52,6 +54,7 @@ class StageState:
     module_paths: tuple[str, ...] = ()
     range_notes: dict[str, str] = field(default_factory=dict)
     key_origins: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    constants: tuple[str, ...] = ()
     path: str = ""
     config_prefix: str = ""
 
@@ -87,6 +90,9 @@ class StageModule(fx.GraphModule):
         for name in self.state.preserved:
             if not hasattr(self, name) and hasattr(root, name):
                 setattr(self, name, getattr(root, name))
+        for name in self.state.constants:
+            if name not in self._buffers and isinstance(root, nn.Module) and name in root._buffers:
+                self.register_buffer(name, root._buffers[name], persistent=False)
 
     def _leave_training(self) -> None:
         """Be in evaluation mode, with the containers that hold parts; modules that compute are in their own mode."""

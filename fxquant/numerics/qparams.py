@@ -9,8 +9,11 @@ FLOAT32_EPS: float = torch.finfo(torch.float32).eps
 """Smallest scale by default, 2**-23. Source: default ``eps`` of the observers in torch.ao.quantization."""
 
 NO_RANGE = 1.2e-7
-"""Scales up to this mean that nothing but zeros was seen: 2**-23 and its rounding. Any scale stores zeros; 1.0 keeps
-rounding noise of a float computation from looking like signal."""
+"""Scales up to this mean that nothing but zeros was seen where no scale is smaller: 2**-23 and its rounding.
+Any scale stores zeros; 1.0 keeps rounding noise of a float computation from looking like signal."""
+
+SMALLEST_SCALE = 2.0**-60
+"""Lower bound for observers that may see very small activations: products of two such scales are float32 still."""
 
 
 def choose_qparams(

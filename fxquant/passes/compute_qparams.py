@@ -16,8 +16,10 @@ from fxquant.errors import CalibrationError, FxquantError
 from fxquant.ir.containers import RANGE_OBSERVERS
 from fxquant.ir.quant_plan import QuantPlan, RangeClass
 from fxquant.ir.stages import ObservedModel
-from fxquant.numerics.qparams import NO_RANGE
+from fxquant.numerics.qparams import FLOAT32_EPS, NO_RANGE
 from fxquant.observers.histogram import HistogramObserver, histogram_qparams
+
+_JUST_ABOVE = 1.001
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,16 @@ def compute_qparams(
 def _observed(item: RangeClass, searched: Mapping[str, tuple[Tensor, Tensor]], observer: Any) -> QParams:
     """Parameters of a class that was observed; what a search found is widened by the class's headroom."""
     if item.name not in searched:
-        return _qparams(*_calculate(item.name, observer))
+        return _qparams(*_calculate(item.name, observer), _smallest(item, observer))
     scale, zero_point = searched[item.name]
-    return _qparams(scale * item.headroom, zero_point)
+    return _qparams(scale * item.headroom, zero_point, _smallest(item, observer))
+
+
+def _smallest(item: RangeClass, observer: Any) -> float:
+    """Scales up to this mean that nothing but zeros or noise was seen."""
+    if float(getattr(observer, "eps", FLOAT32_EPS)) >= FLOAT32_EPS:
+        return NO_RANGE
+    return max(item.noise / (item.spec.quant_max - item.spec.quant_min), _JUST_ABOVE * float(observer.eps))
 
 
 def observed_qparams(name: str, observer: Any) -> QParams:
@@ -130,10 +139,10 @@ def range_notes(observed: ObservedModel, plan: QuantPlan) -> dict[str, str]:
     return notes
 
 
-def _qparams(scale: Any, zero_point: Any) -> QParams:
+def _qparams(scale: Any, zero_point: Any, smallest: float = NO_RANGE) -> QParams:
     value = torch.as_tensor(scale, dtype=torch.float32).detach().cpu().reshape(()).clone()
     return QParams(
-        torch.ones(()) if float(value) <= NO_RANGE else value,
+        torch.ones(()) if float(value) <= smallest else value,
         torch.as_tensor(zero_point, dtype=torch.int64).detach().cpu().reshape(()).clone(),
     )
 

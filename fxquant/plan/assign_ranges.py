@@ -25,6 +25,16 @@ _HEADROOM = 1.4
 """For averages of many numbers: a sample has few of them, so calibration sees little of how far they reach, and what is
 beyond is lost to everything that follows. Source: measurements, ``benchmarks/accuracy.py --seed 3``."""
 
+_NOISE = 2.0**-20
+"""Of the largest number that is summed: results that small are what float32, of 24 bits, leaves of a difference."""
+_SUMS_PRODUCTS = (
+    "linear",
+    "matmul",
+    "bmm",
+    "bilinear",
+    *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)),
+)
+
 
 @dataclass
 class _Group:
@@ -35,6 +45,7 @@ class _Group:
     given_by: str = ""
     notes: list[str] = field(default_factory=list)
     headroom: float = 1.0
+    noise: float = 0.0
 
     @property
     def is_final(self) -> bool:
@@ -87,7 +98,21 @@ def _own_group(candidate: Candidate) -> _Group:
     if candidate.draft.roles:  # a clip after a fixed range would make a range of its own
         fixed = None
     headroom = _HEADROOM if _averages_many(candidate) else 1.0
-    return _Group([candidate.value], [candidate.value], fixed, candidate.value, headroom=headroom)
+    return _Group(
+        [candidate.value], [candidate.value], fixed, candidate.value, headroom=headroom, noise=_noise(candidate)
+    )
+
+
+def _noise(candidate: Candidate) -> float:
+    """Magnitude that rounding leaves where a sum in float32 should come to nothing, on the example inputs."""
+    given = [info(node).largest for _, node in candidate.activations]
+    name = "" if candidate.row is None else candidate.row.name
+    if name in ("mul", "div") or not given:  # nothing is summed
+        return 0.0
+    if name not in _SUMS_PRODUCTS:
+        return _NOISE * max(given)
+    weight = candidate.draft.roles.get("weight")
+    return _NOISE * prod(given) * (1.0 if weight is None else info(weight).largest)
 
 
 def _averages_many(candidate: Candidate) -> bool:
@@ -133,6 +158,7 @@ def _merge(target: _Group, other: _Group, groups: dict[str, _Group]) -> None:
     target.sources += other.sources
     target.notes += other.notes
     target.headroom = max(target.headroom, other.headroom)
+    target.noise = max(target.noise, other.noise)
     for member in other.members:
         groups[member] = target
 
@@ -152,4 +178,5 @@ def _finish(group: _Group, specs: dict[str, TensorSpec]) -> RangeClass:
         given_by=group.given_by,
         note="; ".join(group.notes),
         headroom=group.headroom,
+        noise=group.noise,
     )

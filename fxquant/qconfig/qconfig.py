@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fxquant.errors import ConfigError, NotYetError
+from fxquant.numerics import SMALLEST_SCALE
 from fxquant.observers import HistogramObserver, PerChannelMinMaxObserver
 
 ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
@@ -50,8 +51,8 @@ QConfigAny: TypeAlias = QConfig | None
 def get_default_qconfig(backend: str = "x86", version: int = 0) -> QConfig:
     """The recommended static post-training configuration.
 
-    Activations: uint8 0..255, affine, range by minimal L2 error over a histogram. Weights: int8 -127..127,
-    symmetric, per output channel. The limits that int16 accumulation sets on CPUs without VNNI are met by
+    Activations: uint8 0..255, affine, range by minimal L2 error over a histogram, tiny ones too. Weights: int8
+    -127..127, symmetric, per output channel. The limits that int16 accumulation sets on CPUs without VNNI are met by
     limiting pairs of weights, not by giving up a bit of every activation.
 
     Args:
@@ -65,7 +66,7 @@ def get_default_qconfig(backend: str = "x86", version: int = 0) -> QConfig:
     if version != 0:
         raise NotYetError(f"get_default_qconfig has no version {version}", remedy="use version=0")
     return QConfig(
-        activation=HistogramObserver.with_args(reduce_range=False),
+        activation=HistogramObserver.with_args(reduce_range=False, eps=SMALLEST_SCALE),
         weight=PerChannelMinMaxObserver.with_args(
             dtype=torch.int8, qscheme=torch.per_channel_symmetric, quant_min=-127, quant_max=127
         ),

@@ -119,8 +119,8 @@ def test_generated_configs_change_nothing(name: str) -> None:
         pytest.skip(f"{name} is not in this build of torch")
     config = getattr(fxquant, f"get_{name}_backend_config")()
     engine = "x86" if name == "native" else name
-    plan = plan_of(config, get_default_qconfig_mapping(engine))
-    free = plan_of(None, get_default_qconfig_mapping(engine))
+    net, mapping = Net(), get_default_qconfig_mapping(engine)
+    plan, free = plan_of(config, mapping, net), plan_of(None, mapping, net)
     assert plan.engine == engine and plan.units == free.units and plan.classes == free.classes
     assert plan.fusions == free.fusions
     twin = BackendConfig.from_dict(config.to_dict())

@@ -6,6 +6,7 @@ import copy
 import gc
 import math
 import weakref
+from pathlib import Path
 
 import planted
 import pytest
@@ -181,3 +182,27 @@ def test_batches_that_do_not_run_are_named() -> None:
         compare(model, lowered, [{"x": good, "extra": good}])
     with pytest.raises(FxquantError, match="a batch with no inputs does not fit"):
         compare(model, lowered, [{}])
+
+
+_OUTSIDE = torch.linspace(0.5, 1.5, 6)
+
+
+def test_constants_that_are_no_parameters(tmp_path: Path) -> None:
+    class Constants(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.kept = [torch.linspace(1.0, 2.0, 6)]
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x) * torch.tensor([0.5, 1.0, 2.0, 0.5, 1.0, 2.0]) + self.kept[0]
+            z: Tensor = self.last(y * _OUTSIDE)
+            return z
+
+    model, x = Constants().eval(), torch.randn(8, 4)
+    quantized = fxquant.quantize(model, [x], progress=False)
+    fxquant.save(quantized, tmp_path / "model.fxq")
+    for other in (quantized, fxquant.load(tmp_path / "model.fxq"), copy.deepcopy(quantized)):
+        found = fxquant.compare(model, other, [x])
+        assert all(row.local_sqnr_db > 30 for row in found.rows)
+        assert not any("constant" in key for key in other.state_dict())
