@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import re
 import sys
 import time
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -154,6 +157,97 @@ def test_lists_of_another_length_are_refused() -> None:
     for images, at, title in ((3, 1, "len(images)"), (1, 1, "len(images)"), (2, 2, "len(more['at'])")):
         with pytest.raises(FxquantError, match=re.escape(title)):
             captured([torch.randn(3, 4)] * images, {"at": (torch.randn(2, 2),) * at})
+
+
+class Chosen(nn.Module):
+    """Gives as many rows as there are with a positive sum: in a list, a tuple, by their numbers."""
+
+    def forward(self, x: Tensor, kind: Any) -> Any:
+        found = {place: row for place, row in enumerate(x) if row.sum() > 0}
+        return found if kind is dict else kind(found.values())
+
+
+class UsesChosen(nn.Module):
+    """Applies weights to what a part gives that is kept whole."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.kind, self.chosen, self.linear = kind, Chosen(), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.chosen(x, self.kind)
+        if self.kind is dict:
+            return {place: self.linear(row) for place, row in found.items()}
+        return [self.linear(row) for row in found]
+
+
+class GivesParts(nn.Module):
+    """Returns as many parts as values say."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        return x.sum(), torch.split(x, lengths.tolist())
+
+
+def test_parts_that_give_more_or_less_are_refused() -> None:
+    x = torch.tensor([[1.0] * 4, [-1.0] * 4, [2.0] * 4])
+    for kind in (list, tuple, dict):
+        model = UsesChosen(kind)
+        captured = pipeline.capture(model, (x,))
+        for given in (x, 2 * x):
+            got, want = captured(given), model(given)
+            pairs = zip(got.values(), want.values(), strict=True) if kind is dict else zip(got, want, strict=True)
+            assert all(torch.equal(first, second) for first, second in pairs)
+        for given in (-x, x.abs()):
+            with pytest.raises(FxquantError, match="when the model was captured"):
+                captured(given)
+    captured = pipeline.capture(GivesParts(), (x, torch.tensor([1, 2])))
+    assert [len(part) for part in captured(x, torch.tensor([2, 1]))[1]] == [2, 1]
+    with pytest.raises(FxquantError, match="the model's result"):
+        captured(x, torch.tensor([1, 1, 1]))
+
+
+class Mode(enum.Enum):
+    """A choice."""
+
+    ADD = 1
+    SUBTRACT = 2
+
+
+class Chooses(nn.Module):
+    """Does what an input says that is no tensor."""
+
+    def forward(self, x: Tensor, how: Any) -> Tensor:
+        if isinstance(how, Mode):
+            return x + 1 if how is Mode.ADD else x - 1
+        if isinstance(how, slice):
+            return x[how]
+        if isinstance(how, (torch.dtype, torch.device)):
+            return x.to(how)
+        if how is True:
+            return -x
+        return x * len(how) if hasattr(how, "__len__") else x * how
+
+
+@pytest.mark.parametrize(
+    ("how", "other"),
+    [
+        (Mode.ADD, Mode.SUBTRACT), (slice(0, 2), slice(1, 2)), (torch.float32, torch.float64), (range(2), range(3)),
+        (torch.Size([1, 2]), torch.Size([1, 2, 3])), (np.float32(2), np.float32(3)), (True, 1), (2j, 3j),
+    ],
+)  # fmt: skip
+def test_other_choices_are_refused(how: Any, other: Any) -> None:
+    model, x = Chooses(), torch.randn(3, 4)
+    captured = pipeline.capture(model, (x, how))
+    assert torch.equal(captured(2 * x, how), model(2 * x, how))
+    with pytest.raises(FxquantError, match="input 'how'"):
+        captured(x, other)
+
+
+def test_arrays_of_numpy_are_inputs() -> None:
+    model, x = Chooses(), torch.randn(3, 4)
+    captured = pipeline.capture(model, (x, np.ones(3)))
+    for given in (np.zeros(3), np.ones(2)):
+        assert torch.equal(captured(x, given), model(x, given))
 
 
 class Recurrent(nn.Module):
