@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx
 
 from fxquant.capture.branches import Other, in_message, is_caught, other_side
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _OWN_FRAMES = tuple(os.path.join("capture", name) for name in ("answers.py", "proxy.py", "tracer.py"))
 _CHECKED = "checked when the graph runs"
+_RANKS = ("dim", "ndim", "ndimension")
+_DTYPES = ("dtype", "is_floating_point", "is_complex", "is_signed", "itemsize", "element_size")
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,28 @@ class Answers:
         else:
             recorder.record(FactKind.FORMAT, "text")
 
+    def static(self, proxy: ValueProxy, name: str, answer: Any) -> None:
+        """Build in a fact of the example's type: its number of dimensions, its dtype, its device, ..."""
+        if name in _RANKS:
+            self._rank(FactKind.STATIC, proxy, answer)
+            return
+        of_input = name in _DTYPES and proxy.node in self.tracer.ranks.inputs and self.tracer.precision is None
+        self.tracer.recorder.record(FactKind.STATIC, answer, _CHECKED if of_input else "")
+        key = (proxy.node.name, proxy.value.dtype)
+        if of_input and key not in self.checked:
+            self.checked.add(key)
+            self._check(self.tracer.create_proxy("call_function", getattr, (proxy, "dtype"), {}), proxy.value.dtype)
+
+    def _rank(self, kind: FactKind, proxy: ValueProxy, answer: int) -> None:
+        """Build in a number of dimensions, and let the graph check what decides it."""
+        sources = list(self.tracer.ranks.asked_for(proxy.node))
+        fact = self.tracer.recorder.record(kind, answer, _CHECKED if sources else "")
+        spots = self._movable_spots(next(user_frames(), None)) if not all(given for _, given in sources) else ()
+        for rank, given in sources:
+            check = self._check(rank, rank.value)
+            if fact is not None and check is not None and spots and not given:
+                self.questions[check] = Trouble(fact, spots, True)
+
     def _asked_of_state(self, kind: FactKind, proxy: ValueProxy, answer: Any) -> None:
         """Build in what parameters and buffers answer; whether the graph writes into one is known at its end."""
         if isinstance(proxy.value, Tensor) and _is_number(proxy.value):
@@ -178,6 +203,9 @@ class Answers:
             return
         frame = next(user_frames(), None)
         unpacked = _instruction(_asking_frame()) == "UNPACK_SEQUENCE"
+        if isinstance(proxy.value, torch.Size) and not unpacked:
+            self._rank(FactKind.UNPACKING, proxy, length)
+            return
         if proxy.from_part and not unpacked and self._runs_as_python(FactKind.LENGTH, frame, length, True):
             return
         recorder.record(FactKind.LENGTH if unpacked else FactKind.UNPACKING, length)

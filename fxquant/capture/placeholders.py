@@ -43,6 +43,7 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
     tracer.describe(node, value)
     proxy = type_for(value)(node, tracer, value)
     if isinstance(value, Tensor):
+        tracer.ranks.inputs.add(node)
         return proxy
 
     for path, length in _lengths(value):
@@ -54,7 +55,10 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
     def at_leaf(leaf: Any, path: tuple[Any, ...]) -> Any:
         if not isinstance(leaf, (Tensor, np.ndarray)):
             return _constant_input(tracer, proxy, name, leaf, path)
-        return _follow(tracer, proxy, path)
+        given = _follow(tracer, proxy, path)
+        if isinstance(leaf, Tensor):
+            tracer.ranks.inputs.add(given.node)
+        return given
 
     return map_leaves(value, at_leaf)
 

@@ -87,7 +87,7 @@ class ValueProxy(Matched, fx.Proxy):
         if name in _STATIC_ATTRIBUTES and isinstance(self.value, Tensor):
             if name == "requires_grad" and not attribute and self.tracer.asks_for_gradients(self):
                 return True
-            self.tracer.record(FactKind.STATIC, attribute)
+            self.tracer.answer_static(self, name, attribute)
             return attribute
         if name in _STATIC_METHODS and isinstance(self.value, Tensor):
             return self._static_method(name)
@@ -113,7 +113,7 @@ class ValueProxy(Matched, fx.Proxy):
     def _static_method(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             result = getattr(self.value, name)(*args, **kwargs)
-            self.tracer.record(FactKind.STATIC, result)
+            self.tracer.answer_static(self, name, result)
             return result
 
         return call

@@ -37,6 +37,7 @@ from fxquant.capture.own_thread import OwnThread
 from fxquant.capture.part_counts import apart
 from fxquant.capture.placeholders import placeholder
 from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.ranks import Ranks
 from fxquant.capture.record_calls import record_call, record_factory
 from fxquant.capture.recorder import Recorder
 from fxquant.capture.register_module import free_name, register, register_unknown
@@ -65,6 +66,7 @@ class ValueTracer(OwnThread, fx.Tracer):
     Attributes:
         recorder: what was met during the trace.
         answers: what proxies are answered with.
+        ranks: what decides how many dimensions tensors have.
         sizes_built_in: whether answers about sizes are always built in.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
         rejected_before: (code, first line, last line) of those on whose results branches depend.
@@ -111,6 +113,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.rejected: list[Cut] = []
         self.fresh: dict[int, Tensor] = {}
         self.lowering = ArgumentLowering(self)
+        self.ranks = Ranks(self)
         self._keep_containers = False
         self._written: set[int] = set()
         self.writes = AttributeWrites(self)
@@ -312,6 +315,11 @@ class ValueTracer(OwnThread, fx.Tracer):
     def answer_length(self, proxy: ValueProxy) -> int:
         """See ``answers``."""
         return self.answers.length(proxy)
+
+    def answer_static(self, proxy: ValueProxy, name: str, answer: Any) -> None:
+        """See ``answers``."""
+        if not self.executing:
+            self.answers.static(proxy, name, answer)
 
     def answer_text(self, proxy: ValueProxy) -> None:
         """See ``answers``."""

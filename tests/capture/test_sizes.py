@@ -7,6 +7,7 @@ import math
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,69 @@ def test_parts_that_give_more_or_less_are_refused() -> None:
     assert [len(part) for part in captured(x, torch.tensor([2, 1]))[1]] == [2, 1]
     with pytest.raises(FxquantError, match="the model's result"):
         captured(x, torch.tensor([1, 1, 1]))
+
+
+class Squeezed(nn.Module):
+    """One image gives a vector, several give rows: of how many dimensions a result is depends on sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x).mean(1).squeeze()
+        if y.dim() == 1:
+            y = y[None] * 2
+        z: Tensor = y.sum(-1)
+        return z
+
+
+def test_squeezed_dimensions_are_not_built_in() -> None:
+    model, one, more = Squeezed(), torch.randn(1, 3, 4), torch.randn(5, 3, 4)
+    captured = pipeline.capture(model, (one,))
+    assert torch.equal(captured(one), model(one)) and torch.equal(captured(more), model(more))
+    captured = pipeline.capture(model, (more,))
+    assert torch.equal(captured(2 * more), model(2 * more))
+    with pytest.raises(FxquantError, match=re.escape("`if y.dim() == 1:` asks for what was 2")):
+        captured(one)
+
+
+class AsksForType(nn.Module):
+    """Is written for several kinds of inputs."""
+
+    def __init__(self, asks: Callable[[Tensor], bool]) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        return y.sum(0) if self.asks(x) else y
+
+
+ASKS: tuple[tuple[Callable[[Any], Any], Tensor], ...] = (
+    (lambda x: x.dim() == 3, torch.ones(2, 3, 4)),
+    (lambda x: x.ndim == 3, torch.ones(2, 3, 4)),
+    (lambda x: len(x.shape) == 3, torch.ones(2, 3, 4)),
+    (lambda x: len((x + 1).shape[:-1]) == 2, torch.ones(2, 3, 4)),
+    (lambda x: x.view(*x.shape[1:], -1).dim() == 3, torch.ones(2, 3, 4)),
+    (lambda x: x.dtype == torch.int64, torch.ones(3, 4, dtype=torch.int64)),
+    (lambda x: not x.is_floating_point(), torch.ones(3, 4, dtype=torch.int64)),
+    (lambda x: x.is_complex(), torch.ones(3, 4, dtype=torch.complex64)),
+)
+
+
+@pytest.mark.parametrize(("asks", "other"), ASKS)
+def test_inputs_of_another_type_are_refused_where_code_asks_for_it(asks: Any, other: Tensor) -> None:
+    captured, model = pipeline.capture(AsksForType(asks), (torch.ones(3, 4),)), AsksForType(asks)
+    assert torch.equal(captured(torch.ones(5, 6)), model(torch.ones(5, 6)))
+    with pytest.raises(FxquantError, match="when the model was captured"):
+        captured(other)
+
+
+def test_inputs_of_another_type_are_taken_where_no_code_asks_for_it() -> None:
+    captured = pipeline.capture(nn.ReLU(), (torch.ones(3, 4),))
+    for given in (torch.ones(2, 3, 4), torch.ones(3, 4, dtype=torch.int64)):
+        assert torch.equal(captured(given), given)
 
 
 class Mode(enum.Enum):
