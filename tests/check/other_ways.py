@@ -6,6 +6,7 @@ import collections
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from case import Case, rows
@@ -439,6 +440,19 @@ class AsManyTensors(Case):
         def forward(self, x: Tensor) -> Any:
             y = self.first(x)
             return torch.stack([y] * x.shape[0])  # finding: size
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class WritesIntoArray(Case):
+    """NumPy's arrays are written in place."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            filled = np.zeros(x.shape, dtype=np.float32)  # finding: size
+            filled[:] = x.shape[0]  # finding: item-assignment
+            return self.first(x) + torch.from_numpy(filled)
 
     inputs = staticmethod(rows)
     outcome = "region"
