@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, fx
 
-from fxquant.capture.branches import Other, is_caught, other_side
+from fxquant.capture.branches import Other, in_message, is_caught, other_side
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.part_counts import count
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import may_run_as_python
-from fxquant.capture.source import Place, frames, place_of, user_frames
+from fxquant.capture.source import Place, frames, is_user_file, place_of, user_frames
 from fxquant.capture.structures import leaves
 from fxquant.capture.trouble import Spot, Trouble
 from fxquant.ir.checks import require_same
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _OWN_FRAMES = tuple(os.path.join("capture", name) for name in ("answers.py", "proxy.py", "tracer.py"))
 _CHECKED = "checked when the graph runs"
+_RANKS = ("dim", "ndim", "ndimension")
+_DTYPES = ("dtype", "is_floating_point", "is_complex", "is_signed", "itemsize", "element_size")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Answers:
     def branch(self, proxy: ValueProxy) -> bool:
         """The truth of a proxy's value."""
         recorder = self.tracer.recorder
-        if isinstance(proxy.value, (tuple, list, dict)):
+        if isinstance(proxy.value, (tuple, list, dict, set, frozenset)):
             return self.length(proxy) > 0
         answer = bool(proxy.value)
         if proxy.depends is Depends.NOTHING or not _is_number(proxy.value):
@@ -111,6 +114,39 @@ class Answers:
             self._asked_of_state(FactKind.TENSOR_NUMBER, proxy, answer)
         return answer
 
+    def text(self, proxy: ValueProxy) -> None:
+        """A proxy's value becomes text, which may choose what comes next: ``self.heads[str(k)]``."""
+        recorder, frame = self.tracer.recorder, _asking_frame()
+        shown = frame is None or not is_user_file(frame.f_code.co_filename) or in_message(frame)
+        if proxy.depends is Depends.VALUES and (not shown or isinstance(proxy.value, (bool, int))):
+            recorder.report(FactKind.TENSOR_NUMBER, "text" if isinstance(proxy.value, Tensor) else proxy.value)
+        elif proxy.depends is Depends.SIZES and not shown and not isinstance(proxy.value, Tensor):
+            self._build_in(FactKind.FORMAT, proxy, proxy.value, self._movable_spots(frame))
+        else:
+            recorder.record(FactKind.FORMAT, "text")
+
+    def static(self, proxy: ValueProxy, name: str, answer: Any) -> None:
+        """Build in a fact of the example's type: its number of dimensions, its dtype, its device, ..."""
+        if name in _RANKS:
+            self._rank(FactKind.STATIC, proxy, answer)
+            return
+        of_input = name in _DTYPES and proxy.node in self.tracer.ranks.inputs and self.tracer.precision is None
+        self.tracer.recorder.record(FactKind.STATIC, answer, _CHECKED if of_input else "")
+        key = (proxy.node.name, proxy.value.dtype)
+        if of_input and key not in self.checked:
+            self.checked.add(key)
+            self._check(self.tracer.create_proxy("call_function", getattr, (proxy, "dtype"), {}), proxy.value.dtype)
+
+    def _rank(self, kind: FactKind, proxy: ValueProxy, answer: int) -> None:
+        """Build in a number of dimensions, and let the graph check what decides it."""
+        sources = list(self.tracer.ranks.asked_for(proxy.node))
+        fact = self.tracer.recorder.record(kind, answer, _CHECKED if sources else "")
+        spots = self._movable_spots(next(user_frames(), None)) if not all(given for _, given in sources) else ()
+        for rank, given in sources:
+            check = self._check(rank, rank.value)
+            if fact is not None and check is not None and spots and not given:
+                self.questions[check] = Trouble(fact, spots, True)
+
     def _asked_of_state(self, kind: FactKind, proxy: ValueProxy, answer: Any) -> None:
         """Build in what parameters and buffers answer; whether the graph writes into one is known at its end."""
         if isinstance(proxy.value, Tensor) and _is_number(proxy.value):
@@ -121,7 +157,9 @@ class Answers:
     def length(self, proxy: ValueProxy) -> int:
         """The length of a proxy's value."""
         length, recorder = len(proxy.value), self.tracer.recorder
-        if not isinstance(proxy.value, Tensor):
+        if isinstance(proxy.value, dict):
+            self.keys(proxy)
+        elif not isinstance(proxy.value, Tensor):
             self._container_length(proxy, length)
         elif proxy.shape_depends is Depends.VALUES:
             recorder.report(FactKind.TENSOR_SHAPE, length)
@@ -133,6 +171,17 @@ class Answers:
                 size = self.tracer.create_proxy("call_method", "size", (proxy, 0), {})
                 self._build_in(kind, size, length, self._movable_spots(frame))
         return length
+
+    def keys(self, proxy: ValueProxy) -> None:
+        """Code goes through the keys of a dictionary that a part of the model made, and that may have others."""
+        if not self._runs_as_python(FactKind.LENGTH, next(user_frames(), None), len(proxy.value), True):
+            self.part_has(proxy, list(proxy.value), list)
+
+    def part_has(self, proxy: ValueProxy, answer: Any, question: Any) -> None:
+        """Build in how many elements, or which keys, a part of the model that runs as Python gives."""
+        place = None if next(user_frames(), None) is not None else Place(code="the model's result")
+        self.tracer.recorder.record(FactKind.LENGTH, answer, _CHECKED, place)
+        self._check(self.tracer.create_proxy("call_function", question, (proxy,), {}), answer, place)
 
     def loop_runs_as_python(self) -> bool:
         """Whether the loop over a size that begins here may run as Python."""
@@ -154,10 +203,16 @@ class Answers:
             return
         frame = next(user_frames(), None)
         unpacked = _instruction(_asking_frame()) == "UNPACK_SEQUENCE"
+        if isinstance(proxy.value, torch.Size) and not unpacked:
+            self._rank(FactKind.UNPACKING, proxy, length)
+            return
+        if proxy.from_part and not unpacked and self._runs_as_python(FactKind.LENGTH, frame, length, True):
+            return
         recorder.record(FactKind.LENGTH if unpacked else FactKind.UNPACKING, length)
         if unpacked:  # another number of parts fails in eager too
             proxy.parts_of = None
-        self.count_parts(proxy, self._movable_spots(frame))
+        else:
+            self.count_parts(proxy, self._movable_spots(frame))
 
     def count_parts(self, proxy: ValueProxy, spots: tuple[Spot, ...] | None = None) -> None:
         """Build in how many parts a tensor was taken apart into, where sizes decide that; values are trouble.
@@ -166,6 +221,8 @@ class Answers:
             proxy: the parts.
             spots: what could be kept whole instead; None for what is around the line that is running.
         """
+        if proxy.from_part and isinstance(proxy.value, tuple):
+            self.part_has(proxy, len(proxy.value), len)
         if proxy.parts_of is None:
             return
         parts, proxy.parts_of = proxy.parts_of, None
@@ -260,7 +317,7 @@ class Answers:
 
     def _check(self, proxy: ValueProxy, answer: Any, place: Place | None = None) -> fx.Node | None:
         """Let the graph raise when the answer is another one. Each is checked once; returns the node."""
-        key = (proxy.node.name, answer)
+        key = (proxy.node.name, tuple(answer) if isinstance(answer, list) else answer)
         if key in self.checked:
             return None
         self.checked.add(key)
@@ -268,9 +325,8 @@ class Answers:
         if isinstance(answer, bool) and not isinstance(proxy.value, bool):
             proxy = tracer.create_proxy("call_function", operator.truth, (proxy,), {})
         file, line, code = tracer.user_line() if place is None else (place.file, place.line, place.code)
-        check: ValueProxy = tracer.create_proxy(
-            "call_function", require_same, (proxy, answer, code, f"{file}:{line}"), {}
-        )
+        source = f"{file}:{line}" if file else ""
+        check: ValueProxy = tracer.create_proxy("call_function", require_same, (proxy, answer, code, source), {})
         return check.node
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,7 +22,8 @@ _RENORMALIZING = (F.embedding, F.embedding_bag)
 _CHANGES_CONTAINER = frozenset(
     ("append", "extend", "insert", "pop", "popitem", "clear", "update", "setdefault", "remove", "discard", "reverse",
      "sort", "setitem", "delitem", "add", "iadd", "imul", "ior", "iand", "isub", "ixor", "move_to_end",
-     "difference_update", "intersection_update", "symmetric_difference_update")
+     "difference_update", "intersection_update", "symmetric_difference_update", "itruediv", "ifloordiv", "imod", "ipow",
+     "appendleft", "extendleft", "popleft", "rotate", "fill", "put", "partition")
 )  # fmt: skip
 
 
@@ -80,9 +83,9 @@ class AttributeWrites:
 
 
 def changed_container(kind: str, target: Any, args: tuple[Any, ...]) -> tuple[str, ...]:
-    """Name of the node whose list or dictionary a call changes, in a tuple; () for other calls."""
+    """Name of the node whose list, dictionary or array a call changes, in a tuple; () for other calls."""
     first = args[0] if args else None
-    if not isinstance(first, ValueProxy) or not isinstance(first.value, (list, dict, set)):
+    if not isinstance(first, ValueProxy) or not isinstance(first.value, (list, dict, set, deque, np.ndarray)):
         return ()
     name = target if kind == "call_method" else getattr(target, "__name__", "")
     return (first.node.name,) if name in _CHANGES_CONTAINER else ()

@@ -18,6 +18,9 @@ from fxquant.capture.source import position
 
 _WRITES = frozenset(("warn", "warning", "warning_once", "info", "debug", "print", "error", "log", "advice"))
 
+# What they are given as text is for people.
+_FOR_PEOPLE = _WRITES | {"_assert", "_check", "record_function", "range_push"}
+
 
 class Other(Enum):
     """What the side not taken does."""
@@ -67,6 +70,14 @@ def is_caught(frame: FrameType) -> bool:
     return where is not None and tree is not None and _caught(path_to(tree, where))
 
 
+def in_message(frame: FrameType) -> bool:
+    """Whether what a frame computes is part of a message: of an exception, a warning, a log."""
+    where, tree = position(frame.f_code, frame.f_lasti), tree_of(frame.f_code.co_filename)
+    path = [] if where is None or tree is None else path_to(tree, where)
+    calls = [node.func for node in path if isinstance(node, ast.Call)]
+    return any(isinstance(node, ast.Raise) for node in path) or any(_name(call) in _FOR_PEOPLE for call in calls)
+
+
 def _judge(node: ast.If | ast.Assert, frame: FrameType, answer: bool) -> Other:
     """The answer decides the test alone when it is about the last thing that the test asks."""
     following = position(frame.f_code, frame.f_lasti + _next_instruction(frame))
@@ -109,9 +120,11 @@ def _writes(statement: ast.stmt) -> bool:
     call = statement.value if isinstance(statement, ast.Expr) else None
     if not isinstance(call, ast.Call):
         return False
-    function = call.func
-    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    return name in _WRITES
+    return _name(call.func) in _WRITES
+
+
+def _name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -137,10 +138,12 @@ def _type_for(tracer: ValueTracer) -> Any:
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
             if len(args) != 1:
                 return type(*args, **kwargs)
-            if issubclass(type(args[0]), ValueProxy):
-                tracer.record(FactKind.TYPE_TEST, type(args[0].value).__name__)
-                return type(args[0].value)
-            return type(args[0])
+            kind = type(args[0])
+            if issubclass(kind, ValueProxy):
+                kind = type(args[0].value)
+                tracer.record(FactKind.TYPE_TEST, kind.__name__)
+            named = sys._getframe(1).f_globals.get(kind.__name__)  # ``type(n) is int`` asks for what it names
+            return named if _real(named) is kind else kind
 
         def __instancecheck__(cls, thing: Any) -> bool:
             return isinstance(thing, type)

@@ -170,7 +170,9 @@ def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, sizes_only:
         return value
     found: Any = proxy if index is None else tracer.create_proxy("call_function", operator.getitem, (proxy, index), {})
     if type(value) is tuple:
+        tracer.answers.part_has(found, len(value), len)
         return tuple(_take(tracer, found, place, sizes_only) for place in range(len(value)))
-    if type(value) is dict:
+    if type(value) is dict and all(isinstance(key, str) for key in value):
+        tracer.answers.part_has(found, list(value), list)
         return {key: found[key] for key in value}
     return found

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 Undo = Callable[[], None]
-_SIZES = frozenset((FactKind.SIZE, FactKind.SIZE_BRANCH, FactKind.SIZE_LOOP))
+_SIZES = frozenset((FactKind.SIZE, FactKind.SIZE_BRANCH, FactKind.SIZE_LOOP, FactKind.FORMAT))
 
 
 @dataclass

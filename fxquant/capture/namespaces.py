@@ -91,9 +91,10 @@ def cached_functions(spaces: list[dict[str, Any]], model: nn.Module) -> Iterator
                 yield from _cached_inside(value)
     for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
         for name, value in list(vars(kind).items()):
-            if type(value) is _cached_functions:
+            function = getattr(value, "__func__", value)
+            if type(function) is _cached_functions:
                 yield kind, name, value
-            yield from _cached_inside(getattr(value, "__func__", value))
+            yield from _cached_inside(function)
 
 
 def _cached_inside(function: Any) -> Iterator[tuple[Any, str, Any]]:

@@ -179,8 +179,10 @@ def _gradient_hooks(tracer: ValueTracer) -> Iterator[Undo]:
         yield _set(Tensor, name, call)
 
 
-def _uncached(cached: Any, tracer: ValueTracer) -> Callable[..., Any]:
-    """A function with a cache, called without it: what is kept must not hold proxies."""
+def _uncached(cached: Any, tracer: ValueTracer) -> Any:
+    """A function with a cache, or a static or class method, called without it: what is kept must not hold proxies."""
+    if isinstance(cached, (staticmethod, classmethod)):
+        return type(cached)(_uncached(cached.__func__, tracer))
 
     @functools.wraps(cached.__wrapped__)
     def call(*args: Any, **kwargs: Any) -> Any:

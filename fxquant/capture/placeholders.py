@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 
 _CHECKED = "checked when the graph runs"
+# What is built in and can be compared with what is given later.
+_COMPARED = (
+    bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format,
+    torch.Size, slice, range,
+)  # fmt: skip
+_COMPARED_AS_TEXT = (Enum, np.generic)
 
 
 def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
@@ -35,6 +43,7 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
     tracer.describe(node, value)
     proxy = type_for(value)(node, tracer, value)
     if isinstance(value, Tensor):
+        tracer.ranks.inputs.add(node)
         return proxy
 
     for path, length in _lengths(value):
@@ -44,9 +53,12 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
         tracer.create_proxy("call_function", require_equal, (counted, length, title), {})
 
     def at_leaf(leaf: Any, path: tuple[Any, ...]) -> Any:
-        if not isinstance(leaf, Tensor):
+        if not isinstance(leaf, (Tensor, np.ndarray)):
             return _constant_input(tracer, proxy, name, leaf, path)
-        return _follow(tracer, proxy, path)
+        given = _follow(tracer, proxy, path)
+        if isinstance(leaf, Tensor):
+            tracer.ranks.inputs.add(given.node)
+        return given
 
     return map_leaves(value, at_leaf)
 
@@ -77,10 +89,14 @@ def _is_attribute(step: Any) -> bool:
 
 def _constant_input(tracer: ValueTracer, proxy: ValueProxy, name: str, leaf: Any, path: tuple[Any, ...]) -> Any:
     """A flag, number or None given as input is built in, recorded, and checked at run time."""
-    plain = isinstance(leaf, (bool, int, float, str, type(None)))
-    tracer.record(FactKind.FLAG, f"{name}={leaf!r}" if plain else name, _CHECKED if plain else "")
-    if plain:
-        tracer.create_proxy("call_function", require_equal, (_follow(tracer, proxy, path), leaf, name), {})
+    as_text = isinstance(leaf, _COMPARED_AS_TEXT)
+    compared = as_text or isinstance(leaf, _COMPARED)
+    tracer.record(FactKind.FLAG, f"{name}={leaf!r}" if compared else name, _CHECKED if compared else "")
+    if compared:
+        given, expected = _follow(tracer, proxy, path), leaf
+        if as_text:
+            given, expected = tracer.create_proxy("call_function", repr, (given,), {}), repr(leaf)
+        tracer.create_proxy("call_function", require_equal, (given, expected, name), {})
     return leaf
 
 

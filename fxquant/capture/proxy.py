@@ -75,7 +75,8 @@ class ValueProxy(Matched, fx.Proxy):
         self.parts_of: tuple[Any, ...] | None = None
 
     def __repr__(self) -> str:
-        return f"ValueProxy({self.node.name})"
+        self.tracer.answer_text(self)  # also asked by what holds it: ``str([height, width])``
+        return repr(self.value)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__") and not hasattr(self.value, name):
@@ -86,7 +87,7 @@ class ValueProxy(Matched, fx.Proxy):
         if name in _STATIC_ATTRIBUTES and isinstance(self.value, Tensor):
             if name == "requires_grad" and not attribute and self.tracer.asks_for_gradients(self):
                 return True
-            self.tracer.record(FactKind.STATIC, attribute)
+            self.tracer.answer_static(self, name, attribute)
             return attribute
         if name in _STATIC_METHODS and isinstance(self.value, Tensor):
             return self._static_method(name)
@@ -112,7 +113,7 @@ class ValueProxy(Matched, fx.Proxy):
     def _static_method(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             result = getattr(self.value, name)(*args, **kwargs)
-            self.tracer.record(FactKind.STATIC, result)
+            self.tracer.answer_static(self, name, result)
             return result
 
         return call
@@ -137,7 +138,7 @@ class ValueProxy(Matched, fx.Proxy):
 
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.value, dict):
-            return iter(list(self.value))
+            return iter(list(self.keys()))
         count = self.tracer.answer_length(self)
         return iter([self[i] for i in range(count)])  # type: ignore[index]
 
@@ -153,19 +154,12 @@ class ValueProxy(Matched, fx.Proxy):
         return object.__hash__(self)
 
     def __format__(self, spec: str) -> str:
-        self._becomes_text()
+        self.tracer.answer_text(self)
         return format(self.value, spec)
 
     def __str__(self) -> str:
-        self._becomes_text()
+        self.tracer.answer_text(self)
         return str(self.value)
-
-    def _becomes_text(self) -> None:
-        """Text of a number that values of tensors decide may choose what comes next: ``self.heads[str(k)]``."""
-        if isinstance(self.value, (bool, int)) and self.depends is Depends.VALUES:
-            self.tracer.report(FactKind.TENSOR_NUMBER, self.value)
-        else:
-            self.tracer.record(FactKind.FORMAT, "text")
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.record(FactKind.ITEM_ASSIGNMENT, "", "recorded as an operation")
@@ -175,13 +169,25 @@ class ValueProxy(Matched, fx.Proxy):
         self.tracer.create_proxy("call_function", operator.delitem, (self, index), {})
 
     def keys(self) -> Any:
+        self.tracer.answer_length(self)
         return self.value.keys()
 
     def _items(self) -> Any:
-        return [(key, self[key]) for key in self.value]  # type: ignore[index]
+        return [(key, self[key]) for key in self.keys()]  # type: ignore[index]
 
     def _values(self) -> Any:
-        return [self[key] for key in self.value]  # type: ignore[index]
+        return [self[key] for key in self.keys()]  # type: ignore[index]
+
+    def __mul__(self, other: Any) -> Any:
+        return self._times(other, (self, other))
+
+    def __rmul__(self, other: Any) -> Any:
+        return self._times(other, (other, self))
+
+    def _times(self, other: Any, operands: tuple[Any, Any]) -> Any:
+        if type(other) in (list, tuple) and any(isinstance(getattr(item, "value", item), Tensor) for item in other):
+            return other * operator.index(self)  # as many tensors: no product
+        return self.tracer.create_proxy("call_function", operator.mul, operands, {})
 
     def __divmod__(self, other: Any) -> Any:
         return self.tracer.create_proxy("call_function", divmod, (self, other), {})

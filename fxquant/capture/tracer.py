@@ -37,6 +37,7 @@ from fxquant.capture.own_thread import OwnThread
 from fxquant.capture.part_counts import apart
 from fxquant.capture.placeholders import placeholder
 from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.ranks import Ranks
 from fxquant.capture.record_calls import record_call, record_factory
 from fxquant.capture.recorder import Recorder
 from fxquant.capture.register_module import free_name, register, register_unknown
@@ -45,7 +46,7 @@ from fxquant.capture.source import user_line
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
-from fxquant.ir.float_part import FloatPart
+from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
 
@@ -65,6 +66,7 @@ class ValueTracer(OwnThread, fx.Tracer):
     Attributes:
         recorder: what was met during the trace.
         answers: what proxies are answered with.
+        ranks: what decides how many dimensions tensors have.
         sizes_built_in: whether answers about sizes are always built in.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
         rejected_before: (code, first line, last line) of those on whose results branches depend.
@@ -111,6 +113,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.rejected: list[Cut] = []
         self.fresh: dict[int, Tensor] = {}
         self.lowering = ArgumentLowering(self)
+        self.ranks = Ranks(self)
         self._keep_containers = False
         self._written: set[int] = set()
         self.writes = AttributeWrites(self)
@@ -277,7 +280,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         made = type_for(value)(node, self, value, depends, shape_depends)
         made.outside_grad = kind != "get_attr" and outside_gradients()
         made.parts_of = apart(target, args, kwargs)
-        made.from_part = target is operator.getitem and proxies[0].from_part
+        made.from_part = proxies[0].from_part if target is operator.getitem else self._runs_user_code(kind, target)
         return made
 
     def _make_node(
@@ -313,6 +316,16 @@ class ValueTracer(OwnThread, fx.Tracer):
         """See ``answers``."""
         return self.answers.length(proxy)
 
+    def answer_static(self, proxy: ValueProxy, name: str, answer: Any) -> None:
+        """See ``answers``."""
+        if not self.executing:
+            self.answers.static(proxy, name, answer)
+
+    def answer_text(self, proxy: ValueProxy) -> None:
+        """See ``answers``."""
+        if not self.executing:
+            self.answers.text(proxy)
+
     def answer_index(self, proxy: ValueProxy) -> Any:
         """See ``answers``."""
         return self.answers.index(proxy)
@@ -322,7 +335,9 @@ class ValueTracer(OwnThread, fx.Tracer):
         return asks_for_gradients(self, proxy)
 
     def is_whole(self, proxy: ValueProxy) -> bool:
-        """Whether a list is passed on as one value: how many elements it has may depend on the inputs."""
+        """Whether a list, text, ... is passed on as one value: how long it is may depend on the inputs."""
+        if not isinstance(proxy.value, (tuple, list, dict)):
+            return True
         made = proxy.node.op == "call_module" and isinstance(
             getattr(self.root, str(proxy.node.target), None), FloatPart
         )
@@ -366,6 +381,9 @@ class ValueTracer(OwnThread, fx.Tracer):
         finally:
             self.executing = was
             torch._C._set_grad_enabled(gradients)
+
+    def _runs_user_code(self, kind: str, target: Any) -> bool:
+        return kind == "call_module" and runs_user_code(self.root.get_submodule(target))
 
     def _run_module(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         given = GivenObjects(() if isinstance(module, FloatPart) else (args, kwargs), True)  # parts see to theirs

@@ -11,12 +11,12 @@ from fxquant.errors import FxquantError
 
 
 def require_equal(value: Any, expected: Any, name: str) -> None:
-    """Raise when a flag that was built into the graph arrives with another value.
+    """Raise when a flag that was built into the graph arrives with another value; 1 is another than True.
 
     Raises:
         FxquantError: ``value`` differs from what the example had.
     """
-    if value is not expected and value != expected:
+    if value is not expected and (value != expected or isinstance(value, bool) is not isinstance(expected, bool)):
         raise FxquantError(
             f"input {name!r} was {expected!r} when the model was captured and is {value!r} now",
             remedy="prepare the model again with the new value in example_inputs",

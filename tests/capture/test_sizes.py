@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import re
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -154,6 +158,160 @@ def test_lists_of_another_length_are_refused() -> None:
     for images, at, title in ((3, 1, "len(images)"), (1, 1, "len(images)"), (2, 2, "len(more['at'])")):
         with pytest.raises(FxquantError, match=re.escape(title)):
             captured([torch.randn(3, 4)] * images, {"at": (torch.randn(2, 2),) * at})
+
+
+class Chosen(nn.Module):
+    """Gives as many rows as there are with a positive sum: in a list, a tuple, by their numbers."""
+
+    def forward(self, x: Tensor, kind: Any) -> Any:
+        found = {place: row for place, row in enumerate(x) if row.sum() > 0}
+        return found if kind is dict else kind(found.values())
+
+
+class UsesChosen(nn.Module):
+    """Applies weights to what a part gives that is kept whole."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.kind, self.chosen, self.linear = kind, Chosen(), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.chosen(x, self.kind)
+        if self.kind is dict:
+            return {place: self.linear(row) for place, row in found.items()}
+        return [self.linear(row) for row in found]
+
+
+class GivesParts(nn.Module):
+    """Returns as many parts as values say."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        return x.sum(), torch.split(x, lengths.tolist())
+
+
+def test_parts_that_give_more_or_less_are_refused() -> None:
+    x = torch.tensor([[1.0] * 4, [-1.0] * 4, [2.0] * 4])
+    for kind in (list, tuple, dict):
+        model = UsesChosen(kind)
+        captured = pipeline.capture(model, (x,))
+        for given in (x, 2 * x):
+            got, want = captured(given), model(given)
+            pairs = zip(got.values(), want.values(), strict=True) if kind is dict else zip(got, want, strict=True)
+            assert all(torch.equal(first, second) for first, second in pairs)
+        for given in (-x, x.abs()):
+            with pytest.raises(FxquantError, match="when the model was captured"):
+                captured(given)
+    captured = pipeline.capture(GivesParts(), (x, torch.tensor([1, 2])))
+    assert [len(part) for part in captured(x, torch.tensor([2, 1]))[1]] == [2, 1]
+    with pytest.raises(FxquantError, match="the model's result"):
+        captured(x, torch.tensor([1, 1, 1]))
+
+
+class Squeezed(nn.Module):
+    """One image gives a vector, several give rows: of how many dimensions a result is depends on sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x).mean(1).squeeze()
+        if y.dim() == 1:
+            y = y[None] * 2
+        z: Tensor = y.sum(-1)
+        return z
+
+
+def test_squeezed_dimensions_are_not_built_in() -> None:
+    model, one, more = Squeezed(), torch.randn(1, 3, 4), torch.randn(5, 3, 4)
+    captured = pipeline.capture(model, (one,))
+    assert torch.equal(captured(one), model(one)) and torch.equal(captured(more), model(more))
+    captured = pipeline.capture(model, (more,))
+    assert torch.equal(captured(2 * more), model(2 * more))
+    with pytest.raises(FxquantError, match=re.escape("`if y.dim() == 1:` asks for what was 2")):
+        captured(one)
+
+
+class AsksForType(nn.Module):
+    """Is written for several kinds of inputs."""
+
+    def __init__(self, asks: Callable[[Tensor], bool]) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * 2
+        return y.sum(0) if self.asks(x) else y
+
+
+ASKS: tuple[tuple[Callable[[Any], Any], Tensor], ...] = (
+    (lambda x: x.dim() == 3, torch.ones(2, 3, 4)),
+    (lambda x: x.ndim == 3, torch.ones(2, 3, 4)),
+    (lambda x: len(x.shape) == 3, torch.ones(2, 3, 4)),
+    (lambda x: len((x + 1).shape[:-1]) == 2, torch.ones(2, 3, 4)),
+    (lambda x: x.view(*x.shape[1:], -1).dim() == 3, torch.ones(2, 3, 4)),
+    (lambda x: x.dtype == torch.int64, torch.ones(3, 4, dtype=torch.int64)),
+    (lambda x: not x.is_floating_point(), torch.ones(3, 4, dtype=torch.int64)),
+    (lambda x: x.is_complex(), torch.ones(3, 4, dtype=torch.complex64)),
+)
+
+
+@pytest.mark.parametrize(("asks", "other"), ASKS)
+def test_inputs_of_another_type_are_refused_where_code_asks_for_it(asks: Any, other: Tensor) -> None:
+    captured, model = pipeline.capture(AsksForType(asks), (torch.ones(3, 4),)), AsksForType(asks)
+    assert torch.equal(captured(torch.ones(5, 6)), model(torch.ones(5, 6)))
+    with pytest.raises(FxquantError, match="when the model was captured"):
+        captured(other)
+
+
+def test_inputs_of_another_type_are_taken_where_no_code_asks_for_it() -> None:
+    captured = pipeline.capture(nn.ReLU(), (torch.ones(3, 4),))
+    for given in (torch.ones(2, 3, 4), torch.ones(3, 4, dtype=torch.int64)):
+        assert torch.equal(captured(given), given)
+
+
+class Mode(enum.Enum):
+    """A choice."""
+
+    ADD = 1
+    SUBTRACT = 2
+
+
+class Chooses(nn.Module):
+    """Does what an input says that is no tensor."""
+
+    def forward(self, x: Tensor, how: Any) -> Tensor:
+        if isinstance(how, Mode):
+            return x + 1 if how is Mode.ADD else x - 1
+        if isinstance(how, slice):
+            return x[how]
+        if isinstance(how, (torch.dtype, torch.device)):
+            return x.to(how)
+        if how is True:
+            return -x
+        return x * len(how) if hasattr(how, "__len__") else x * how
+
+
+@pytest.mark.parametrize(
+    ("how", "other"),
+    [
+        (Mode.ADD, Mode.SUBTRACT), (slice(0, 2), slice(1, 2)), (torch.float32, torch.float64), (range(2), range(3)),
+        (torch.Size([1, 2]), torch.Size([1, 2, 3])), (np.float32(2), np.float32(3)), (True, 1), (2j, 3j),
+    ],
+)  # fmt: skip
+def test_other_choices_are_refused(how: Any, other: Any) -> None:
+    model, x = Chooses(), torch.randn(3, 4)
+    captured = pipeline.capture(model, (x, how))
+    assert torch.equal(captured(2 * x, how), model(2 * x, how))
+    with pytest.raises(FxquantError, match="input 'how'"):
+        captured(x, other)
+
+
+def test_arrays_of_numpy_are_inputs() -> None:
+    model, x = Chooses(), torch.randn(3, 4)
+    captured = pipeline.capture(model, (x, np.ones(3)))
+    for given in (np.zeros(3), np.ones(2)):
+        assert torch.equal(captured(x, given), model(x, given))
 
 
 class Recurrent(nn.Module):

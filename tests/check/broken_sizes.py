@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import string
 
 import torch
 import torch.nn.functional as F
 from case import Case, rows
 from torch import Tensor, nn
 
+WRITER = string.Formatter()
 SCALES = {str(number): torch.tensor(1.0 / number) for number in range(1, 65)}
 
 
@@ -225,6 +227,17 @@ class SizeAsText(Case):
         def forward(self, x: Tensor) -> Tensor:
             return self.conv(x)
 
+    outcome = "limited"
+
+
+class SizeInMessage(Case):
+    """Text for people chooses nothing."""
+
+    class before(Convolved):
+        def forward(self, x: Tensor) -> Tensor:
+            torch._assert(x.shape[1] == 3, f"{x.shape[1]} channels in {x.shape[0]} images")  # finding: format
+            return self.conv(x)
+
 
 class TableBySize(Case):
     """A dictionary with a size as its key."""
@@ -263,13 +276,39 @@ class SquareRootOfSize(Case):
     inputs = staticmethod(lambda: (torch.randn(2, 9, 6),))
 
 
-class ConstantBySizeAsText(Case):
-    """What a size as text looks up is a tensor that the graph keeps: nothing asks for the size again."""
+class LooksUpText(Case):
+    """What a size as text looks up is found anew at every call."""
 
     class before(Convolved):
         def forward(self, x: Tensor) -> Tensor:
             y = self.conv(x)
-            return y * SCALES[str(x.shape[0])]  # finding: size-constant
+            return y * SCALES[str(x.shape[0])] * len(str([*x.shape]))  # finding: format
+
+    outcome = "region"
+
+
+class HeadByText(Case):
+    """A module with weights is chosen by a size as text."""
+
+    class before(Convolved):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads = nn.ModuleDict({f"at_{size}": nn.Conv2d(4, 4, 1) for size in (8, 9, 16)})
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return self.heads[f"at_{x.shape[-1]}"](y)  # finding: format
+
+    outcome = "limited"
+
+
+class ConstantBySizeAsText(Case):
+    """What a size as text looks up is a tensor that the graph keeps; who made the text is not the user's code."""
+
+    class before(Convolved):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return y * SCALES[WRITER.format("{}", x.shape[0])]  # finding: size-constant
 
     class after(Convolved):
         def forward(self, x: Tensor) -> Tensor:

@@ -132,6 +132,31 @@ def table(n: Any) -> Any:
     return torch.arange(n).float()
 
 
+class CachedMethods(Case):
+    """Static and class methods with a cache, which must not keep what a trace computes."""
+
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+
+        @staticmethod
+        @functools.cache
+        def table(n: Any) -> Any:
+            return torch.arange(n).float()
+
+        @classmethod
+        @functools.cache
+        def shift(cls, n: Any) -> Any:
+            return torch.full((n, 1), 0.5)
+
+        def forward(self, x: Tensor) -> Any:
+            n = x.shape[1]
+            return self.first(x) + self.table(n)[:, None] + self.shift(n)
+
+    inputs = staticmethod(lambda: (torch.randn(2, 5, 6),))
+
+
 class LruCached(Case):
     class before(nn.Module):
         def __init__(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from case import Case, rows
@@ -372,6 +374,85 @@ class NmsLike(Case):
                 keep.append(i)
                 order = order[1:][(y[order[1:], 1] - y[i, 1]).abs() > 0.1]
             return y[torch.stack(keep)]
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class RowsOfNumpy(Case):
+    """How many rows an array has, and how long text is."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            rows = y.detach().numpy()  # finding: tensor-numpy
+            total = torch.zeros(6)
+            for row in rows:
+                total = total + torch.from_numpy(row)
+            return total / len(rows)
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class TextOfTensor(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            signs = str((y[0] > 0).tolist())  # finding: tensor-number
+            return y * len(signs)
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class TypeOfNumber(Case):
+    """A class is asked for by identity, next to a test that is answered as eager does."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            rows = x.shape[0]
+            y = self.first(x)
+            return y * 2 if isinstance(rows, int) and type(rows) is int else y  # finding: type-test
+
+    inputs = staticmethod(rows)
+
+
+class KeysByValues(Case):
+    """Which keys a dictionary has depends on values; code goes through it."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            counts = collections.Counter((y[:, 0] > 0).tolist())  # finding: tensor-number
+            for key, count in counts.items():
+                y = y * (count + key)
+            return y + len(counts)
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class AsManyTensors(Case):
+    """A list is repeated: no product of tensors."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            return torch.stack([y] * x.shape[0])  # finding: size
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class WritesIntoArray(Case):
+    """NumPy's arrays are written in place."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            filled = np.zeros(x.shape, dtype=np.float32)  # finding: size
+            filled[:] = x.shape[0]  # finding: item-assignment
+            return self.first(x) + torch.from_numpy(filled)
 
     inputs = staticmethod(rows)
     outcome = "region"

@@ -1,0 +1,70 @@
+"""What decides how many dimensions a tensor has: inputs, squeezed sizes, and parts that run as Python.
+
+Code that asks ``x.dim()`` or goes through ``x.shape`` is traced for the answer of the example. Everything else in a
+graph has as many dimensions as these make it, so the graph checks these, each once.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from fxquant.capture.proxy import Depends, ValueProxy
+from fxquant.ir.effects import name_of
+from fxquant.ir.float_part import runs_user_code
+from fxquant.ir.meta import TensorMeta, info
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+
+class Ranks:
+    """The sources of one trace.
+
+    Args:
+        tracer: the trace.
+
+    Attributes:
+        inputs: tensors that the model is given.
+    """
+
+    def __init__(self, tracer: ValueTracer) -> None:
+        self.tracer = tracer
+        self.inputs: set[fx.Node] = set()
+        self._seen: set[fx.Node] = set()
+
+    def asked_for(self, node: fx.Node) -> Iterator[tuple[ValueProxy, bool]]:
+        """(number of dimensions, whether it is that of an input) of each source of a value that was not asked before.
+
+        Args:
+            node: a tensor, or its shape.
+        """
+        pending = [node]
+        while pending:
+            node = pending.pop()
+            if node in self._seen:
+                continue
+            self._seen.add(node)
+            if node in self.inputs or self._decides(node):
+                yield self._rank(node), node in self.inputs
+            else:
+                pending += node.all_input_nodes
+
+    def _decides(self, node: fx.Node) -> bool:
+        if not isinstance(info(node).value, TensorMeta):
+            return False
+        while node.target is operator.getitem:
+            node = node.all_input_nodes[0]
+        if node.op == "call_module":
+            return runs_user_code(self.tracer.root.get_submodule(str(node.target)))
+        return name_of(node.target) == "squeeze"
+
+    def _rank(self, node: fx.Node) -> Any:
+        """Record the question, which asks for no values."""
+        without_data = torch.empty(info(node).value.shape, device="meta")
+        tensor = ValueProxy(node, self.tracer, without_data, Depends.VALUES, Depends.SIZES)
+        return self.tracer.create_proxy("call_function", getattr, (tensor, "ndim"), {})
