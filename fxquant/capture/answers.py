@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from fxquant.capture.branches import Other, in_message, is_caught, other_side
-from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.facts import CHECKED, Fact, FactKind
 from fxquant.capture.part_counts import count
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import may_run_as_python
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 _OWN_FRAMES = tuple(os.path.join("capture", name) for name in ("answers.py", "proxy.py", "tracer.py"))
-_CHECKED = "checked when the graph runs"
 _RANKS = ("dim", "ndim", "ndimension")
 _DTYPES = ("dtype", "is_floating_point", "is_complex", "is_signed", "itemsize", "element_size")
 
@@ -71,7 +70,7 @@ class Answers:
 
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
-        self.checked: set[tuple[str, Any]] = set()
+        self.checked: set[tuple[Any, ...]] = set()
         self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
         self.questions: dict[fx.Node, Trouble] = {}
         self._asked: list[Asked] = []
@@ -92,12 +91,12 @@ class Answers:
             recorder.record(kind, answer, "the other side only writes messages")
         elif proxy.depends is Depends.SIZES:
             if other is Other.RAISES:
-                recorder.record(FactKind.SIZE_BRANCH, answer, _CHECKED)
+                recorder.record(FactKind.SIZE_BRANCH, answer, CHECKED)
                 self._check(proxy, answer)
             elif not self._runs_as_python(FactKind.SIZE_BRANCH, frame, answer, False):
                 self._build_in(FactKind.SIZE_BRANCH, proxy, answer, self._movable_spots(frame))
         elif other is Other.RAISES:
-            recorder.record(FactKind.TENSOR_BRANCH, answer, _CHECKED)
+            recorder.record(FactKind.TENSOR_BRANCH, answer, CHECKED)
             self._check(proxy, answer)
         else:
             recorder.report(FactKind.TENSOR_BRANCH, answer)
@@ -131,7 +130,7 @@ class Answers:
             self._rank(FactKind.STATIC, proxy, answer)
             return
         of_input = name in _DTYPES and proxy.node in self.tracer.ranks.inputs and self.tracer.precision is None
-        self.tracer.recorder.record(FactKind.STATIC, answer, _CHECKED if of_input else "")
+        self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if of_input else "")
         key = (proxy.node.name, proxy.value.dtype)
         if of_input and key not in self.checked:
             self.checked.add(key)
@@ -140,7 +139,7 @@ class Answers:
     def _rank(self, kind: FactKind, proxy: ValueProxy, answer: int) -> None:
         """Build in a number of dimensions, and let the graph check what decides it."""
         sources = list(self.tracer.ranks.asked_for(proxy.node))
-        fact = self.tracer.recorder.record(kind, answer, _CHECKED if sources else "")
+        fact = self.tracer.recorder.record(kind, answer, CHECKED if sources else "")
         spots = self._movable_spots(next(user_frames(), None)) if not all(given for _, given in sources) else ()
         for rank, given in sources:
             check = self._check(rank, rank.value)
@@ -180,7 +179,11 @@ class Answers:
     def part_has(self, proxy: ValueProxy, answer: Any, question: Any) -> None:
         """Build in how many elements, or which keys, a part of the model that runs as Python gives."""
         place = None if next(user_frames(), None) is not None else Place(code="the model's result")
-        self.tracer.recorder.record(FactKind.LENGTH, answer, _CHECKED, place)
+        self.tracer.recorder.record(FactKind.LENGTH, answer, CHECKED, place)
+        key = (proxy.node.name, question, tuple(answer) if isinstance(answer, list) else answer)
+        if key in self.checked:  # however often the part's result is used
+            return
+        self.checked.add(key)
         self._check(self.tracer.create_proxy("call_function", question, (proxy,), {}), answer, place)
 
     def loop_runs_as_python(self) -> bool:
@@ -198,7 +201,7 @@ class Answers:
         if self.tracer.is_whole(proxy):
             if self._runs_as_python(FactKind.LENGTH, next(user_frames(), None), length, True):
                 return
-            recorder.record(FactKind.LENGTH, length, _CHECKED)
+            recorder.record(FactKind.LENGTH, length, CHECKED)
             self._check(self.tracer.create_proxy("call_function", len, (proxy,), {}), length)
             return
         frame = next(user_frames(), None)
@@ -310,7 +313,7 @@ class Answers:
         self, kind: FactKind, proxy: ValueProxy, answer: Any, spots: tuple[Spot, ...], place: Place | None = None
     ) -> None:
         """Build in an answer about sizes, and let the graph check it."""
-        fact = self.tracer.recorder.record(kind, answer, _CHECKED, place)
+        fact = self.tracer.recorder.record(kind, answer, CHECKED, place)
         check = self._check(proxy, answer, place)
         if fact is not None and check is not None and spots:
             self.questions[check] = Trouble(fact, spots, True)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+CHECKED = "checked when the graph runs"
+"""How an answer that is built in was dealt with."""
+
 
 class FactKind(StrEnum):
     """What happened. The value is the documented name."""

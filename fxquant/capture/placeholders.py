@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fxquant.capture.facts import FactKind
+from fxquant.capture.facts import CHECKED, FactKind
 from fxquant.capture.inputs import map_leaves
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 
-_CHECKED = "checked when the graph runs"
 # What is built in and can be compared with what is given later.
 _COMPARED = (
     bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format,
@@ -48,7 +47,7 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
 
     for path, length in _lengths(value):
         title = f"len({name}{''.join(map(_step_text, path))})"
-        tracer.record(FactKind.LENGTH, f"{title}={length}", _CHECKED)
+        tracer.record(FactKind.LENGTH, f"{title}={length}", CHECKED)
         counted = tracer.create_proxy("call_function", len, (_follow(tracer, proxy, path),), {})
         tracer.create_proxy("call_function", require_equal, (counted, length, title), {})
 
@@ -91,7 +90,7 @@ def _constant_input(tracer: ValueTracer, proxy: ValueProxy, name: str, leaf: Any
     """A flag, number or None given as input is built in, recorded, and checked at run time."""
     as_text = isinstance(leaf, _COMPARED_AS_TEXT)
     compared = as_text or isinstance(leaf, _COMPARED)
-    tracer.record(FactKind.FLAG, f"{name}={leaf!r}" if compared else name, _CHECKED if compared else "")
+    tracer.record(FactKind.FLAG, f"{name}={leaf!r}" if compared else name, CHECKED if compared else "")
     if compared:
         given, expected = _follow(tracer, proxy, path), leaf
         if as_text:

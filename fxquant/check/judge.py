@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fxquant.capture.facts import CHECKED
 from fxquant.check.compare import Outcome
 from fxquant.check.finding import Finding, FindingKind, Severity
 from fxquant.check.fixes import fix_for
@@ -127,7 +128,7 @@ def _verdict_of_guard(seen: Observation, evidence: Evidence) -> tuple[Severity, 
         return Severity.ERROR, "", f"; the graph is wrong for {_names(wrong)}"
     broken = [row for row in rows if not row.outcome.holds]
     if broken:
-        handled = "checked when the graph runs" if all(r.outcome is Outcome.REFUSED for r in broken) else ""
+        handled = CHECKED if all(r.outcome is Outcome.REFUSED for r in broken) else ""
         return Severity.WARNING, seen.handled or handled, f"; the graph does not take {_names(broken)}"
     if rows:
         return Severity.INFO, seen.handled or f"does not matter: exact for {_names(rows)}", ""

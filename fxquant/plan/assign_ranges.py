@@ -27,13 +27,7 @@ beyond is lost to everything that follows. Source: measurements, ``benchmarks/ac
 
 _NOISE = 2.0**-20
 """Of the largest number that is summed: results that small are what float32, of 24 bits, leaves of a difference."""
-_SUMS_PRODUCTS = (
-    "linear",
-    "matmul",
-    "bmm",
-    "bilinear",
-    *(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3)),
-)
+_PRODUCTS = ("matmul", "bilinear")  # of two activations; those with a weight read one
 
 
 @dataclass
@@ -109,10 +103,7 @@ def _noise(candidate: Candidate) -> float:
     name = "" if candidate.row is None else candidate.row.name
     if name in ("mul", "div") or not given:  # nothing is summed
         return 0.0
-    if name not in _SUMS_PRODUCTS:
-        return _NOISE * max(given)
-    weight = candidate.draft.roles.get("weight")
-    return _NOISE * prod(given) * (1.0 if weight is None else info(weight).largest)
+    return _NOISE * (prod(given) if name in _PRODUCTS else max(given))
 
 
 def _averages_many(candidate: Candidate) -> bool:
