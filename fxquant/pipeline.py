@@ -16,6 +16,7 @@ from fxquant.backends.native.lower import lower_native
 from fxquant.backends.native.pack_again import pack_again
 from fxquant.backends.reference import build_reference
 from fxquant.capture.copy_module import copy_module
+from fxquant.capture.pause_collector import collector_paused
 from fxquant.capture.recurrent_root import with_recurrent_child
 from fxquant.capture.trace_model import trace_model
 from fxquant.capture.trace_plain import trace_plain
@@ -62,6 +63,7 @@ from fxquant.qconfig.mapping import QConfigMapping
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
+@collector_paused()
 def capture(
     model: nn.Module,
     example_inputs: Any,

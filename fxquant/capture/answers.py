@@ -22,7 +22,7 @@ from fxquant.capture.facts import CHECKED, Fact, FactKind
 from fxquant.capture.part_counts import count
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import may_run_as_python
-from fxquant.capture.source import Place, frames, is_user_file, place_of, user_frames
+from fxquant.capture.source import Place, frames, is_user_file, place_of, user_frame, user_frames
 from fxquant.capture.structures import leaves
 from fxquant.capture.trouble import Spot, Trouble
 from fxquant.ir.checks import require_same
@@ -84,7 +84,7 @@ class Answers:
         if proxy.depends is Depends.NOTHING or not _is_number(proxy.value):
             self._asked_of_state(FactKind.TENSOR_BRANCH, proxy, answer)
             return answer
-        frame = next(user_frames(), None)
+        frame = user_frame()
         other = Other.COMPUTES if frame is None else other_side(frame, answer)
         if other is Other.WRITES:
             kind = FactKind.SIZE_BRANCH if proxy.depends is Depends.SIZES else FactKind.TENSOR_BRANCH
@@ -108,7 +108,7 @@ class Answers:
         if proxy.depends is Depends.VALUES:
             self.tracer.recorder.report(FactKind.TENSOR_NUMBER, answer)
         elif proxy.depends is Depends.SIZES:
-            self._build_in(FactKind.SIZE, proxy, answer, self._movable_spots(next(user_frames(), None)))
+            self._build_in(FactKind.SIZE, proxy, answer, self._movable_spots(user_frame()))
         else:
             self._asked_of_state(FactKind.TENSOR_NUMBER, proxy, answer)
         return answer
@@ -140,7 +140,7 @@ class Answers:
         """Build in a number of dimensions, and let the graph check what decides it."""
         sources = list(self.tracer.ranks.asked_for(proxy.node))
         fact = self.tracer.recorder.record(kind, answer, CHECKED if sources else "")
-        spots = self._movable_spots(next(user_frames(), None)) if not all(given for _, given in sources) else ()
+        spots = self._movable_spots(user_frame()) if not all(given for _, given in sources) else ()
         for rank, given in sources:
             check = self._check(rank, rank.value)
             if fact is not None and check is not None and spots and not given:
@@ -163,7 +163,7 @@ class Answers:
         elif proxy.shape_depends is Depends.VALUES:
             recorder.report(FactKind.TENSOR_SHAPE, length)
         elif proxy.shape_depends is Depends.SIZES:
-            frame = next(user_frames(), None)
+            frame = user_frame()
             loops = _instruction(frame) in ("GET_ITER", "FOR_ITER")
             kind = FactKind.SIZE_LOOP if loops else FactKind.SIZE
             if not self._runs_as_python(kind, frame, length, loops):
@@ -173,12 +173,12 @@ class Answers:
 
     def keys(self, proxy: ValueProxy) -> None:
         """Code goes through the keys of a dictionary that a part of the model made, and that may have others."""
-        if not self._runs_as_python(FactKind.LENGTH, next(user_frames(), None), len(proxy.value), True):
+        if not self._runs_as_python(FactKind.LENGTH, user_frame(), len(proxy.value), True):
             self.part_has(proxy, list(proxy.value), list)
 
     def part_has(self, proxy: ValueProxy, answer: Any, question: Any) -> None:
         """Build in how many elements, or which keys, a part of the model that runs as Python gives."""
-        place = None if next(user_frames(), None) is not None else Place(code="the model's result")
+        place = None if user_frame() is not None else Place(code="the model's result")
         self.tracer.recorder.record(FactKind.LENGTH, answer, CHECKED, place)
         key = (proxy.node.name, question, tuple(answer) if isinstance(answer, list) else answer)
         if key in self.checked:  # however often the part's result is used
@@ -188,7 +188,7 @@ class Answers:
 
     def loop_runs_as_python(self) -> bool:
         """Whether the loop over a size that begins here may run as Python."""
-        frame = next(user_frames(), None)
+        frame = user_frame()
         return frame is not None and may_run_as_python(self.tracer, frame, True)
 
     def count(self, steps: ValueProxy) -> int:
@@ -199,12 +199,12 @@ class Answers:
     def _container_length(self, proxy: ValueProxy, length: int) -> None:
         recorder = self.tracer.recorder
         if self.tracer.is_whole(proxy):
-            if self._runs_as_python(FactKind.LENGTH, next(user_frames(), None), length, True):
+            if self._runs_as_python(FactKind.LENGTH, user_frame(), length, True):
                 return
             recorder.record(FactKind.LENGTH, length, CHECKED)
             self._check(self.tracer.create_proxy("call_function", len, (proxy,), {}), length)
             return
-        frame = next(user_frames(), None)
+        frame = user_frame()
         unpacked = _instruction(_asking_frame()) == "UNPACK_SEQUENCE"
         if isinstance(proxy.value, torch.Size) and not unpacked:
             self._rank(FactKind.UNPACKING, proxy, length)
@@ -233,7 +233,7 @@ class Answers:
         if isinstance(counted, ValueProxy) and counted.depends is Depends.VALUES:
             self.tracer.recorder.report(FactKind.TENSOR_SHAPE, counted.value)
         elif isinstance(counted, ValueProxy) and counted.depends is Depends.SIZES:
-            spots = self._movable_spots(next(user_frames(), None)) if spots is None else spots
+            spots = self._movable_spots(user_frame()) if spots is None else spots
             self._build_in(FactKind.SIZE_LOOP, counted, counted.value, spots)
 
     # -- errors -------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class Answers:
         answer = proxy.value.item() if isinstance(proxy.value, Tensor) else proxy.value
         if proxy.depends is Depends.NOTHING:
             return answer
-        frame = next(user_frames(), None)
+        frame = user_frame()
         code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
         place = Place() if code is None else place_of(code, instruction)
         loops = place.expression.startswith("range(")
@@ -277,7 +277,7 @@ class Answers:
             return
         asked, self._asked = self._asked, []
         given = {id(leaf) for leaf in leaves(arguments)}
-        frame = next(user_frames(), None)
+        frame = user_frame()
         for item in asked:
             same_call = frame is not None and (frame.f_code, frame.f_lasti) == (item.code, item.instruction)
             if not (same_call and id(item.proxy) in given):

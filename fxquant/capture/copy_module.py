@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,7 +62,9 @@ def copy_module(model: nn.Module) -> nn.Module:
         memo = {id(item): nn.Parameter(item.detach(), item.requires_grad) for item in plain}
     for module in model.modules():
         for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
+            if type(value) is OrderedDict and not value:
+                memo[id(value)] = OrderedDict()  # a module has a dozen, and ``deepcopy`` takes long for each
+            elif isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     functions = OwnFunctions(model.modules())
     memo.update(functions.copies)

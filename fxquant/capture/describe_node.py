@@ -59,8 +59,6 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
 
 def name_after_module(tracer: ValueTracer, kind: str) -> str | None:
     """Operations of a simple torch.nn module are named after the module: ``layer1_0_conv1``."""
-    path, module_type = tracer.scope.module_path, tracer.scope.module_type
-    if kind not in ("call_function", "call_method") or not path or not module_type.__module__.startswith("torch.nn."):
-        return None
-    module = tracer.root.get_submodule(path)
-    return path.replace(".", "_") if next(module.children(), None) is None else None
+    scope = tracer.scope
+    named = scope.simple and scope.module_path and scope.module_type.__module__.startswith("torch.nn.")
+    return scope.module_path.replace(".", "_") if named and kind in ("call_function", "call_method") else None

@@ -65,7 +65,7 @@ def _parts(value: Any) -> list[Any] | None:
     if type(value).__module__.startswith("numpy.random"):
         return [str(value.get_state(legacy=False) if hasattr(value, "get_state") else value.bit_generator.state)]
     if isinstance(value, dict):
-        return [part for item in value.items() for part in item]
+        return [part for item in list(value.items()) for part in item]  # another thread may add to it
     if isinstance(value, (list, tuple, set, frozenset, collections.deque)):
         return list(value)
     if type(value).__module__ == "numpy":
@@ -87,14 +87,16 @@ def _parts(value: Any) -> list[Any] | None:
 
 def slots_of(value: Any) -> dict[str, Any]:
     """Attributes of an object of a class of the user's with ``__slots__``, by name."""
-    kind = type(value)
-    if kind.__module__ == "builtins" or kind.__module__.partition(".")[0] in sys.stdlib_module_names | {
-        "torch",
-        "numpy",
-    }:
-        return {}
+    names = slot_names(type(value))
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def slot_names(kind: type) -> list[str]:
+    """Names in the ``__slots__`` of a class of the user's."""
+    if kind.__module__.partition(".")[0] in _WITHOUT_STATE:
+        return []
     names = [name for base in kind.__mro__ for name in _names(vars(base).get("__slots__", ()))]
-    return {name: getattr(value, name) for name in names if hasattr(value, name) and not name.startswith("__")}
+    return [name for name in names if not name.startswith("__")]
 
 
 def _names(slots: Any) -> tuple[str, ...]:

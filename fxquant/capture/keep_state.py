@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fxquant.capture.structures import has_parts
 
 _CONTAINERS = (list, dict, set)
+_LITERALS = frozenset((bool, int, float, str, type(None)))
 _DEPTH = 4
 
 
@@ -49,7 +50,12 @@ class ModelState:
 
     def _note(self, structure: Any, depth: int) -> None:
         """Remember the contents of containers and objects."""
-        if depth == 0 or isinstance(structure, (Tensor, nn.Module)) or id(structure) in self._contents:
+        if (
+            type(structure) in _LITERALS
+            or depth == 0
+            or isinstance(structure, (Tensor, nn.Module))
+            or id(structure) in self._contents
+        ):
             return
         if isinstance(structure, _CONTAINERS):
             self._contents[id(structure)] = structure, structure.copy()
@@ -87,6 +93,8 @@ class ModelState:
         if depth == 0 or isinstance(structure, (Tensor, nn.Module)) or key not in self._contents:
             return False
         live, before = self._contents[key]
+        if not live and not before:
+            return False
         if len(live) != len(before):
             return True
         if isinstance(live, set):

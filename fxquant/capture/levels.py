@@ -32,16 +32,14 @@ _TAKE_PARTS = frozenset(
 )  # fmt: skip
 
 
-def depends_of(kind: str, target: Any, args: Any, kwargs: Any, value: Any) -> tuple[Depends, Depends]:
+def depends_of(kind: str, target: Any, args: Any, given: list[ValueProxy], value: Any) -> tuple[Depends, Depends]:
     """What the value, and the shape, of a result depend on.
 
     Args:
-        kind, target, args, kwargs: of the node; arguments hold proxies.
+        kind, target, args: of the node; arguments hold proxies.
+        given: the proxies in all its arguments.
         value: the result on the example.
     """
-    if kind == "get_attr":
-        return Depends.NOTHING, Depends.NOTHING
-    given = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, ValueProxy)]
     numbers = max((proxy.depends for proxy in given if _may_be_size(proxy)), default=Depends.NOTHING)
     shapes = max((proxy.shape_depends for proxy in given if _has_shape(proxy)), default=Depends.NOTHING)
     name = name_of(target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import operator
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.facts import FactKind
-from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.matched import type_for
+from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.structures import has_parts, holds_tensor, leaves, unwrap
 from fxquant.ir.rebuild import Rebuild, Refill
 
@@ -56,8 +58,17 @@ class ArgumentLowering:
     def attribute(self, path: str) -> ValueProxy:
         """The proxy of a parameter, buffer or constant."""
         if path not in self._proxies:
-            self._proxies[path] = self.tracer.create_proxy("get_attr", path, (), {})
+            self._proxies[path] = self._read(path)
         return self._proxies[path]
+
+    def _read(self, path: str) -> ValueProxy:
+        tracer = self.tracer
+        was, tracer.executing = tracer.executing, True  # what is looked up here is no call of the user's
+        with torch._C.DisableTorchFunction():
+            node, value = tracer.create_node("get_attr", path, (), {}), operator.attrgetter(path)(tracer.root)
+            tracer.describe(node, value)
+        tracer.executing = was
+        return type_for(value)(node, tracer, value, Depends.NOTHING, Depends.NOTHING)
 
     def constant(self, value: Any) -> ValueProxy:
         """The proxy of a value that is no attribute of the model yet."""

@@ -15,20 +15,23 @@ class ModuleScope(Scope):
     Attributes:
         call: number of the call that runs, 0 for the root's.
         calls: how many calls began.
+        simple: whether the module that runs has no modules in it.
     """
 
     def __init__(self, module_path: str, module_type: type[nn.Module]) -> None:
         super().__init__(module_path, module_type)
         self.call = 0
         self.calls = 0
+        self.simple = False
 
     @contextmanager
     def entered(self, path: str, module: nn.Module) -> Iterator[None]:
         """While it lasts, nodes are those of one call of ``module``."""
         self.calls += 1
-        outer, self.call = self.call, self.calls
+        outer = self.call, self.simple
+        self.call, self.simple = self.calls, not module._modules
         try:
             with ScopeContextManager(self, Scope(path, type(module))):
                 yield
         finally:
-            self.call = outer
+            self.call, self.simple = outer

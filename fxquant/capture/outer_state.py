@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxquant.capture.fingerprint import fingerprint, slots_of
+from fxquant.capture.fingerprint import fingerprint, slot_names, slots_of
 from fxquant.capture.variables import MISSING, Variable, variables_of
 
 _LARGEST_TENSOR = 2**20  # larger globals are constants: they are not copied
@@ -75,8 +75,12 @@ class OuterState:
 
 def is_drawn_from(value: Any) -> bool:
     """Whether a value changes when it is asked for the next number or element, and not otherwise."""
-    generator = isinstance(value, (random.Random, torch.Generator)) or type(value).__module__.startswith("numpy.random")
-    return generator or hasattr(value, "__next__")
+    return _draws(type(value))
+
+
+def _draws(kind: type) -> bool:
+    generator = issubclass(kind, (random.Random, torch.Generator)) or kind.__module__.startswith("numpy.random")
+    return generator or hasattr(kind, "__next__")
 
 
 def is_random(value: Any) -> bool:
@@ -89,22 +93,21 @@ def _of_variable(variable: Variable) -> Held:
 
 
 def _of_modules(model: nn.Module) -> Iterator[Held]:
+    opaque: dict[type, bool] = {}
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue
         for name, value in vars(module).items():
-            opaque = isinstance(value, collections.deque) or is_drawn_from(value) or slots_of(value)
-            if opaque or _keeps_variables(value):
+            kind = type(value)
+            if kind not in opaque:
+                opaque[kind] = issubclass(kind, collections.deque) or _draws(kind) or bool(slot_names(kind))
+            if opaque[kind] or (kind is FunctionType and value.__closure__):
                 yield _of_attribute(path, module, name)
 
 
 def _of_attribute(path: str, module: nn.Module, name: str) -> Held:
     space = vars(module)
     return Held(path, name, True, lambda: space.get(name, MISSING), lambda value: space.__setitem__(name, value))
-
-
-def _keeps_variables(value: Any) -> bool:
-    return isinstance(value, FunctionType) and bool(value.__closure__)
 
 
 def _undo(item: Held) -> list[Undo]:

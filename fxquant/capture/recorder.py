@@ -7,7 +7,7 @@ from types import CodeType
 from typing import Any
 
 from fxquant.capture.facts import Fact, FactKind
-from fxquant.capture.source import Place, is_user_file, place_of, user_frames
+from fxquant.capture.source import Place, is_user_file, place_of, user_frame
 from fxquant.capture.trouble import Spot, Step, Trouble, failed_steps, live_steps, spots_of
 
 
@@ -39,7 +39,7 @@ class Recorder:
 
     def record(self, kind: FactKind, value: Any, handled: str = "", place: Place | None = None) -> Fact | None:
         """Write down a fact of the user's line that is running; None when it is known."""
-        frame = None if place is not None else next(user_frames(), None)
+        frame = None if place is not None else user_frame()
         text = value if type(value) is str else str(value)
         spot = place if frame is None else (frame.f_code, frame.f_lasti)
         key = (kind, spot, self.module_path, text)

@@ -65,9 +65,22 @@ def user_frames() -> Iterator[FrameType]:
     return (frame for frame in frames() if is_user_file(frame.f_code.co_filename))
 
 
+def user_frame() -> FrameType | None:
+    """The innermost frame of the user's code, None without one."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name == _OUTERMOST:
+            break
+        if is_user_file(name):
+            return frame
+        frame = frame.f_back
+    return None
+
+
 def user_line() -> tuple[str, int, str]:
     """(file, line number, text of the line) of the innermost frame of the user's code; ``("", 0, "")`` without one."""
-    frame = next(user_frames(), None)
+    frame = user_frame()
     if frame is None:
         return "", 0, ""
     name = frame.f_code.co_filename

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -22,55 +22,81 @@ _WHOLE = (
     torch.Generator, range,
 )  # fmt: skip
 _DEPTH = 6
-# By type: whether it is one of _PLAIN, one of _WHOLE or neither. Some classes of torch take long to ask.
-_KINDS: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+_SEQUENCES = (tuple, list, set, frozenset)
 
 
-def _kind_of(thing: Any) -> str:
-    found = _KINDS.get(type(thing))
+# How to look into a thing, by its type: not at all; not, but it may be changed; an attribute of a proxy; ...
+_LITERAL, _WHOLE_THING, _ATTRIBUTE, _SEQUENCE, _SLICE, _MAPPING, _OTHER = range(1, 8)
+_CLOSED = (_LITERAL, _WHOLE_THING)
+
+# Types that are met most. What is known of others is kept as long as they are there; some of torch take long to ask.
+_COMMON: dict[type, int] = {
+    **dict.fromkeys(_PLAIN, _LITERAL),
+    **dict.fromkeys((Tensor, nn.Parameter, ValueProxy, fx.Node, torch.Size), _WHOLE_THING),
+    **dict.fromkeys(_SEQUENCES, _SEQUENCE),
+    slice: _SLICE,
+    dict: _MAPPING,
+}
+_KINDS: weakref.WeakKeyDictionary[type, int] = weakref.WeakKeyDictionary()
+_TESTS = (
+    (_PLAIN, _LITERAL),
+    (Attribute, _ATTRIBUTE),
+    (_WHOLE, _WHOLE_THING),
+    (_SEQUENCES, _SEQUENCE),
+    (slice, _SLICE),
+    (dict, _MAPPING),
+)
+
+
+def _kind_of(thing: Any) -> int:
+    found = _COMMON.get(type(thing)) or _KINDS.get(type(thing))
     if found is None:
-        found = "plain" if isinstance(thing, _PLAIN) else "whole" if isinstance(thing, _WHOLE) else "other"
+        found = next((kind for types, kind in _TESTS if isinstance(thing, types)), _OTHER)
         _KINDS[type(thing)] = found
     return found
 
 
 def has_parts(thing: Any) -> bool:
     """Whether ``thing`` is an object of a class of Python's, with attributes of its own that may hold tensors."""
-    return _kind_of(thing) == "other" and isinstance(getattr(thing, "__dict__", None), dict)
+    return _kind_of(thing) == _OTHER and isinstance(getattr(thing, "__dict__", None), dict)
 
 
-def leaves(structure: Any, depth: int = _DEPTH) -> Iterator[Any]:
+def leaves(structure: Any, depth: int = _DEPTH) -> list[Any]:
     """What nested containers and objects hold, containers and objects that hold nothing included."""
+    found: list[Any] = []
+    _gather(structure, depth, found)
+    return found
+
+
+def _gather(structure: Any, depth: int, found: list[Any]) -> None:
     kind = _kind_of(structure)
-    if kind == "plain" or depth == 0:
-        yield structure
-    elif isinstance(structure, Attribute):
-        yield structure.root
-    elif kind == "whole":
-        yield structure
-    elif isinstance(structure, (tuple, list, set, frozenset)):
+    if kind in _CLOSED or depth == 0:
+        found.append(structure)
+    elif kind == _SEQUENCE:
         for item in structure:
-            yield from leaves(item, depth - 1)
-    elif isinstance(structure, slice):
-        yield from (structure.start, structure.stop, structure.step)
-    elif isinstance(structure, dict):
+            _gather(item, depth - 1, found)
+    elif kind == _MAPPING:
         for item in structure.values():
-            yield from leaves(item, depth - 1)
+            _gather(item, depth - 1, found)
+    elif kind == _SLICE:
+        found += (structure.start, structure.stop, structure.step)
+    elif kind == _ATTRIBUTE:
+        found.append(structure.root)
     elif has_parts(structure):
         for item in vars(structure).values():
-            yield from leaves(item, depth - 1)
+            _gather(item, depth - 1, found)
     else:
-        yield structure
+        found.append(structure)
 
 
-def proxies_of(structure: Any) -> Iterator[ValueProxy]:
+def proxies_of(structure: Any) -> list[ValueProxy]:
     """Proxies in nested containers and objects."""
-    return (leaf for leaf in leaves(structure) if isinstance(leaf, ValueProxy))
+    return [leaf for leaf in leaves(structure) if isinstance(leaf, ValueProxy)]
 
 
 def holds_proxy(structure: Any) -> bool:
     """Whether there is a proxy anywhere in ``structure``."""
-    return next(proxies_of(structure), None) is not None
+    return any(isinstance(leaf, ValueProxy) for leaf in leaves(structure))
 
 
 def holds_tensor(structure: Any) -> bool:
@@ -100,17 +126,17 @@ def rebuild(structure: Any, change: Callable[[Any], Any], depth: int = _DEPTH) -
         change: called with each leaf; returns it, or what takes its place.
     """
     kind = _kind_of(structure)
-    if kind == "plain" or depth == 0:
+    if kind == _LITERAL or depth == 0:
         return structure
-    if kind == "whole" or isinstance(structure, Attribute):
+    if kind in (_WHOLE_THING, _ATTRIBUTE):
         return change(structure)
-    if isinstance(structure, (tuple, list, set, frozenset)):
+    if kind == _SEQUENCE:
         items = [rebuild(item, change, depth - 1) for item in structure]
         return structure if _same(items, structure) else make_sequence(type(structure), items)
-    if isinstance(structure, slice):
+    if kind == _SLICE:
         parts = [change(part) for part in (structure.start, structure.stop, structure.step)]
         return slice(*parts)
-    if isinstance(structure, dict):
+    if kind == _MAPPING:
         entries = {key: rebuild(item, change, depth - 1) for key, item in structure.items()}
         return structure if _same(entries.values(), structure.values()) else refill(structure, entries)
     if has_parts(structure):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from types import CodeType
 from typing import Any
 
@@ -251,10 +250,10 @@ class ValueTracer(OwnThread, fx.Tracer):
             target, args, kwargs = self.precision.widened(target, args, kwargs)
         self.answers.settle()
         with torch._C.DisableTorchFunction():  # what is looked up here is no call of the user's
-            given = list(leaves((args, kwargs)))
+            given = leaves((args, kwargs))
             proxies = [leaf for leaf in given if isinstance(leaf, ValueProxy)]
-            versions = [(tensor, tensor._version) for tensor in _tensors(leaf.value for leaf in proxies)]
-            plain = [(tensor, tensor._version) for tensor in _tensors(given)]
+            versions = _versions([leaf.value for leaf in proxies])
+            plain = _versions([leaf for leaf in given if not isinstance(leaf, ValueProxy)])
         try:
             value = self._run(kind, target, args, kwargs)
         except Exception as error:
@@ -264,7 +263,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             changed = {id(tensor) for tensor, version in versions if tensor._version != version}
             if any(tensor._version != version for tensor, version in plain):
                 self.report(FactKind.WRITE_TO_CONSTANT, qualified_name(target))  # it would be read as a constant
-            depends, shape_depends = depends_of(kind, target, args, kwargs, value)
+            depends, shape_depends = depends_of(kind, target, args, proxies, value)
             if is_fixed(kind, target, args, depends, value):
                 return value
             if type(value) in (tuple, list):  # perhaps as many as there are parts in what is given
@@ -278,7 +277,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             if id(proxy.value) in changed:
                 proxy.depends = max(proxy.depends, depends)
         made = type_for(value)(node, self, value, depends, shape_depends)
-        made.outside_grad = kind != "get_attr" and outside_gradients()
+        made.outside_grad = outside_gradients()
         made.parts_of = apart(target, args, kwargs)
         made.from_part = proxies[0].from_part if target is operator.getitem else self._runs_user_code(kind, target)
         return made
@@ -286,10 +285,13 @@ class ValueTracer(OwnThread, fx.Tracer):
     def _make_node(
         self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, changed: set[int]
     ) -> fx.Node:
-        with self._containers_kept(kind == "call_function" and target in _READS_CONTAINER):
-            before, self._written = self._written, changed
+        before = self._keep_containers, self._written
+        self._keep_containers = kind == "call_function" and target in _READS_CONTAINER
+        self._written = changed
+        try:
             node_args, node_kwargs = self.create_arg(args), self.create_arg(kwargs)
-            self._written = before
+        finally:
+            self._keep_containers, self._written = before
         return self.create_node(kind, target, node_args, node_kwargs, name)
 
     # -- answering Python's questions ---------------------------------------------------------------
@@ -367,11 +369,8 @@ class ValueTracer(OwnThread, fx.Tracer):
 
     def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         was, self.executing = self.executing, True
-        gradients = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(False)
+        gradients = _set_gradients(False)
         try:
-            if kind == "get_attr":
-                return operator.attrgetter(target)(self.root)
             real_args, real_kwargs = unwrap(args), unwrap(kwargs)
             if kind == "call_module":
                 return self._run_module(self.root.get_submodule(target), real_args, real_kwargs)
@@ -380,7 +379,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             return target(*real_args, **real_kwargs)
         finally:
             self.executing = was
-            torch._C._set_grad_enabled(gradients)
+            _set_gradients(gradients)
 
     def _runs_user_code(self, kind: str, target: Any) -> bool:
         return kind == "call_module" and runs_user_code(self.root.get_submodule(target))
@@ -393,17 +392,18 @@ class ValueTracer(OwnThread, fx.Tracer):
         """Attach what is known of a node that was made without a proxy."""
         describe_node(self, node, value)
 
-    @contextmanager
-    def _containers_kept(self, keep: bool) -> Iterator[None]:
-        was, self._keep_containers = self._keep_containers, keep
-        try:
-            yield
-        finally:
-            self._keep_containers = was
+
+def _set_gradients(enabled: bool) -> bool:
+    """Switch gradients, past the torch function mode; returns how they were."""
+    with torch._C.DisableTorchFunction():
+        before = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(enabled)
+    return before
 
 
-def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in values if isinstance(value, Tensor) and not value.is_inference()]
+def _versions(values: list[Any]) -> list[tuple[Tensor, int]]:
+    """The tensors among values, with the numbers of writes into them."""
+    return [(value, value._version) for value in values if isinstance(value, Tensor) and not value.is_inference()]
 
 
 def _holds_tensors(value: list[Any]) -> bool:

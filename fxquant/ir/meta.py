@@ -175,8 +175,8 @@ def largest_magnitude(value: Any) -> float:
         return 0.0
     if value.layout != torch.strided:
         return 0.0
-    low, high = torch.aminmax(value.detach())
-    return math.nan if math.isnan(float(low)) else max(abs(float(low)), abs(float(high)))
+    low, high = (bound.item() for bound in torch.aminmax(value.detach()))
+    return math.nan if math.isnan(low) else max(abs(low), abs(high))
 
 
 def type_of_sequence(value: tuple[Any, ...] | list[Any]) -> Callable[[Any], Any]:

@@ -19,6 +19,7 @@ def rename_nodes(graph: fx.Graph) -> None:
             old = node.name
             node._rename(f"{old}_1")
             renamed[old] = node.name
+    for node in graph.nodes if renamed else ():
         known = info(node)
         update_info(
             node,
