@@ -68,29 +68,45 @@ def split_inputs(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (example_inputs,), {}
 
 
-def map_leaves(structure: Any, at_leaf: Callable[[Any, tuple[Any, ...]], Any], path: tuple[Any, ...] = ()) -> Any:
+def map_leaves(
+    structure: Any,
+    at_leaf: Callable[[Any, tuple[Any, ...]], Any],
+    path: tuple[Any, ...] = (),
+    at_container: Callable[[Any, tuple[Any, ...]], Any] = lambda container, path: None,
+) -> Any:
     """Rebuild nested dicts, lists, tuples, dataclasses and objects that hold tensors with every leaf mapped.
 
     Args:
         structure: the containers.
         at_leaf: called with the leaf and its path: dict keys, list indices, and ``("attr", name)`` for
             fields of dataclasses and attributes of objects.
+        path: of ``structure``.
+        at_container: called with each list, tuple and dict before what is in it, and with its path; what it returns
+            takes the place of the container, None leaves it.
     """
+
+    def mapped(part: Any, step: Any) -> Any:
+        return map_leaves(part, at_leaf, (*path, step), at_container)
+
     if isinstance(structure, torch.Size):
         return at_leaf(structure, path)
     if isinstance(structure, tuple) and hasattr(structure, "_fields"):
-        return type(structure)(*(map_leaves(v, at_leaf, (*path, i)) for i, v in enumerate(structure)))
+        return type(structure)(*(mapped(v, i) for i, v in enumerate(structure)))
     if isinstance(structure, (tuple, list)):
-        return type(structure)(map_leaves(v, at_leaf, (*path, i)) for i, v in enumerate(structure))
+        found = at_container(structure, path)
+        return type(structure)(mapped(v, i) for i, v in enumerate(structure)) if found is None else found
     if isinstance(structure, dict) and not dataclasses.is_dataclass(structure):
-        items = {k: map_leaves(v, at_leaf, (*path, k)) for k, v in structure.items()}
+        found = at_container(structure, path)
+        if found is not None:
+            return found
+        items = {k: mapped(v, k) for k, v in structure.items()}
         return items if type(structure) is dict else type(structure)(items)
     if dataclasses.is_dataclass(structure) and not isinstance(structure, type):
         names = [f.name for f in dataclasses.fields(structure) if f.init]
-        fields = {n: map_leaves(getattr(structure, n), at_leaf, (*path, ("attr", n))) for n in names}
+        fields = {n: mapped(getattr(structure, n), ("attr", n)) for n in names}
         return dataclasses.replace(structure, **fields)
     if len(path) < _DEPTH and has_parts(structure) and holds_tensor(structure):
-        parts = {name: map_leaves(value, at_leaf, (*path, ("attr", name))) for name, value in vars(structure).items()}
+        parts = {name: mapped(value, ("attr", name)) for name, value in vars(structure).items()}
         return remake(structure, parts)
     return at_leaf(structure, path)
 

@@ -110,7 +110,11 @@ def _counts_repeats(name: str, given: list[ValueProxy]) -> bool:
 
 def _asks_for_shape(name: str, args: Any) -> bool:
     first = args[0] if args else None
-    if not isinstance(first, ValueProxy) or not isinstance(first.value, Tensor):
+    if not isinstance(first, ValueProxy):
+        return False
+    if isinstance(first.value, list):  # how many images there are is a size
+        return name == "len" and first.node in first.tracer.ranks.inputs
+    if not isinstance(first.value, Tensor):
         return False
     return name in _SHAPE_QUERIES or (name == "getattr" and args[1] in _SHAPE_ATTRIBUTES)
 

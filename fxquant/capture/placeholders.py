@@ -1,10 +1,8 @@
-"""Inputs of the graph: exactly those given, containers of tensors taken apart."""
+"""Inputs of the graph: exactly those given, containers of tensors taken apart; lists of any length stay lists."""
 
 from __future__ import annotations
 
-import dataclasses
 import operator
-from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +43,6 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
         tracer.ranks.inputs.add(node)
         return proxy
 
-    for path, length in _lengths(value):
-        title = f"len({name}{''.join(map(_step_text, path))})"
-        tracer.record(FactKind.LENGTH, f"{title}={length}", CHECKED)
-        counted = tracer.create_proxy("call_function", len, (_follow(tracer, proxy, path),), {})
-        tracer.create_proxy("call_function", require_equal, (counted, length, title), {})
-
     def at_leaf(leaf: Any, path: tuple[Any, ...]) -> Any:
         if not isinstance(leaf, (Tensor, np.ndarray)):
             return _constant_input(tracer, proxy, name, leaf, path)
@@ -59,23 +51,20 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
             tracer.ranks.inputs.add(given.node)
         return given
 
-    return map_leaves(value, at_leaf)
+    def at_container(container: Any, path: tuple[Any, ...]) -> Any:
+        whole = (name, *path) in tracer.varying
+        given = _follow(tracer, proxy, path)
+        if whole:
+            given.from_part = True
+            tracer.ranks.inputs.add(given.node)
+            return given
+        title = f"len({name}{''.join(map(_step_text, path))})"
+        tracer.record(FactKind.LENGTH, f"{title}={len(container)}", CHECKED)
+        counted = tracer.create_proxy("call_function", len, (given,), {})
+        tracer.create_proxy("call_function", require_equal, (counted, len(container), title), {})
+        return None
 
-
-def _lengths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:
-    """Lists, tuples, dictionaries and those in them, by their paths: the graph has their elements one by one."""
-    parts: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, dict):
-        yield path, len(value)
-        parts = value.items()
-    elif isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
-        if not hasattr(value, "_fields"):
-            yield path, len(value)
-        parts = enumerate(value)
-    elif dataclasses.is_dataclass(value):
-        parts = ((("attr", field.name), getattr(value, field.name)) for field in dataclasses.fields(value))
-    for step, part in parts:
-        yield from _lengths(part, (*path, step))
+    return map_leaves(value, at_leaf, at_container=at_container)
 
 
 def _step_text(step: Any) -> str:

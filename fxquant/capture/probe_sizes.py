@@ -23,9 +23,12 @@ from fxquant.capture.structures import rebuild
 from fxquant.capture.trouble import Trouble
 from fxquant.ir.checks import CHECKS, require_same
 
+_ONE = None
 # (more inputs in a batch, more pixels in height or tokens, more in width). The first two show what asks for multiples
-# and what for thresholds; the others are for what these two sizes do not reach.
-_PROBES = ((1, 1, 1), (0, 32, 16), (0, 4, 4), (1, 0, 0))
+# and what for thresholds, the third what asks for single rows and tokens, as decoders do; the others are for what
+# these sizes do not reach.
+_PROBES = ((1, 1, 1), (0, 32, 16), (_ONE, _ONE, _ONE), (0, 4, 4), (1, 0, 0), (_ONE, 0, 0))
+_FOR_ALL = 3
 _META = torch.device("meta")
 _KEEP_SHAPE = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 
@@ -47,7 +50,7 @@ def probe_sizes(
     for count, probe in enumerate(_PROBES):
         statements = {questions[node].spots[0] for node in found}
         left = [node for node in questions if questions[node].spots[0] not in statements]
-        left = left if count < 2 else [node for node in left if node in unanswered]
+        left = left if count < _FOR_ALL else [node for node in left if node in unanswered]
         with warnings.catch_warnings(), randomness_kept(), torch.no_grad(), _META:
             warnings.simplefilter("ignore")
             resized = functools.partial(_resized, more=probe)
@@ -119,13 +122,11 @@ def _meta(leaf: Any) -> Any:
     return _META if isinstance(leaf, torch.device) else leaf
 
 
-def _resized(tensor: Tensor, more: tuple[int, int, int]) -> Tensor:
+def _resized(tensor: Tensor, more: tuple[int | None, int | None, int | None]) -> Tensor:
     """An empty tensor with more rows, and more columns where dimensions are those of images, video, or tokens."""
     shape = list(tensor.shape)
     sized = range(2, len(shape)) if len(shape) > 3 else range(1, min(len(shape), 2))
-    for place in range(len(shape)):
-        if place == 0:
-            shape[place] += more[0]
-        elif place in sized:
-            shape[place] += more[2] if place == len(shape) - 1 and len(shape) > 3 else more[1]
+    for place in (0, *sized) if shape else ():
+        added = more[0 if place == 0 else 2 if place == len(shape) - 1 and len(shape) > 3 else 1]
+        shape[place] = min(shape[place], 1) if added is _ONE else shape[place] + added
     return torch.empty(shape, dtype=tensor.dtype, device=_META)

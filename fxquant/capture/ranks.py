@@ -29,7 +29,7 @@ class Ranks:
         tracer: the trace.
 
     Attributes:
-        inputs: tensors that the model is given.
+        inputs: tensors that the model is given, and lists of any length.
     """
 
     def __init__(self, tracer: ValueTracer) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.check_root import check_root
-from fxquant.capture.copy_module import copy_module, plain_tensors, prepare_copy
+from fxquant.capture.copy_module import plain_tensors, prepare_copy
 from fxquant.capture.facts import Fact
 from fxquant.capture.find_outer_state import find_outer_state
 from fxquant.capture.find_state import find_state
@@ -24,9 +24,11 @@ from fxquant.capture.outer_state import OuterState
 from fxquant.capture.own_thread import ONE_CAPTURE
 from fxquant.capture.patches import patched
 from fxquant.capture.probe_sizes import probe_sizes
+from fxquant.capture.run_eager import run_eager
 from fxquant.capture.run_hooks import remove_hooks
 from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
+from fxquant.capture.varying_lists import Path, varying_lists
 from fxquant.errors import CaptureError
 from fxquant.ir.float_part import EFFECTS, FloatPart, runs_user_code
 
@@ -50,6 +52,27 @@ class Traced:
     facts: tuple[Fact, ...]
     notes: tuple[str, ...]
     float_dtype: torch.dtype | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every attempt to trace a model is given.
+
+    Attributes:
+        model, example_inputs, leaf_classes: as for ``trace_model``.
+        trains: whether the graph is to be trained.
+        half: of a model in half precision.
+        varying: lists among the inputs that may be of any length.
+        versions: see ``ValueTracer``.
+    """
+
+    model: nn.Module
+    example_inputs: Any
+    leaf_classes: Collection[type[nn.Module]]
+    trains: bool
+    half: HalfPrecision | None
+    varying: frozenset[Path]
+    versions: dict[int, tuple[Tensor, int]]
 
 
 @dataclass
@@ -95,10 +118,11 @@ def trace_model(
     """
     check_root(model, leaf_names)
     regions, met = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]]()
-    versions: dict[int, tuple[Tensor, int]] = {}
     half = HalfPrecision.of(model, example_inputs)
+    varying = varying_lists(model, example_inputs)
+    job = _Job(model, example_inputs, leaf_classes, trains or model.training, half, varying, {})
     for _ in range(_ROUNDS):
-        attempt = _attempt(model, example_inputs, regions, leaf_classes, strict, trains, versions, half)
+        attempt = _attempt(job, regions, strict)
         for cut in attempt.tracer.rejected:
             regions.reject(cut)
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
@@ -118,7 +142,7 @@ def trace_model(
         if attempt.troubles and not any(title or trouble.optional for trouble, title in kept):
             raise _refusal(attempt.troubles)
     # What sizes decide is built in.
-    attempt = _attempt(model, example_inputs, regions, leaf_classes, True, trains, versions, half)
+    attempt = _attempt(job, regions, True)
     if attempt.troubles:
         raise _refusal(attempt.troubles)
     return _finish(model, attempt, met, half)
@@ -130,27 +154,19 @@ def _other_at_other_sizes(attempt: _Attempt) -> list[Trouble]:
     return probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
 
 
-def _attempt(
-    model: nn.Module,
-    example_inputs: Any,
-    regions: FloatRegions,
-    leaf_classes: Collection[type[nn.Module]],
-    strict: bool,
-    trains: bool,
-    versions: dict[int, tuple[Tensor, int]],
-    half: HalfPrecision | None,
-) -> _Attempt:
+def _attempt(job: _Job, regions: FloatRegions, strict: bool) -> _Attempt:
     """Trace once, leaving the random state as it was."""
+    model, half = job.model, job.half
     with torch.inference_mode(False):
-        inputs = bind_inputs(model, example_inputs)
+        inputs = bind_inputs(model, job.example_inputs)
         root = prepare_copy(model)
         root = root.float() if half is not None else root
         change = to_float32 if half is not None else _as_is
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
         state, outer = ModelState(root), OuterState(root)
-        tracer = ValueTracer(BoundInputs(values), regions.modules, leaf_classes, regions.whole)
-        tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), versions, half
-        tracer.trains = trains or model.training
+        tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
+        tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), job.versions, half
+        tracer.trains, tracer.varying = job.trains, job.varying
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)
@@ -166,11 +182,10 @@ def _attempt(
             changed = outer.changed()
     troubles = tracer.recorder.troubles
     if not troubles and not regions.whole:
-        troubles = find_state(
-            model, root, [*state.changes(), *tracer.writes.replaced], tracer, example_inputs, regions.modules
-        )
+        changes = [*state.changes(), *tracer.writes.replaced]
+        troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules)
         if changed:
-            troubles += find_outer_state(model, changed, tracer, example_inputs, regions.has_line)
+            troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
     return _Attempt(root, graph, tracer, state, outer, troubles)
 
 
@@ -245,11 +260,8 @@ def _require_eager(model: nn.Module, example_inputs: Any) -> None:
     Raises:
         CaptureError: with its message.
     """
-    args, kwargs = split_inputs(example_inputs)
     try:
-        with torch.no_grad(), randomness_kept(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            copy_module(model)(*copy_tensors(args), **copy_tensors(kwargs))
+        run_eager(model, *split_inputs(example_inputs))
     except Exception as error:
         raise CaptureError(
             f"{type(model).__name__} itself fails on example_inputs: {type(error).__name__}: {error}",

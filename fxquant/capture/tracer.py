@@ -72,6 +72,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         constants: what was put on the root during the trace because nodes refer to it, by name.
         unhooked: paths of modules whose hooks became part of the graph.
         trains: whether the graph is to be trained.
+        varying: paths of lists among the inputs that may be of any length.
         failed: whether the trace ended before the model did.
         precision: of a model in half precision, until it returns.
         plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
@@ -106,6 +107,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.unhooked: set[str] = set()
         self.failed = False
         self.trains = False
+        self.varying: frozenset[tuple[Any, ...]] = frozenset()
         self.precision: HalfPrecision | None = None
         self.plain_tensors: frozenset[str] = frozenset()
         self.versions: dict[int, tuple[Tensor, int]] = {}

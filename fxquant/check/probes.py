@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.capture.inputs import map_leaves
+from fxquant.capture.varying_lists import lists_in, one_more, with_lists
 
 _SEED = 20
 # Sizes tried in the place of a size, the first that eager takes is used: a neighbour, the double, smaller ones; of a
@@ -112,15 +113,18 @@ class _Leaf:
 
 
 def batch_probes(example: Example) -> Iterator[Probe]:
-    """The example at twice and three times its batch, and at one."""
+    """The example at twice and three times its batch, and at one; lists of tensors with one more, and with one only."""
     found = example.leaves()
     dims = _batch_dims(found)
-    if not dims:
-        return
-    batch = next(leaf.tensor.shape[0] for leaf in found if (leaf.path, 0) in dims)
-    for size in dict.fromkeys((2 * batch, 3 * batch, 1)):
-        if size != batch:
-            yield Probe("batch", f"batch {size}", _resized(example, dict.fromkeys(dims, size)))
+    batches = [leaf.tensor.shape[0] for leaf in found if (leaf.path, 0) in dims][:1]
+    for size in dict.fromkeys(size for batch in batches for size in (2 * batch, 3 * batch, 1) if size != batch):
+        yield Probe("batch", f"batch {size}", _resized(example, dict.fromkeys(dims, size)))
+    lists = lists_in(example.inputs)
+    for length in dict.fromkeys(lists.values()):
+        paths = {path for path, known in lists.items() if known == length}
+        yield Probe("batch", f"lists of {length + 1}", fresh(with_lists(example.inputs, paths, one_more)))
+        if length > 1:
+            yield Probe("batch", "lists of 1", fresh(with_lists(example.inputs, paths, lambda items: items[:1])))
 
 
 def at(probe: Probe, small: Probe) -> Probe:

@@ -9,6 +9,8 @@ After: ``%y``, ``%v`` and ``%m`` carry the op name ``aliased``: they run in floa
 
 from __future__ import annotations
 
+from copy import copy as shallow_copy
+
 from torch import fx
 
 from fxquant.ir.meta import ALIASED, NodeInfo, info, set_info, update_info
@@ -42,11 +44,13 @@ def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int]) -> None:
 
 
 def _copy_input(placeholder: fx.Node) -> fx.Node:
-    """Let the model write into a copy: the caller's tensor is never changed, unlike in eager."""
-    readers = list(placeholder.users)
+    """Let the model write into a copy: the caller's tensor or list is never changed, unlike in eager."""
+    readers, known = list(placeholder.users), info(placeholder)
     with placeholder.graph.inserting_after(placeholder):
-        copy = placeholder.graph.call_method("clone", (placeholder,))
-    known = info(placeholder)
+        if known.tensor is None:
+            copy = placeholder.graph.call_function(shallow_copy, (placeholder,))
+        else:
+            copy = placeholder.graph.call_method("clone", (placeholder,))
     set_info(copy, NodeInfo(op=ALIASED, value=known.value, origin=known.origin, origins=(copy.name,), made_by=MADE_BY))
     for reader in readers:
         reader.replace_input_with(placeholder, copy)

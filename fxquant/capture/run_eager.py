@@ -1,0 +1,25 @@
+"""Running a copy of the user's model as it is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from fxquant.capture.copy_module import copy_module
+from fxquant.capture.inputs import copy_tensors
+from fxquant.capture.keep_state import randomness_kept
+
+
+def run_eager(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """What a copy of ``model`` computes without gradients; neither it, the inputs nor the random state change.
+
+    Raises:
+        Exception: whatever the model raises.
+    """
+    with torch.no_grad(), randomness_kept(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return copy_module(model)(*copy_tensors(tuple(args)), **copy_tensors(dict(kwargs)))
