@@ -124,12 +124,16 @@ class Answers:
         else:
             recorder.record(FactKind.FORMAT, "text")
 
+    def of_input(self, proxy: ValueProxy) -> bool:
+        """Whether a value is a tensor that the model is given: callers decide what it is like."""
+        return proxy.node in self.tracer.ranks.inputs
+
     def static(self, proxy: ValueProxy, name: str, answer: Any) -> None:
         """Build in a fact of the example's type: its number of dimensions, its dtype, its device, ..."""
         if name in _RANKS:
             self._rank(FactKind.STATIC, proxy, answer)
             return
-        of_input = name in _DTYPES and proxy.node in self.tracer.ranks.inputs and self.tracer.precision is None
+        of_input = name in _DTYPES and self.of_input(proxy) and self.tracer.precision is None
         self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if of_input else "")
         key = (proxy.node.name, proxy.value.dtype)
         if of_input and key not in self.checked:

@@ -18,7 +18,7 @@ from fxquant.capture.structures import leaves
 from fxquant.ir.effects import DATA_SHAPED, RANDOM, name_of
 
 _SHAPE_QUERIES = frozenset(
-    ("size", "numel", "nelement", "stride", "storage_offset", "__len__", "len", "dim", "sym_size")
+    ("size", "numel", "nelement", "stride", "storage_offset", "is_contiguous", "__len__", "len", "dim", "sym_size")
 )
 _SHAPE_ATTRIBUTES = frozenset(("shape", "nbytes", "ndim"))
 _SIZED_LIKE = frozenset(

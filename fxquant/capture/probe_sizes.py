@@ -26,9 +26,10 @@ from fxquant.ir.checks import CHECKS, require_same
 _ONE = None
 # (more inputs in a batch, more pixels in height or tokens, more in width). The first two show what asks for multiples
 # and what for thresholds, the third what asks for single rows and tokens, as decoders do; the others are for what
-# these sizes do not reach.
-_PROBES = ((1, 1, 1), (0, 32, 16), (_ONE, _ONE, _ONE), (0, 4, 4), (1, 0, 0), (_ONE, 0, 0))
-_FOR_ALL = 3
+# these sizes do not reach. The last one is of the same sizes, with its dimensions in another order in memory.
+_OTHER_LAYOUT = (0, 0, 0)
+_FOR_ALL = ((1, 1, 1), (0, 32, 16), (_ONE, _ONE, _ONE))
+_FOR_SOME = ((0, 4, 4), (1, 0, 0), (_ONE, 0, 0))
 _META = torch.device("meta")
 _KEEP_SHAPE = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 
@@ -47,10 +48,11 @@ def probe_sizes(
         return []
     found: dict[fx.Node, None] = {}
     unanswered = set(questions)
-    for count, probe in enumerate(_PROBES):
+    asks_for_layout = any(node.target == "is_contiguous" for node in _needed_for(questions))
+    for probe in (*_FOR_ALL, *_FOR_SOME, *((_OTHER_LAYOUT,) if asks_for_layout else ())):
         statements = {questions[node].spots[0] for node in found}
         left = [node for node in questions if questions[node].spots[0] not in statements]
-        left = left if count < _FOR_ALL else [node for node in left if node in unanswered]
+        left = [node for node in left if node in unanswered] if probe in _FOR_SOME else left
         with warnings.catch_warnings(), randomness_kept(), torch.no_grad(), _META:
             warnings.simplefilter("ignore")
             resized = functools.partial(_resized, more=probe)
@@ -129,4 +131,6 @@ def _resized(tensor: Tensor, more: tuple[int | None, int | None, int | None]) ->
     for place in (0, *sized) if shape else ():
         added = more[0 if place == 0 else 2 if place == len(shape) - 1 and len(shape) > 3 else 1]
         shape[place] = min(shape[place], 1) if added is _ONE else shape[place] + added
+    if more == _OTHER_LAYOUT:
+        return torch.empty(shape[::-1], dtype=tensor.dtype, device=_META).permute(*reversed(range(len(shape))))
     return torch.empty(shape, dtype=tensor.dtype, device=_META)

@@ -112,6 +112,8 @@ class ValueProxy(Matched, fx.Proxy):
 
     def _static_method(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
+            if name == "is_contiguous" and self.tracer.answers.of_input(self):
+                return self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
             result = getattr(self.value, name)(*args, **kwargs)
             self.tracer.answer_static(self, name, result)
             return result

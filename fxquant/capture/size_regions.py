@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 _SHAPE_ONLY = frozenset(
-    ("shape", "size", "device", "dtype", "ndim", "dim", "numel", "is_cuda", "new_zeros", "new_ones")
+    ("shape", "size", "device", "dtype", "ndim", "dim", "numel", "is_cuda", "is_contiguous", "new_zeros", "new_ones")
 )
 
 

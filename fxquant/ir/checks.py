@@ -16,9 +16,13 @@ def require_equal(value: Any, expected: Any, name: str) -> None:
     Raises:
         FxquantError: ``value`` differs from what the example had.
     """
-    if value is not expected and (value != expected or isinstance(value, bool) is not isinstance(expected, bool)):
+    tensor = isinstance(value, Tensor)
+    if tensor or (
+        value is not expected and (value != expected or isinstance(value, bool) is not isinstance(expected, bool))
+    ):
+        shown = "a tensor" if tensor else repr(value)
         raise FxquantError(
-            f"input {name!r} was {expected!r} when the model was captured and is {value!r} now",
+            f"input {name!r} was {expected!r} when the model was captured and is {shown} now",
             remedy="prepare the model again with the new value in example_inputs",
         )
 

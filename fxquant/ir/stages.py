@@ -17,6 +17,7 @@ from fxquant.errors import FxquantError
 from fxquant.ir import records
 from fxquant.ir.own_functions import OwnFunctions
 from fxquant.ir.quant_plan import QuantPlan
+from fxquant.ir.require_inputs import require_inputs
 
 _Stage = TypeVar("_Stage", bound="StageModule")
 
@@ -132,6 +133,21 @@ class StageModule(fx.GraphModule):
             if isinstance(part, StageModule) and "_code" not in vars(part):
                 fx.GraphModule.recompile(part)
         return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the graph.
+
+        Raises:
+            FxquantError: the inputs are not the ones that the model was captured with.
+        """
+        try:
+            return super().__call__(*args, **kwargs)
+        except (TypeError, AttributeError, LookupError, RuntimeError) as error:
+            try:
+                require_inputs(self.graph, args, kwargs)
+            except FxquantError as explained:
+                raise explained from error
+            raise
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the graph. Code, once written, takes the place of this method."""

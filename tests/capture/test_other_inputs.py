@@ -1,0 +1,93 @@
+"""Inputs of other kinds than the example's: computed rightly, or refused in words about the input."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fxquant import pipeline
+from fxquant.errors import FxquantError
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, scale: Any = 1) -> Tensor:
+        y: Tensor = self.linear(x) * scale
+        return y if mask is None else y * mask
+
+
+X = torch.ones(2, 4)
+REFUSED: tuple[tuple[Any, Any, str], ...] = (
+    ((X, X), (X,), "captured with the inputs x, mask and is called with 1 positional inputs"),
+    ((X, X), (X, None), "input 'mask' was a tensor when the model was captured and is None now"),
+    ((X, X), (X, [X]), "input 'mask' was a tensor when the model was captured and is a list now"),
+    ((X,), (X, X), "captured with the inputs x and is called with 2 positional inputs"),
+    ((X, None), (X, X), "input 'mask' was None when the model was captured and is a tensor now"),
+    ((X, None, 2), (X, None, X), "input 'scale' was 2 when the model was captured and is a tensor now"),
+    ({"x": X, "mask": X}, {"x": X}, "and is called with 0 positional inputs and 'x'"),
+)
+
+
+@pytest.mark.parametrize(("example", "later", "message"), REFUSED)
+def test_optional_inputs_given_later_or_left_out(example: Any, later: Any, message: str) -> None:
+    captured = pipeline.capture(Masked(), example)
+    with pytest.raises(FxquantError, match=re.escape(message)):
+        captured(**later) if isinstance(later, dict) else captured(*later)
+
+
+class Named(nn.Module):
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        total: Tensor = batch["x"] + batch["more"][1]
+        return total
+
+
+def test_dictionaries_with_other_contents() -> None:
+    captured = pipeline.capture(Named(), ({"x": X, "more": (X, X)},))
+    assert torch.equal(captured({"more": (X, 2 * X), "x": X}), 3 * X)
+    for later, message in (
+        ({"x": X, "others": (X, X)}, "input 'batch' had the keys ['x', 'more'] when the model was captured"),
+        ({"x": X, "more": (X, None)}, "was a tensor when the model was captured and is None now"),
+    ):
+        with pytest.raises(FxquantError, match=re.escape(message)):
+            captured(later)
+
+
+def test_errors_of_the_operators_themselves_stay() -> None:
+    captured = pipeline.capture(Masked(), (X,))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        captured(torch.ones(2, 3))
+
+
+class AsksForOrder(nn.Module):
+    """Asks how its input lies in memory: in a statement without weights, or around weights."""
+
+    def __init__(self, around_weights: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.around_weights = around_weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.around_weights:
+            if x.is_contiguous():
+                return self.linear(x)  # type: ignore[no-any-return]
+            return self.linear(x) * 2  # type: ignore[no-any-return]
+        factor = 2 if x.is_contiguous() else 3
+        return self.linear(x) * factor  # type: ignore[no-any-return]
+
+
+def test_memory_order_of_inputs() -> None:
+    x = torch.randn(3, 4, 4)
+    model = AsksForOrder(False)
+    captured = pipeline.capture(model, (x,))
+    for given in (x, x.transpose(0, 1)):
+        assert torch.equal(captured(given), model(given))
+    captured = pipeline.capture(AsksForOrder(True), (x,))
+    with pytest.raises(FxquantError, match=r"if x.is_contiguous\(\)"):
+        captured(x.transpose(0, 1))
