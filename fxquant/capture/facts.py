@@ -75,6 +75,7 @@ class FactKind(StrEnum):
     SCRIPTED = "scripted"  # a TorchScript child or function
     CAUGHT_ERROR = "caught-error"  # an operation raised, and the user's code goes on from there
     ERROR = "error"  # Python raised in traced code; the message is in ``value``
+    DIVERGENCE = "divergence"  # the trace computed something else than eager, and nothing above says why
 
 
 # Kinds that assume something of the example: another input of the same graph may break the assumption.

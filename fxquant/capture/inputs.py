@@ -26,6 +26,15 @@ class BoundInputs:
 
     entries: tuple[tuple[str, str, Any], ...]
 
+    def changed(self, change: Callable[[Tensor], Tensor]) -> BoundInputs:
+        """The same with every tensor a changed copy of what it is."""
+        return BoundInputs(tuple((name, how, copy_tensors(value, change)) for name, how, value in self.entries))
+
+    def copied(self) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments, their tensors copied."""
+        args = [copy_tensors(value) for _, how, value in self.entries if how == "positional"]
+        return args, {name: copy_tensors(value) for name, how, value in self.entries if how == "keyword"}
+
 
 def bind_inputs(model: nn.Module, example_inputs: Any) -> BoundInputs:
     """Match example inputs with ``model.forward``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxquant.capture.against_eager import Eager, Marks, first_difference, same_results
 from fxquant.capture.check_root import check_root
 from fxquant.capture.copy_module import plain_tensors, prepare_copy
-from fxquant.capture.facts import Fact
+from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.find_outer_state import find_outer_state
 from fxquant.capture.find_state import find_state
 from fxquant.capture.float_regions import FloatRegions
@@ -24,10 +25,11 @@ from fxquant.capture.outer_state import OuterState
 from fxquant.capture.own_thread import ONE_CAPTURE
 from fxquant.capture.patches import patched
 from fxquant.capture.probe_sizes import probe_sizes
+from fxquant.capture.probe_values import may_depend_on_calls, parts_from_eager
 from fxquant.capture.run_eager import run_eager
 from fxquant.capture.run_hooks import remove_hooks
 from fxquant.capture.tracer import ValueTracer
-from fxquant.capture.trouble import Trouble
+from fxquant.capture.trouble import Trouble, spots_around
 from fxquant.capture.varying_lists import Path, varying_lists
 from fxquant.errors import CaptureError
 from fxquant.ir.float_part import EFFECTS, FloatPart, runs_user_code
@@ -128,19 +130,21 @@ def trace_model(
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
         if attempt.tracer.rejected:
             continue
-        if attempt.troubles and strict:
-            raise _refusal(attempt.troubles)
-        if attempt.troubles and not met:
+        if attempt.troubles and not met and not strict:
             _require_eager(model, example_inputs)
-        settled = not attempt.troubles
-        troubles = _other_at_other_sizes(attempt) if settled and not strict else attempt.troubles
         regions.begin_round()
-        kept = [(trouble, regions.keep(trouble)) for trouble in troubles]
-        met += [(trouble, title) for trouble, title in kept if title]
-        if settled and not any(title for _, title in kept):
-            return _finish(model, attempt, met, half)
-        if attempt.troubles and not any(title or trouble.optional for trouble, title in kept):
-            raise _refusal(attempt.troubles)
+        for troubles in _in_the_way(job, attempt, regions, strict, [trouble for trouble, _ in met]):
+            if strict:
+                raise _refusal(troubles)
+            kept = [(trouble, regions.keep(trouble)) for trouble in troubles]
+            met += [(trouble, title) for trouble, title in kept if title]
+            if any(title for _, title in kept):
+                break
+            if attempt.troubles and not any(trouble.optional for trouble in troubles):
+                raise _refusal(troubles)
+        else:
+            if not attempt.troubles:
+                return _finish(model, attempt, met, half)
     # What sizes decide is built in.
     attempt = _attempt(job, regions, True)
     if attempt.troubles:
@@ -148,14 +152,77 @@ def trace_model(
     return _finish(model, attempt, met, half)
 
 
-def _other_at_other_sizes(attempt: _Attempt) -> list[Trouble]:
-    """Answers about sizes that are built in and are not the same for inputs of other sizes."""
-    questions = attempt.tracer.answers.questions
-    return probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
+def _in_the_way(
+    job: _Job, attempt: _Attempt, regions: FloatRegions, strict: bool, met: list[Trouble]
+) -> Iterator[list[Trouble]]:
+    """What a trace met; where that is nothing, what makes its graph wrong: one list after the other until one helps.
+
+    Args:
+        job, attempt, regions: of the trace.
+        strict: whether answers about sizes stay built in.
+        met: what was met in traces before it.
+    """
+    if attempt.troubles:
+        yield attempt.troubles
+        return
+    if not strict:
+        questions = attempt.tracer.answers.questions
+        yield probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
+    if job.half is None and not regions.whole:
+        yield from _other_than_eager(job, attempt, regions, strict, [item for item in met if not item.optional])
 
 
-def _attempt(job: _Job, regions: FloatRegions, strict: bool) -> _Attempt:
-    """Trace once, leaving the random state as it was."""
+def _other_than_eager(
+    job: _Job, attempt: _Attempt, regions: FloatRegions, strict: bool, met: list[Trouble]
+) -> Iterator[list[Trouble]]:
+    """What to keep whole where the trace, or its graph after some calls, computes something else than eager."""
+    inputs = bind_inputs(job.model, job.example_inputs)
+    try:
+        expected = Eager(job.model).call(inputs)
+    finally:
+        attempt.outer.restore()
+    if not same_results(expected, attempt.tracer.result):
+        again = Eager(job.model).call(inputs)
+        attempt.outer.restore()
+        if same_results(expected, again):
+            path = _where_it_parts(job, regions, strict, inputs)
+            inside = [item for item in met if _is_inside(item.fact.module_path, path)]
+            yield inside
+            yield [Trouble(_divergence(path, "the example"), spots_around(path))]
+    elif may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts):
+
+        def restore() -> None:
+            attempt.state.restore(job.model)
+            attempt.outer.restore()
+            attempt.tracer.views.restore()
+
+        title = parts_from_eager(job.model, attempt.root, attempt.graph, inputs, restore)
+        if title:
+            yield met
+            yield [Trouble(_divergence("", title), spots_around(""))]
+
+
+def _where_it_parts(job: _Job, regions: FloatRegions, strict: bool, inputs: BoundInputs) -> str:
+    """Path of the module in which a trace computes something else than eager."""
+    expected, found = Marks(), Marks()
+    eager = Eager(job.model, expected)
+    try:
+        eager.call(inputs)
+    finally:
+        _attempt(job, regions, strict, found).outer.restore()
+    return first_difference(expected, found)
+
+
+def _divergence(path: str, title: str) -> Fact:
+    return Fact(FactKind.DIVERGENCE, module_path=path, value=f"the trace computes something else than eager on {title}")
+
+
+def _is_inside(path: str, around: str) -> bool:
+    return not around or path == around or path.startswith(f"{around}.")
+
+
+def _attempt(job: _Job, regions: FloatRegions, strict: bool, marks: Marks | None = None) -> _Attempt:
+    """Trace once, leaving the random state as it was; ``marks`` gets the results of modules."""
     model, half = job.model, job.half
     with torch.inference_mode(False):
         inputs = bind_inputs(model, job.example_inputs)
@@ -166,7 +233,7 @@ def _attempt(job: _Job, regions: FloatRegions, strict: bool) -> _Attempt:
         state, outer = ModelState(root), OuterState(root)
         tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
         tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), job.versions, half
-        tracer.trains, tracer.varying = job.trains, job.varying
+        tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)

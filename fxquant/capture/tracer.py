@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxquant.capture.against_eager import Marks
 from fxquant.capture.answers import Answers
 from fxquant.capture.attribute_writes import AttributeWrites, changed_container, changed_tensors
 from fxquant.capture.call_part import call_whole
@@ -81,6 +82,8 @@ class ValueTracer(OwnThread, fx.Tracer):
         views: modules as parts see them.
         writes: attributes that forward set.
         fresh: tensors that forward made and that are no values of the graph, by id.
+        marks: gets the results of modules, where they are wanted.
+        result: what the model gave on the example.
     """
 
     proxy_buffer_attributes = True
@@ -113,6 +116,8 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.versions: dict[int, tuple[Tensor, int]] = {}
         self.rejected: list[Cut] = []
         self.fresh: dict[int, Tensor] = {}
+        self.marks: Marks | None = None
+        self.result: Any = None
         self.lowering = ArgumentLowering(self)
         self.ranks = Ranks(self)
         self._keep_containers = False
@@ -164,6 +169,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             return None
         self.writes.update_buffers()
         self.answers.settle()
+        self.result = unwrap(result)
         precision, self.precision = self.precision, None
         return result if precision is None else precision.narrowed(result)
 
@@ -186,6 +192,14 @@ class ValueTracer(OwnThread, fx.Tracer):
         path = self.path_of_module(m)
         record_call(self.recorder, m)
         look_at_gradient_hooks(self, m, path)
+        result = self._call_inside(m, path, forward, args, kwargs)
+        if self.marks is not None:
+            self.marks.add(path, unwrap(result))
+        return result
+
+    def _call_inside(
+        self, m: nn.Module, path: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         if not self.is_leaf_module(m, path):
             return self._trace_into(m, path, forward, args, kwargs)
 
@@ -375,7 +389,9 @@ class ValueTracer(OwnThread, fx.Tracer):
         try:
             real_args, real_kwargs = unwrap(args), unwrap(kwargs)
             if kind == "call_module":
-                return self._run_module(self.root.get_submodule(target), real_args, real_kwargs)
+                module = self.root.get_submodule(target)
+                call = module.forward if target in self.unhooked else module  # what its hooks do follows
+                return self._run_module(module, call, real_args, real_kwargs)
             if kind == "call_method":
                 return getattr(real_args[0], target)(*real_args[1:], **real_kwargs)
             return target(*real_args, **real_kwargs)
@@ -386,9 +402,9 @@ class ValueTracer(OwnThread, fx.Tracer):
     def _runs_user_code(self, kind: str, target: Any) -> bool:
         return kind == "call_module" and runs_user_code(self.root.get_submodule(target))
 
-    def _run_module(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    def _run_module(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         given = GivenObjects(() if isinstance(module, FloatPart) else (args, kwargs), True)  # parts see to theirs
-        return given.unchanged_by(module(*args, **kwargs), self.recorder)
+        return given.unchanged_by(call(*args, **kwargs), self.recorder)
 
     def describe(self, node: fx.Node, value: Any) -> None:
         """Attach what is known of a node that was made without a proxy."""

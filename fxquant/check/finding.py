@@ -86,7 +86,7 @@ class FindingKind(StrEnum):
     # Conclusions of the checker.
     PLAIN_TRACING = "plain-tracing"  # plain torch.fx stops here, for a reason that no other kind names
     UNREACHED = "unreached"  # source that the example did not reach does one of the things above
-    DIVERGENCE = "divergence"  # the graph and eager differ, and no other finding says why
+    DIVERGENCE = "divergence"  # the graph, or its trace, and eager differ, and no other finding says why
 
 
 @dataclass(frozen=True)

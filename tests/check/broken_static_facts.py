@@ -43,9 +43,11 @@ class Device(Case):
 
 
 class Contiguity(Case):
+    outcome = "region"
+
     class before(Convolved):
         def forward(self, x: Tensor) -> Tensor:
-            if not x.is_contiguous():  # finding: static
+            if not x.is_contiguous():  # finding: size-branch
                 x = x.contiguous()
             return self.conv(x)
 
@@ -120,10 +122,12 @@ class OptionalMask(Case):
 
 
 class ListLength(Case):
+    outcome = "limited"
+
     class before(Convolved):
         def forward(self, parts: list[Tensor]) -> Tensor:
             total = self.conv(parts[0])
-            for index in range(1, len(parts)):
+            for index in range(1, len(parts)):  # finding: size-loop
                 total = total + self.conv(parts[index])
             return total
 

@@ -1,0 +1,83 @@
+"""Calling a captured graph beside eager, some calls in a row and on other values, where that may make a difference.
+
+It may where a part of the model runs as Python, and where forward changes what outlives it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxquant.capture.against_eager import Eager, same_results
+from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.inputs import BoundInputs
+from fxquant.capture.keep_state import randomness_kept
+from fxquant.errors import FxquantError
+from fxquant.ir.float_part import FloatPart, runs_user_code
+
+_CHANGES = (
+    FactKind.ATTRIBUTE_UPDATE, FactKind.CONTAINER_UPDATE, FactKind.BUFFER_UPDATE, FactKind.GLOBAL_UPDATE,
+)  # fmt: skip
+
+
+def may_depend_on_calls(parts: Iterable[object], facts: Iterable[Fact]) -> bool:
+    """Whether a graph may part from eager after some calls, or on other values.
+
+    Args:
+        parts: what capture put on the root.
+        facts: what the trace met.
+    """
+    whole = any(isinstance(part, FloatPart) and runs_user_code(part) for part in parts)
+    return whole or any(fact.kind in _CHANGES for fact in facts)
+
+
+def parts_from_eager(
+    model: nn.Module, root: nn.Module, graph: fx.Graph, inputs: BoundInputs, restore: Callable[[], None]
+) -> str:
+    """On which of some calls in a row a graph and eager compute something else, "" for none.
+
+    Args:
+        model: the user's; not changed.
+        root: the copy that was traced. graph: its graph.
+        inputs: the example.
+        restore: puts back what calls change on the root and outside of it.
+    """
+    calls = {"the example": inputs, "other values": inputs.changed(_negated), "the example again": inputs}
+    eager, traced = Eager(model), fx.GraphModule(root, graph)
+    expected = {}
+    for title, given in calls.items():
+        try:
+            expected[title] = eager.call(given)
+        except Exception:  # a model may refuse other values
+            restore()
+            return ""
+    restore()
+    trained = [parameter for parameter in root.parameters() if parameter.requires_grad and parameter.is_leaf]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        for title, wanted in expected.items():
+            args, kwargs = calls[title].copied()
+            with torch.enable_grad(), randomness_kept(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = traced(*args, *kwargs.values())
+            if not same_results(wanted, found):
+                return title
+    except FxquantError:  # it says so
+        return ""
+    except Exception as error:
+        return f"{title}: {type(error).__name__}"
+    finally:
+        restore()
+        for parameter in trained:
+            parameter.requires_grad_(True)
+    return ""
+
+
+def _negated(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point() or tensor.is_complex():
+        return -tensor
+    return tensor.flip(-1) if tensor.dim() and tensor.dtype != torch.bool else tensor
