@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, fx, nn
 
 from fxquant.backends.native.lower import lower_native
 from fxquant.backends.native.pack_again import pack_again
@@ -104,7 +104,7 @@ def capture(
         captured=records.from_graph(traced.graph),
         facts=traced.facts,
         capture_notes=traced.notes,
-        preserved=tuple(preserved),
+        preserved=(*preserved, *_objects(traced.graph, traced.root)),
         float_dtype=traced.float_dtype,
         module_paths=tuple(name for name, _ in model.named_modules(remove_duplicate=False)),
         constants=tuple(sorted(name for name in traced.root._non_persistent_buffers_set if not hasattr(model, name))),
@@ -112,6 +112,12 @@ def capture(
         config_prefix=config_prefix,
     )
     return verify(CapturedModel(traced.root, traced.graph, name, state=state))
+
+
+def _objects(graph: fx.Graph, root: nn.Module) -> list[str]:
+    """Names of the constants of a graph that are no tensors."""
+    names = dict.fromkeys(str(node.target) for node in graph.find_nodes(op="get_attr"))
+    return [name for name in names if "." not in name and not isinstance(getattr(root, name), (Tensor, nn.Module))]
 
 
 def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) -> CapturedModel:

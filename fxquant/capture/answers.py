@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from fxquant.capture.branches import Other, in_message, is_caught, other_side
+from fxquant.capture.dtypes import inputs_of_dtype
 from fxquant.capture.facts import CHECKED, Fact, FactKind
 from fxquant.capture.part_counts import count
 from fxquant.capture.proxy import Depends, ValueProxy
@@ -26,6 +27,7 @@ from fxquant.capture.source import Place, frames, is_user_file, place_of, user_f
 from fxquant.capture.structures import leaves
 from fxquant.capture.trouble import Spot, Trouble
 from fxquant.ir.checks import require_same
+from fxquant.ir.meta import info
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -133,12 +135,19 @@ class Answers:
         if name in _RANKS:
             self._rank(FactKind.STATIC, proxy, answer)
             return
-        of_input = name in _DTYPES and self.of_input(proxy) and self.tracer.precision is None
-        self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if of_input else "")
-        key = (proxy.node.name, proxy.value.dtype)
-        if of_input and key not in self.checked:
-            self.checked.add(key)
-            self._check(self.tracer.create_proxy("call_function", getattr, (proxy, "dtype"), {}), proxy.value.dtype)
+        asks = name in _DTYPES and self.tracer.precision is None
+        sources = list(inputs_of_dtype(proxy.node, self.tracer.ranks.inputs)) if asks else []
+        self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if sources else "")
+        for source in sources:
+            self._check_dtype(source)
+
+    def _check_dtype(self, source: fx.Node) -> None:
+        """Let the graph check the dtype of an input, once."""
+        expected = info(source).value.dtype
+        if (source.name, expected) not in self.checked:
+            self.checked.add((source.name, expected))
+            given = ValueProxy(source, self.tracer, torch.empty(0, dtype=expected), Depends.VALUES, Depends.SIZES)
+            self._check(self.tracer.create_proxy("call_function", getattr, (given, "dtype"), {}), expected)
 
     def _rank(self, kind: FactKind, proxy: ValueProxy, answer: int) -> None:
         """Build in a number of dimensions, and let the graph check what decides it."""

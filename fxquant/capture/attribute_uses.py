@@ -15,6 +15,7 @@ from fxquant.capture.source import is_user_file
 from fxquant.capture.trouble import Spot, StatementSpot
 from fxquant.ir.own_functions import functions_kept
 
+_GIVE_NOTHING = frozenset(("append", "appendleft", "extend", "insert", "add", "update", "clear", "remove"))
 Functions = list[tuple[str, ast.AST]]  # (file, definition)
 
 
@@ -126,7 +127,7 @@ class Uses:
     """How functions use an attribute name.
 
     Attributes:
-        read: whether something reads it.
+        read: whether something reads it; to call a method and drop what it gives, ``self.seen.append(x)``, does not.
         counted: whether it is added to, or otherwise updated from what it was.
     """
 
@@ -144,11 +145,21 @@ class Uses:
         """
         read = counted = False
         for file, function in functions:
+            told = {id(node) for statement in ast.walk(function) for node in _told(statement)}
             for node in ast.walk(function):
-                read |= is_attribute(name, node) and isinstance(getattr(node, "ctx", None), ast.Load)
+                load = is_attribute(name, node) and isinstance(getattr(node, "ctx", None), ast.Load)
+                read |= load and id(node) not in told
                 if isinstance(node, (ast.AugAssign, ast.Assign)) and _at(node, file, lines):
                     counted |= _updates(node, name)
         return Uses(read, counted)
+
+
+def _told(statement: ast.AST) -> Iterator[ast.AST]:
+    """What a statement calls a method of, where it drops what that gives; a hook that is a lambda mostly does."""
+    call = statement.value if isinstance(statement, ast.Expr) else getattr(statement, "body", None)
+    called = call.func if isinstance(call, ast.Call) else None
+    if isinstance(called, ast.Attribute) and (isinstance(statement, ast.Expr) or called.attr in _GIVE_NOTHING):
+        yield called.value
 
 
 def _at(node: ast.stmt, file: str, lines: Collection[tuple[str, int]]) -> bool:

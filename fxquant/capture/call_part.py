@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import operator
 from collections.abc import Callable
 from types import FunctionType, MethodType, ModuleType
@@ -15,9 +16,9 @@ from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import reads_activations
-from fxquant.capture.structures import has_parts, holds_proxy, holds_tensor, rebuild
+from fxquant.capture.structures import has_parts, holds_tensor, rebuild, require_no_proxies
 from fxquant.ir.checks import require_none
-from fxquant.ir.float_part import Child, FloatPart, ForwardCall, Hole, PartCode
+from fxquant.ir.float_part import Child, FloatPart, ForwardCall, Hole, Imported, PartCode
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -123,13 +124,22 @@ class _Arguments:
                 return self._input(leaf)
             if isinstance(leaf, nn.Module):
                 return self._module(leaf, self.attributes.get(name, set()) if leaf is value else {None})
+            if isinstance(leaf, ModuleType):
+                return Imported(leaf.__name__)
             if isinstance(leaf, FunctionType):
-                _require_no_proxies(leaf)
-            return leaf
+                require_no_proxies(leaf)
+            return self._as_it_is_now(leaf) if has_parts(leaf) else leaf
 
         if has_parts(value) and holds_tensor(value):  # an object: passed on as a value of the graph
             return self._input(value)
         return rebuild(value, change)
+
+    def _as_it_is_now(self, thing: Any) -> Any:
+        """A copy of an object, such as an empty cache that is filled later in forward; the model's modules stay."""
+        try:
+            return copy.deepcopy(thing, {id(module): module for module in self.tracer.root.modules()})
+        except Exception:  # a class may refuse in whatever way
+            return thing
 
     def _input(self, value: Any) -> Hole:
         for index, known in enumerate(self.inputs):
@@ -144,18 +154,6 @@ class _Arguments:
             self._names[id(module)] = name
             self.children[name] = self.tracer.views.of(module, attributes)
         return Child(self._names[id(module)])
-
-
-def _require_no_proxies(function: FunctionType, seen: frozenset[int] = frozenset()) -> None:
-    for cell in function.__closure__ or ():
-        try:
-            kept = cell.cell_contents
-        except ValueError:  # not set yet
-            continue
-        if holds_proxy(kept):
-            raise TypeError(f"{function.__qualname__} keeps values of the trace")
-        if isinstance(kept, FunctionType) and id(kept) not in seen:  # a function may be in its own closure
-            _require_no_proxies(kept, seen | {id(function), id(kept)})
 
 
 def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, sizes_only: bool) -> Any:

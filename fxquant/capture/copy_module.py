@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,8 @@ def copy_module(model: nn.Module) -> nn.Module:
         for value in vars(module).values():
             if type(value) is OrderedDict and not value:
                 memo[id(value)] = OrderedDict()  # a module has a dozen, and ``deepcopy`` takes long for each
+            elif isinstance(value, torch.jit.ScriptFunction):
+                memo[id(value)] = value  # keeps nothing, and cannot be copied
             elif isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     functions = OwnFunctions(model.modules())
@@ -71,9 +74,31 @@ def copy_module(model: nn.Module) -> nn.Module:
     try:
         copied = copy.deepcopy(model, memo)
         functions.bind(memo)
+        _hook_parameters(model, copied)
         return copied
-    except (RuntimeError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, NotImplementedError, pickle.PickleError) as error:
         raise CaptureError(
-            f"{type(model).__name__} cannot be copied: {error}",
+            f"{type(model).__name__} cannot be copied: {_attribute_to_blame(model, memo)}{error}",
             remedy="fxquant works on a copy of your model; remove attributes that cannot be deep-copied",
         ) from error
+
+
+def _hook_parameters(model: nn.Module, copied: nn.Module) -> None:
+    """Copies of parameters have no hooks on their gradients: give them those of the originals."""
+    found = dict(copied.named_parameters())
+    for name, parameter in model.named_parameters():
+        for hook in (getattr(parameter, "_backward_hooks", None) or {}).values():
+            if name in found and found[name].requires_grad:
+                found[name].register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def _attribute_to_blame(model: nn.Module, memo: dict[int, Any]) -> str:
+    """The first attribute of a module that cannot be copied by itself, and a colon."""
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            if name != "_modules":
+                try:
+                    copy.deepcopy(value, dict(memo))
+                except Exception:  # whatever it says
+                    return f"{path}.{name}".lstrip(".") + f", a {type(value).__name__}: "
+    return ""

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from fxquant.capture.attribute_uses import Uses, functions_of
 from fxquant.capture.branches import function_of
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.find_lines import ChangingLine, changing_lines
 from fxquant.capture.find_state import depends_on_history, run_eagerly
+from fxquant.capture.fingerprint import fingerprint
 from fxquant.capture.outer_state import Held, OuterState, is_drawn_from, is_random
 from fxquant.capture.trouble import Spot, Trouble, spots_around
 
@@ -51,18 +53,30 @@ def find_outer_state(
         if not lines:
             return []
         outer.restore()
+        drifting = _drifting(copy, watched, example_inputs)
+        outer.restore()
         depends = depends_on_history(copy_module(model), copy_module(model), example_inputs, outer.restore)
     finally:
         outer.restore()
-    troubles = []
+    troubles, functions = [], functions_of(copy)
     for line in lines:
         fact, drawn = _fact(line), is_drawn_from(line.held.get())
-        if drawn or depends or _read_elsewhere(line):
+        counts = line.held.key in drifting and Uses.of(functions, line.held.name, ()).read
+        if drawn or depends or counts or _read_elsewhere(line):
             troubles.append(Trouble(fact, _spots(line, drawn)))
         else:
             handled = "nothing that the model computes depends on it: the graph leaves it as it is"
             tracer.recorder.facts[Fact(**{**vars(fact), "handled": handled})] = None
     return troubles
+
+
+def _drifting(copy: nn.Module, watched: Collection[Held], example_inputs: Any) -> set[tuple[str, str]]:
+    """Keys of what another call on the same inputs changes again: it counts, or collects."""
+    seen = []
+    for _ in range(3):
+        run_eagerly(copy, example_inputs)
+        seen.append([fingerprint(item.get(), identity=False) for item in watched])
+    return {item.key for item, second, third in zip(watched, seen[1], seen[2], strict=True) if second != third}
 
 
 def _fact(line: ChangingLine) -> Fact:

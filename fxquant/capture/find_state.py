@@ -24,6 +24,7 @@ from fxquant.capture.attribute_uses import (
 )
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.fingerprint import fingerprint
 from fxquant.capture.inputs import copy_tensors, split_inputs
 from fxquant.capture.keep_state import Change, randomness_kept
 from fxquant.capture.structures import leaves
@@ -33,6 +34,7 @@ from fxquant.ir.meta import info
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _NOTED = (FactKind.ATTRIBUTE_UPDATE, FactKind.CONTAINER_UPDATE)
 
 
@@ -61,6 +63,7 @@ def find_state(
         return troubles
     functions = functions_of(root)
     depends = depends_on_history(copy_module(model), copy_module(model), example_inputs)
+    drifting = drifting_attributes(copy_module(model), example_inputs, attributes)
     known = any(change.tensor or Uses.of(functions, change.name, ()).read for change in changes)
     for change in attributes:
         if change.name == "training":  # the mode of a module is no attribute of a graph: what sets it is kept whole
@@ -69,7 +72,8 @@ def find_state(
             continue
         uses = Uses.of(functions, change.name, _lines_of(tracer, change))
         fact = _take_fact(tracer, change, functions)
-        if (uses.read and uses.counted) or (depends and (uses.read or not known)):
+        counts = change in drifting and (uses.read or change.name in _HOOKS)
+        if counts or (uses.read and uses.counted) or (depends and (uses.read or not known)):
             module = root.get_submodule(change.module_path)
             smaller = spots_of_uses(module, functions, functools.partial(is_attribute, change.name))
             troubles.append(Trouble(fact, (*smaller, *spots_around(change.module_path))))
@@ -189,6 +193,22 @@ def depends_on_history(
     run_eagerly(used, example_inputs)
     alike = _same(run_eagerly(used, other), expected_of_other)
     return not alike or not _same(run_eagerly(used, example_inputs), expected)
+
+
+def drifting_attributes(used: nn.Module, example_inputs: Any, changes: Collection[Change]) -> set[Change]:
+    """Those of changed attributes that another call on the same inputs changes again: they count, or collect.
+
+    Args:
+        used: a copy of the model.
+        example_inputs: of the capture.
+        changes: the attributes.
+    """
+    seen: list[dict[Change, Any]] = []
+    for _ in range(3):
+        run_eagerly(used, example_inputs)
+        owners = {change: vars(used.get_submodule(change.module_path)) for change in changes}
+        seen.append({item: fingerprint(owners[item].get(item.name), identity=False) for item in changes})
+    return {change for change in changes if seen[1][change] != seen[2][change]}
 
 
 def run_eagerly(model: nn.Module, example_inputs: Any) -> Any:

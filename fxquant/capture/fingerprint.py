@@ -6,6 +6,7 @@ import collections
 import random
 import sys
 import warnings
+from contextvars import ContextVar
 from types import FunctionType, GeneratorType, ModuleType
 from typing import Any
 
@@ -62,6 +63,8 @@ def _parts(value: Any) -> list[Any] | None:
         return [value.get_state()]
     if isinstance(value, random.Random):
         return [hash(value.getstate())]
+    if isinstance(value, ContextVar):
+        return [value.get(MISSING)]
     if type(value).__module__.startswith("numpy.random"):
         return [str(value.get_state(legacy=False) if hasattr(value, "get_state") else value.bit_generator.state)]
     if isinstance(value, dict):

@@ -146,23 +146,54 @@ class FloatRegions:
 def _shares_state(cut: Cut) -> bool:
     """Whether a part sets attributes that are used outside it too, ``__init__`` excepted.
 
-    A part has the attributes of its modules for itself: what it sets, nobody else would see. Another class's ``self``
-    is another object, unless the class is derived from this one.
+    A part has the attributes of its modules for itself: what it sets, nobody else would see. Methods that it calls
+    belong to it. Another class's ``self`` is another object, unless the class is derived from this one.
     """
-    names, tree = cut.attributes_set, tree_of(cut.code.co_filename)
-    if not names or tree is None:
-        return bool(names)
+    tree = tree_of(cut.code.co_filename)
+    if tree is None:
+        return bool(cut.attributes_set)
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    methods = [item for kind in classes for item in kind.body if isinstance(item, ast.FunctionDef)]
+    called = _methods_called(cut, methods)
+    names = cut.attributes_set.union(*map(_attributes_set, called))
+    own_lines = [(cut.first_line, cut.last_line), *((item.lineno, item.end_lineno or 0) for item in called)]
     owner = cut.code.co_qualname.rpartition(".")[0].rpartition(".")[2]
-    for kind in [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]:
+    for kind in classes if names else ():
         related = owner in (kind.name, *(getattr(base, "id", "") for base in kind.bases))
-        for function in [item for item in kind.body if isinstance(item, ast.FunctionDef) and item.name != "__init__"]:
+        for function in [item for item in methods if item in kind.body and item.name != "__init__"]:
             for node in [item for item in ast.walk(function) if isinstance(item, ast.Attribute)]:
-                me = function.args.args[0].arg if function.args.args else "self"
-                own = isinstance(node.value, ast.Name) and node.value.id == me and not related
-                inside = cut.first_line <= node.lineno <= cut.last_line
-                if node.attr in names and not own and not inside:
+                own = isinstance(node.value, ast.Name) and node.value.id == _first_argument(function) and not related
+                inside = any(first <= node.lineno <= last for first, last in own_lines)
+                used = node.attr in names or node.attr in {item.name for item in called}
+                if used and not own and not inside:
                     return True
     return False
+
+
+def _methods_called(cut: Cut, methods: list[ast.FunctionDef]) -> list[ast.FunctionDef]:
+    """The methods that a part calls by name, and those that they call."""
+    found: dict[ast.FunctionDef, None] = {}
+    waiting: list[ast.AST] = list(cut.statements)
+    while waiting:
+        nodes = [node for node in ast.walk(waiting.pop()) if isinstance(node, ast.Call)]
+        names = {node.func.attr for node in nodes if isinstance(node.func, ast.Attribute)}
+        new = [item for item in methods if item.name in names and item not in found and item.name != "forward"]
+        found.update(dict.fromkeys(new))
+        waiting += new
+    return list(found)
+
+
+def _attributes_set(function: ast.FunctionDef) -> set[str]:
+    """Names of attributes that a method sets on its object."""
+    nodes = [node for node in ast.walk(function) if isinstance(node, ast.Attribute)]
+    stored = [node for node in nodes if not isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name)]
+    return {
+        node.attr for node in stored if isinstance(node.value, ast.Name) if node.value.id == _first_argument(function)
+    }
+
+
+def _first_argument(function: ast.FunctionDef) -> str:
+    return function.args.args[0].arg if function.args.args else "self"
 
 
 def _fits(cut: Cut) -> bool:

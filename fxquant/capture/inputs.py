@@ -28,12 +28,17 @@ class BoundInputs:
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> BoundInputs:
         """The same with every tensor a changed copy of what it is."""
-        return BoundInputs(tuple((name, how, copy_tensors(value, change)) for name, how, value in self.entries))
+        values = copy_tensors([value for *_, value in self.entries], change)
+        return BoundInputs(
+            tuple((name, how, value) for (name, how, _), value in zip(self.entries, values, strict=True))
+        )
 
     def copied(self) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments, their tensors copied."""
-        args = [copy_tensors(value) for _, how, value in self.entries if how == "positional"]
-        return args, {name: copy_tensors(value) for name, how, value in self.entries if how == "keyword"}
+        values = copy_tensors([value for *_, value in self.entries])
+        given = [(name, how, value) for (name, how, _), value in zip(self.entries, values, strict=True)]
+        args = [value for _, how, value in given if how == "positional"]
+        return args, {name: value for name, how, value in given if how == "keyword"}
 
 
 def bind_inputs(model: nn.Module, example_inputs: Any) -> BoundInputs:
@@ -121,9 +126,17 @@ def map_leaves(
 
 
 def copy_tensors(structure: Any, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Any:
-    """Clone every tensor of nested containers, so that in-place models leave the user's inputs alone."""
+    """Clone every tensor of nested containers, so that in-place models leave the user's inputs alone.
+
+    What is one tensor in several places stays one.
+    """
+    made: dict[int, Tensor] = {}
 
     def copy(leaf: Any, path: tuple[Any, ...]) -> Any:
-        return change(leaf.detach().clone()) if isinstance(leaf, Tensor) else leaf
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if id(leaf) not in made:
+            made[id(leaf)] = change(leaf.detach().clone())
+        return made[id(leaf)]
 
     return map_leaves(structure, copy)

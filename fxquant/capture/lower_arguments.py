@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import operator
+from collections import deque
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, fx, nn
 from fxquant.capture.facts import FactKind
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import Depends, ValueProxy
-from fxquant.capture.structures import has_parts, holds_tensor, leaves, unwrap
+from fxquant.capture.structures import has_parts, holds_tensor, leaves, require_no_proxies, unwrap
 from fxquant.ir.rebuild import Rebuild, Refill
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ class ArgumentLowering:
         if path not in self._proxies:
             self._proxies[path] = self._read(path)
         return self._proxies[path]
+
+    def proxied(self, leaf: Any) -> Any:
+        """The proxy of a parameter or buffer of the model, anything else as it is."""
+        path = self.path_of(leaf) if isinstance(leaf, Tensor) else None
+        return leaf if path is None else self.attribute(path)
 
     def _read(self, path: str) -> ValueProxy:
         tracer = self.tracer
@@ -110,6 +116,8 @@ class ArgumentLowering:
             return a
         if kind in (tuple, list, torch.Size):
             return (list if kind is list else tuple)(self._item(item) for item in a)
+        if isinstance(a, fx.Node):
+            return a
         if isinstance(a, fx.Proxy):
             return a.node
         if isinstance(a, Tensor):
@@ -123,6 +131,8 @@ class ArgumentLowering:
             return a
         if isinstance(a, enum.Enum) and not isinstance(a, (int, str)):
             return self.constant(a).node
+        if isinstance(a, FunctionType):
+            require_no_proxies(a)
         if isinstance(a, nn.Module):
             raise TypeError(f"a {kind.__name__} is passed to a function that is kept whole")
         return self._make(a)
@@ -133,6 +143,8 @@ class ArgumentLowering:
     def _make(self, a: Any) -> Any:
         """Named tuples, mappings of a class of their own, and objects."""
         kind = type(a)
+        if isinstance(a, deque):
+            return self._node(kind, ([self._item(item) for item in a], a.maxlen), {}, a)
         if isinstance(a, (list, tuple)):
             if hasattr(a, "_fields"):
                 return self._node(kind, tuple(self._item(item) for item in a), {}, a)

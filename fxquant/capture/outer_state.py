@@ -10,6 +10,7 @@ import collections
 import copy
 import random
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
@@ -132,6 +133,10 @@ def _undo_content(value: Any) -> Iterator[Undo]:
     elif isinstance(value, Tensor):
         if value.numel() <= _LARGEST_TENSOR:
             yield _undo_tensor(value, value.detach().clone())
+    elif isinstance(value, ContextVar):
+        if value.get(MISSING) is not MISSING:
+            kept = value.get()
+            yield lambda: value.set(kept) and None
     elif isinstance(value, random.Random):
         state = value.getstate()
         yield lambda: value.setstate(state)

@@ -15,7 +15,7 @@ from torch.autograd.function import _SingleLevelFunction
 from fxquant.capture.facts import FactKind
 from fxquant.capture.source import is_user_file
 from fxquant.capture.structures import holds_proxy
-from fxquant.ir.named_call import CustomFunctionCall
+from fxquant.ir.named_call import CustomFunctionCall, ScriptCall
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -156,7 +156,7 @@ def _call_scripts(tracer: ValueTracer) -> Undo:
         if tracer.executing or not holds_proxy((args, kwargs)):
             return original(function, *args, **kwargs)
         tracer.record(FactKind.SCRIPTED, function.name, "called as a whole, in float")
-        return tracer.create_proxy("call_function", function, args, kwargs)
+        return tracer.create_proxy("call_function", ScriptCall(function), args, kwargs)
 
     torch._C.ScriptFunction.__call__ = call  # type: ignore[method-assign, assignment]
     return functools.partial(setattr, torch._C.ScriptFunction, "__call__", original)

@@ -10,7 +10,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from fxquant.capture.facts import FactKind
 from fxquant.capture.source import is_user_file
@@ -28,20 +31,29 @@ _CLOCKS = ("time", "perf_counter", "monotonic", "process_time", "time_ns", "perf
 _OTHER_CLOCKS = (time.localtime, time.gmtime, time.ctime, time.strftime, time.asctime)
 _OTHER_DRAWS = (os.urandom, uuid.uuid1, uuid.uuid4, secrets.choice, secrets.randbelow, secrets.randbits,
                 secrets.token_bytes, secrets.token_hex, secrets.token_urlsafe)  # fmt: skip
-RANDOM_AND_TIME = ("random", "time", "numpy.random", "os", "uuid", "secrets", "datetime")
+_TORCH_STATE = ("manual_seed", "seed", "get_rng_state", "set_rng_state", "fork_rng")
+RANDOM_AND_TIME = ("random", "time", "numpy.random", "os", "uuid", "secrets", "datetime", "torch", "torch.random")
 _NOW = ("now", "utcnow", "today")
 
 
 def random_stand_ins(tracer: ValueTracer) -> dict[Any, Any]:
-    """Stand-ins of functions that draw numbers outside torch, or ask for the time; by the function."""
+    """Stand-ins of functions that draw numbers outside torch, set a random state, or ask for the time; by function."""
     found: dict[Any, Any] = {}
-    for function in (*_methods_behind(random), *_methods_behind(sys.modules.get("numpy.random")), *_OTHER_DRAWS):
+    numpy_random = sys.modules.get("numpy.random")
+    seeds = [numpy_random.seed, numpy_random.set_state, numpy_random.get_state] if numpy_random is not None else []
+    for function in (*_methods_behind(random), *_methods_behind(numpy_random), *seeds, *_OTHER_DRAWS):
         found[function] = _reported(tracer, function, FactKind.PYTHON_RANDOM)
+    for module, name in product((torch, torch.random), _TORCH_STATE):  # torch._dynamo replaces some when it is imported
+        if hasattr(module, name):
+            function = getattr(module, name)
+            found[function] = _reported(tracer, function, FactKind.TORCH_RANDOM)
+    found[torch.Generator] = _stand_in_class(
+        torch.Generator, {}, _reported(tracer, torch.Generator, FactKind.TORCH_RANDOM, 2)
+    )
     for function in _OTHER_CLOCKS:
         found[function] = _reported(tracer, function, FactKind.TIME)
     for kind in (datetime.datetime, datetime.date):
         found[kind] = _calendar(tracer, kind)
-    numpy_random = sys.modules.get("numpy.random")
     draws = [(random, name) for name in _DRAWS]
     draws += [(numpy_random, name) for name in _NUMPY_DRAWS if numpy_random is not None]
     for module, name in draws:
@@ -74,9 +86,18 @@ def _called_anew(tracer: ValueTracer, module: Any, name: str, kind: FactKind, ha
     return call
 
 
-def _reported(tracer: ValueTracer, original: Callable[..., Any], kind: FactKind) -> Any:
+def _reported(tracer: ValueTracer, original: Callable[..., Any], kind: FactKind, frames: int = 1) -> Any:
+    """``original``, whose calls are reported.
+
+    Args:
+        tracer: takes the report, of this kind.
+        original: the function.
+        kind: of the report.
+        frames: between the user's code and the stand-in.
+    """
+
     def call(*args: Any, **kwargs: Any) -> Any:
-        if not tracer.executing and is_user_file(sys._getframe(1).f_code.co_filename):
+        if not tracer.executing and is_user_file(sys._getframe(frames).f_code.co_filename):
             tracer.report(kind, original.__name__)
         return original(*args, **kwargs)
 
@@ -85,6 +106,14 @@ def _reported(tracer: ValueTracer, original: Callable[..., Any], kind: FactKind)
 
 def _calendar(tracer: ValueTracer, kind: Any) -> Any:
     """``datetime.datetime`` or ``datetime.date`` that says who asks it for the time."""
+    names = [name for name in _NOW if hasattr(kind, name)]
+    return _stand_in_class(
+        kind, {name: staticmethod(_reported(tracer, getattr(kind, name), FactKind.TIME)) for name in names}, kind
+    )
+
+
+def _stand_in_class(kind: Any, methods: dict[str, Any], make: Callable[..., Any]) -> Any:
+    """A class that stands for another one, with some methods of its own, and makes what ``make`` makes."""
 
     class Metaclass(type):
         def __instancecheck__(cls, thing: Any) -> bool:
@@ -94,14 +123,9 @@ def _calendar(tracer: ValueTracer, kind: Any) -> Any:
             return issubclass(other, kind)
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-            return kind(*args, **kwargs)
+            return make(*args, **kwargs)
 
         def __getattr__(cls, name: str) -> Any:
             return getattr(kind, name)
 
-    methods = {
-        name: staticmethod(_reported(tracer, getattr(kind, name), FactKind.TIME))
-        for name in _NOW
-        if hasattr(kind, name)
-    }
     return Metaclass(kind.__name__, (), methods)

@@ -14,7 +14,8 @@ from fxquant.capture.facts import CHECKED, FactKind
 from fxquant.capture.inputs import map_leaves
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
-from fxquant.ir.checks import require_equal
+from fxquant.ir.checks import require_alike, require_equal, require_tensor
+from fxquant.ir.likeness import likeness
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -25,7 +26,7 @@ _COMPARED = (
     bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format,
     torch.Size, slice, range,
 )  # fmt: skip
-_COMPARED_AS_TEXT = (Enum, np.generic)
+_COMPARED_AS_TEXT = (Enum, np.generic, np.dtype)
 
 
 def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
@@ -44,11 +45,14 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
         return proxy
 
     def at_leaf(leaf: Any, path: tuple[Any, ...]) -> Any:
-        if not isinstance(leaf, (Tensor, np.ndarray)):
+        if not isinstance(leaf, (Tensor, np.ndarray, torch.Generator)):
             return _constant_input(tracer, proxy, name, leaf, path)
         given = _follow(tracer, proxy, path)
         if isinstance(leaf, Tensor):
             tracer.ranks.inputs.add(given.node)
+            if any(map(_is_attribute, path)):
+                title = f"{name}{''.join(map(_step_text, path))}"
+                tracer.create_proxy("call_function", require_tensor, (given, title), {})
         return given
 
     def at_container(container: Any, path: tuple[Any, ...]) -> Any:
@@ -58,13 +62,21 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
             given.from_part = True
             tracer.ranks.inputs.add(given.node)
             return given
-        title = f"len({name}{''.join(map(_step_text, path))})"
-        tracer.record(FactKind.LENGTH, f"{title}={len(container)}", CHECKED)
-        counted = tracer.create_proxy("call_function", len, (given,), {})
-        tracer.create_proxy("call_function", require_equal, (counted, len(container), title), {})
+        title = f"{name}{''.join(map(_step_text, path))}"
+        if isinstance(container, dict):
+            _require(tracer, list, given, list(container), f"keys of {title}")
+        else:
+            _require(tracer, len, given, len(container), f"len({title})")
         return None
 
     return map_leaves(value, at_leaf, at_container=at_container)
+
+
+def _require(tracer: ValueTracer, question: Any, given: Any, answer: Any, title: str) -> None:
+    """Record what is known of a container, and let the graph check it."""
+    tracer.record(FactKind.LENGTH, f"{title}={answer}", CHECKED)
+    found = tracer.create_proxy("call_function", question, (given,), {})
+    tracer.create_proxy("call_function", require_equal, (found, answer, title), {})
 
 
 def _step_text(step: Any) -> str:
@@ -76,15 +88,14 @@ def _is_attribute(step: Any) -> bool:
 
 
 def _constant_input(tracer: ValueTracer, proxy: ValueProxy, name: str, leaf: Any, path: tuple[Any, ...]) -> Any:
-    """A flag, number or None given as input is built in, recorded, and checked at run time."""
-    as_text = isinstance(leaf, _COMPARED_AS_TEXT)
-    compared = as_text or isinstance(leaf, _COMPARED)
-    tracer.record(FactKind.FLAG, f"{name}={leaf!r}" if compared else name, CHECKED if compared else "")
-    if compared:
-        given, expected = _follow(tracer, proxy, path), leaf
-        if as_text:
-            given, expected = tracer.create_proxy("call_function", repr, (given,), {}), repr(leaf)
-        tracer.create_proxy("call_function", require_equal, (given, expected, name), {})
+    """A flag, number, function or object given as input is built in, recorded, and checked at run time."""
+    given, check, expected = _follow(tracer, proxy, path), require_equal, leaf
+    if isinstance(leaf, _COMPARED_AS_TEXT):
+        given, expected = tracer.create_proxy("call_function", repr, (given,), {}), repr(leaf)
+    elif not isinstance(leaf, _COMPARED):
+        check, expected = require_alike, likeness(leaf)
+    tracer.record(FactKind.FLAG, name if check is require_alike else f"{name}={leaf!r}", CHECKED)
+    tracer.create_proxy("call_function", check, (given, expected, name), {})
     return leaf
 
 

@@ -63,11 +63,11 @@ def parts_from_eager(
             args, kwargs = calls[title].copied()
             with torch.enable_grad(), randomness_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = traced(*args, *kwargs.values())
+                found = traced.forward(*args, *kwargs.values())  # whose call would print errors
             if not same_results(wanted, found):
                 return title
-    except FxquantError:  # it says so
-        return ""
+    except FxquantError:  # it says so; but on the example it must run
+        return title if title == "the example" else ""
     except Exception as error:
         return f"{title}: {type(error).__name__}"
     finally:

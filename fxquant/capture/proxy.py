@@ -211,8 +211,10 @@ class ValueProxy(Matched, fx.Proxy):
         self.tracer.record(FactKind.TENSOR_NUMPY, function.__name__, "recorded as an operation")
         return self.tracer.create_proxy("call_function", function, args, kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ValueProxy:
-        return self
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self.tracer.executing or not isinstance(self.value, Tensor):
+            return self
+        return self.tracer.create_proxy("call_method", "clone", (self,), {})
 
     def __copy__(self) -> ValueProxy:
         return self

@@ -12,14 +12,20 @@ from torch import nn
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import copy_tensors
 from fxquant.capture.keep_state import randomness_kept
+from fxquant.capture.outer_state import OuterState
 
 
 def run_eager(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What a copy of ``model`` computes without gradients; neither it, the inputs nor the random state change.
+    """What a copy of ``model`` computes without gradients; nothing of it, of the inputs or of the world changes.
 
     Raises:
         Exception: whatever the model raises.
     """
-    with torch.no_grad(), randomness_kept(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return copy_module(model)(*copy_tensors(tuple(args)), **copy_tensors(dict(kwargs)))
+    copied = copy_module(model)
+    outer = OuterState(copied)
+    try:
+        with torch.no_grad(), randomness_kept(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return copied(*copy_tensors(tuple(args)), **copy_tensors(dict(kwargs)))
+    finally:
+        outer.restore()

@@ -49,7 +49,13 @@ def is_user_file(name: str) -> bool:
         return False
     if name.startswith(_STANDARD):
         return name.removeprefix(_STANDARD).startswith(_INSTALLED)
-    return not name.startswith(_OWN) or name.startswith(_OWN_USER_CODE)
+    return not is_own_file(name)
+
+
+@cache
+def is_own_file(name: str) -> bool:
+    """Whether a file is fxquant's, the models of its demonstration excepted."""
+    return name.startswith(_OWN) and not name.startswith(_OWN_USER_CODE)
 
 
 def frames() -> Iterator[FrameType]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import weakref
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from types import FunctionType, MethodType, ModuleType
@@ -22,7 +23,7 @@ _WHOLE = (
     torch.Generator, range,
 )  # fmt: skip
 _DEPTH = 6
-_SEQUENCES = (tuple, list, set, frozenset)
+_SEQUENCES = (tuple, list, set, frozenset, deque)
 
 
 # How to look into a thing, by its type: not at all; not, but it may be changed; an attribute of a proxy; ...
@@ -104,6 +105,27 @@ def holds_tensor(structure: Any) -> bool:
     return any(isinstance(leaf, (ValueProxy, Tensor)) for leaf in leaves(structure))
 
 
+def require_no_proxies(function: FunctionType, seen: frozenset[int] = frozenset()) -> None:
+    """Raise when a function keeps values of the trace in its variables.
+
+    Args:
+        function: that is passed on as a constant.
+        seen: ids of the functions around it.
+
+    Raises:
+        TypeError: it does.
+    """
+    for cell in function.__closure__ or ():
+        try:
+            kept = cell.cell_contents
+        except ValueError:  # not set yet
+            continue
+        if holds_proxy(kept):
+            raise TypeError(f"{function.__qualname__} keeps values of the trace")
+        if isinstance(kept, FunctionType) and id(kept) not in seen:  # a function may be in its own closure
+            require_no_proxies(kept, seen | {id(function), id(kept)})
+
+
 def unwrap(structure: Any) -> Any:
     """Replace every proxy in nested containers and objects by its value.
 
@@ -132,7 +154,10 @@ def rebuild(structure: Any, change: Callable[[Any], Any], depth: int = _DEPTH) -
         return change(structure)
     if kind == _SEQUENCE:
         items = [rebuild(item, change, depth - 1) for item in structure]
-        return structure if _same(items, structure) else make_sequence(type(structure), items)
+        if _same(items, structure):
+            return structure
+        made = make_sequence(type(structure), items)
+        return deque(made, structure.maxlen) if type(structure) is deque else made
     if kind == _SLICE:
         parts = [change(part) for part in (structure.start, structure.stop, structure.step)]
         return slice(*parts)
@@ -147,7 +172,7 @@ def rebuild(structure: Any, change: Callable[[Any], Any], depth: int = _DEPTH) -
 
 
 def make_sequence(kind: type, items: list[Any]) -> Any:
-    """A list, tuple, set or named tuple of ``items``."""
+    """A list, tuple, set, deque or named tuple of ``items``."""
     return kind(*items) if hasattr(kind, "_fields") else kind(items)
 
 

@@ -22,7 +22,8 @@ from fxquant.capture.facts import FactKind
 from fxquant.capture.half_precision import to_float32
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.record_calls import record_factory
-from fxquant.capture.structures import holds_proxy, leaves, unwrap
+from fxquant.capture.source import is_own_file
+from fxquant.capture.structures import holds_proxy, leaves, rebuild, unwrap
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -77,7 +78,12 @@ class TracingMode(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in _FACTORIES:
             return _make(tracer, func, args, kwargs)
-        before = [(leaf, leaf._version) for leaf in leaves((args, kwargs)) if _has_version(leaf)]
+        given = leaves((args, kwargs))
+        of_model = any(isinstance(leaf, Tensor) and tracer.lowering.path_of(leaf) for leaf in given)
+        if of_model and not is_own_file(sys._getframe(1).f_code.co_filename):  # of ``parameters()``, past the module
+            args, kwargs = rebuild((args, kwargs), tracer.lowering.proxied)
+            return record_torch(tracer, func, args, kwargs)
+        before = [(leaf, leaf._version) for leaf in given if _has_version(leaf)]
         result = func(*args, **kwargs)
         if any(tensor._version != version and id(tensor) not in tracer.fresh for tensor, version in before):
             tracer.report(FactKind.WRITE_TO_CONSTANT, getattr(func, "__name__", "a write"))

@@ -50,6 +50,7 @@ from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
 
+_HOOKED = "its operations are recorded around the module"
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _READS_CONTAINER = (operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem)
 
@@ -171,7 +172,13 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.answers.settle()
         self.result = unwrap(result)
         precision, self.precision = self.precision, None
-        return result if precision is None else precision.narrowed(result)
+        result = result if precision is None else precision.narrowed(result)
+        try:
+            return self.create_arg(result)
+        except (TypeError, NotImplementedError) as error:  # what it returns is no value of a graph
+            self.recorder.report_error(error)
+            self.failed = True
+            return None
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Parameters and buffers become ``get_attr`` nodes, one per tensor."""
@@ -201,6 +208,8 @@ class ValueTracer(OwnThread, fx.Tracer):
         self, m: nn.Module, path: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if not self.is_leaf_module(m, path):
+            if has_hooks(m) and type(m).__module__.startswith("torch.nn."):
+                self.recorder.record(FactKind.MODULE_HOOK, path, _HOOKED)
             return self._trace_into(m, path, forward, args, kwargs)
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -209,7 +218,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         with self.scope.entered(path, m):
             if self.is_float_leaf(m, path) or not has_hooks(m):
                 return call(*args, **kwargs)
-            self.recorder.record(FactKind.MODULE_HOOK, path, "its operations are recorded around the module")
+            self.recorder.record(FactKind.MODULE_HOOK, path, _HOOKED)
             self.unhooked.add(path)
             return call_between_hooks(m, call, args, kwargs)
 
@@ -373,6 +382,9 @@ class ValueTracer(OwnThread, fx.Tracer):
         """Record a method call on a proxy."""
         if isinstance(proxy.value, Tensor) and name in GRADIENT_HOOKS:
             return hook_on_tensor(self)
+        if isinstance(proxy.value, Tensor) and name == "detach_":  # changes no values: what reads it later reads a node
+            proxy.node = self.create_proxy("call_method", "detach", (proxy,), {}).node
+            return proxy
         if isinstance(proxy.value, Tensor) and name in ("item", "tolist"):
             self.record(FactKind.TENSOR_NUMBER, name, "recorded as an operation")
         elif isinstance(proxy.value, Tensor) and name in ("numpy", "__array__"):

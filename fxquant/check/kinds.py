@@ -187,7 +187,7 @@ MEANINGS: dict[FindingKind, Meaning] = {
     ),
     _K.TORCH_RANDOM: Meaning(
         "Random tensors",
-        "`{expression}` draws random numbers: two calls differ, and an int8 model is as random",
+        "`{expression}` draws random numbers, or sets a seed: two calls differ, and an int8 model is as random",
         Rule.RECORDED,
         "recorded: it draws anew at every call",
     ),

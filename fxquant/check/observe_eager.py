@@ -75,7 +75,7 @@ def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
     lines = {code: set(ran) for code, ran in watch.lines.items()}
     other, other_writes = _in_the_other_mode(model, inputs, sources, lines, {item.key for item in seen})
     seen += other
-    static = StaticPass(copy, watch.lines, lines, places)
+    static = StaticPass(copy, watch.lines, lines, places, {(item.place.file, item.place.line) for item in seen})
     seen += [*static.on_lines_that_ran(), *static.run()]
     reached = {(code.co_filename, line) for code, ran in watch.lines.items() for line in ran}
     parameters = {name.rpartition(".")[::2] for name, _ in copy.named_parameters(remove_duplicate=False)}
@@ -135,7 +135,8 @@ def _in_the_other_mode(
     The lines that run there are added to ``lines``.
     """
     copy = copy_module(model).train(not model.training)
-    before = _contents(copy)
+    slots = slots_of(copy)
+    before, start = _contents(copy), read_all(slots)
     try:
         watch = _watched(copy, inputs, Places(copy, sources))
     except Exception:  # it may not run there
@@ -143,8 +144,10 @@ def _in_the_other_mode(
     for code, ran in watch.lines.items():
         lines.setdefault(code, set()).update(ran)
     mode = "training" if copy.training else "eval"
-    found = [replace(item, mode=mode) for item in watch.observations if item.key not in known]
-    return found, _contents(copy) != before
+    writes = _contents(copy) != before
+    keys = {slot.key for slot in changed(slots, start)}
+    seen = [*watch.observations, *(_state_changes(copy_module(copy), inputs, sources, keys) if keys else ())]
+    return [replace(item, mode=mode) for item in seen if item.key not in known], writes
 
 
 def _contents(model: nn.Module) -> list[tuple[int, complex]]:

@@ -232,6 +232,9 @@ def _resized(example: Example, sizes: dict[tuple[Path, int], int]) -> Any:
 
 
 def _drawn_like(tensor: Tensor, shape: list[int], generator: torch.Generator) -> Tensor:
+    if tensor.layout is not torch.strided:
+        same = list(tensor.shape) == shape
+        return tensor.detach().clone() if same else torch.zeros(shape, dtype=tensor.dtype, layout=tensor.layout)
     if tensor.numel() == 0 or tensor.is_complex():
         return tensor.new_zeros(shape)
     numbers = tensor.detach().double()

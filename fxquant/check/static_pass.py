@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation, Place
-from fxquant.check.risky_source import dotted, resolve, risks
+from fxquant.check.risky_source import Scope, dotted, resolve, risks
 from fxquant.check.source_tree import Function, SourceFile
 from fxquant.check.user_frames import Places, is_installed
 from fxquant.check.watched_functions import kind_of_function
@@ -33,10 +33,14 @@ class StaticPass:
         lines: by code object of the user's functions, the lines that ran.
         reached: the same, with those that ran in the other mode.
         places: knows the sources.
+        seen: (file, line) where something was seen when the model ran.
     """
 
-    def __init__(self, model: nn.Module, lines: Lines, reached: Lines, places: Places) -> None:
+    def __init__(
+        self, model: nn.Module, lines: Lines, reached: Lines, places: Places, seen: Collection[tuple[str, int]] = ()
+    ) -> None:
         self.model = model
+        self.seen = seen
         self.lines = lines
         self.reached = reached
         self.places = places
@@ -109,14 +113,34 @@ class StaticPass:
             return  # what every model of a library runs through
         file = self.places.sources.file(code.co_filename)
         names = self._names_in(code, function)
-        declared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
+        scope = _scope_of(function, names)
         for statement in _unreached(function.body, ran):
-            for clause in risks(statement, names, declared):
-                place = self._place(file, statement.lineno, code, "")
-                self.observations[Observation(FindingKind.UNREACHED, place, clause)] = None
+            self._add(statement, file, code, risks(statement, scope))
+        for node in _perhaps_unreached(function, ran):
+            line = self.places.sources.file(code.co_filename).path, getattr(node, "lineno", 0)
+            if line not in self.seen:
+                self._add(node, file, code, (item for item in risks(node, scope) if not item.startswith("writes")))
         for part in ast.walk(function):
             if isinstance(part, ast.Call):
                 self._read_whole(self._called(part, code, names), depth - 1)
+                if dotted(part.func) == "getattr" and len(part.args) > 1 and scope.is_own(part.args[0]):
+                    self._read_methods(part.args[1], code, depth - 1)
+
+    def _add(self, node: ast.AST, file: SourceFile, code: CodeType, clauses: Iterable[str]) -> None:
+        for clause in clauses:
+            place = self._place(file, getattr(node, "lineno", 0), code, "")
+            self.observations[Observation(FindingKind.UNREACHED, place, clause)] = None
+
+    def _read_methods(self, name: ast.expr, code: CodeType, depth: int) -> None:
+        """Read the methods that a call may mean by a name that is made when it runs: ``getattr(self, f"run_{x}")``."""
+        owner = self._owners.get(code)
+        if isinstance(name, ast.Constant) or owner is None:
+            return
+        parts = name.values if isinstance(name, ast.JoinedStr) else []
+        start = parts[0].value if parts and isinstance(parts[0], ast.Constant) else ""
+        for key, value in vars(type(owner[1])).items():
+            if isinstance(value, FunctionType) and start and key.startswith(str(start)):
+                self._read_whole(value, depth)
 
     def _called(self, call: ast.Call, code: CodeType, names: Mapping[str, Any]) -> Any:
         """The function of the user's that a call means by its name, None where that is not known."""
@@ -142,7 +166,8 @@ def _unreached(block: list[ast.stmt], ran: set[int]) -> Iterator[ast.stmt]:
     """The statements of a block, and of the blocks in it, of which no line ran."""
     for statement in block:
         blocks = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody", "handlers")]
-        inner = [item for part in blocks for item in part]
+        arms = [case.body for case in statement.cases] if isinstance(statement, ast.Match) else []
+        inner = [item for part in (*blocks, *arms) for item in part]
         lines = _own_lines(statement, inner)
         if not lines & ran and not isinstance(statement, (ast.Raise, ast.FunctionDef, ast.ClassDef)):
             yield statement
@@ -151,6 +176,26 @@ def _unreached(block: list[ast.stmt], ran: set[int]) -> Iterator[ast.stmt]:
         if not isinstance(statement, ast.ClassDef):
             for item in inner:
                 yield from _unreached(item.body if isinstance(item, ast.ExceptHandler) else [item], ran)
+
+
+def _perhaps_unreached(function: Function, ran: set[int]) -> Iterator[ast.AST]:
+    """What may not have run although something on its line did: ``if a: b``, ``b if a else c``, ``a and b``."""
+    for node in ast.walk(function):
+        if getattr(node, "lineno", 0) not in ran:
+            continue
+        if isinstance(node, (ast.If, ast.For, ast.While)):
+            yield from (item for item in node.body if item.lineno == node.lineno)
+        elif isinstance(node, ast.IfExp):
+            yield from (node.body, node.orelse)
+        elif isinstance(node, ast.BoolOp):
+            yield from node.values[1:]
+
+
+def _scope_of(function: Function, names: Mapping[str, Any]) -> Scope:
+    declared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
+    arguments = getattr(function, "args", None)
+    first = [item.arg for item in arguments.args[:1]] if arguments is not None else []
+    return Scope(names, declared, ("self", "cls", *first))
 
 
 def _own_lines(statement: ast.stmt, inner: list[Any]) -> set[int]:

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from fxquant.errors import FxquantError
+from fxquant.ir.likeness import likeness
 
 
 def require_equal(value: Any, expected: Any, name: str) -> None:
-    """Raise when a flag that was built into the graph arrives with another value; 1 is another than True.
+    """Raise when a flag that was built into the graph arrives with another value; 1 is another than True or 1.0.
 
     Raises:
         FxquantError: ``value`` differs from what the example had.
     """
     tensor = isinstance(value, Tensor)
-    if tensor or (
-        value is not expected and (value != expected or isinstance(value, bool) is not isinstance(expected, bool))
-    ):
+    numbers = isinstance(expected, (bool, int, float, complex))
+    if tensor or (value is not expected and (value != expected or (numbers and type(value) is not type(expected)))):
         shown = "a tensor" if tensor else repr(value)
         raise FxquantError(
             f"input {name!r} was {expected!r} when the model was captured and is {shown} now",
@@ -81,7 +81,38 @@ def require_none(result: Any, index: int | None) -> None:
         )
 
 
-CHECKS = (require_equal, require_same, require_none)
+def require_tensor(value: Any, name: str) -> None:
+    """Raise when what was a tensor in an object that is an input is none now.
+
+    Raises:
+        FxquantError: ``value`` is no tensor.
+    """
+    if not isinstance(value, Tensor):
+        raise FxquantError(
+            f"input {name!r} was a tensor when the model was captured and is {likeness(value, 0)} now",
+            remedy="prepare the model again with such a value in example_inputs",
+        )
+
+
+def require_alike(value: Any, expected: str, name: str) -> None:
+    """Raise when an input that is no tensor and that was built into the graph arrives with other contents.
+
+    Args:
+        value: a function, a module, an object, ...
+        expected: the ``likeness`` of what the example had.
+        name: of the input.
+
+    Raises:
+        FxquantError: it is another one.
+    """
+    if likeness(value) != expected:
+        raise FxquantError(
+            f"input {name!r} is another {type(value).__name__} than when the model was captured",
+            remedy="prepare the model again with this one in example_inputs",
+        )
+
+
+CHECKS = (require_equal, require_same, require_none, require_tensor, require_alike)
 
 
 def take_integers(x: Tensor, scale: Tensor, zero_point: Tensor, dtype: torch.dtype, name: str) -> Tensor:

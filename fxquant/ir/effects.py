@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import fx
 
+from fxquant.ir.named_call import NamedCall
+
 # Draw random numbers whatever the mode of the model.
 RANDOM = frozenset(
     ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "normal_",
@@ -26,4 +28,6 @@ def name_of(target: Any) -> str:
 
 def is_random(node: fx.Node) -> bool:
     """Whether a call draws random numbers whatever the mode of the model."""
+    if isinstance(node.target, NamedCall):
+        return node.target.module in ("random", "numpy.random")
     return node.op.startswith("call_") and name_of(node.target) in RANDOM

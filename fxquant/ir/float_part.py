@@ -37,6 +37,13 @@ class Child:
     name: str
 
 
+@dataclass(frozen=True)
+class Imported:
+    """Stands for a module of Python in the arguments of a part."""
+
+    name: str
+
+
 class PartCode:
     """Statements of the user's, as a function. In a file it is kept as source.
 
@@ -128,6 +135,8 @@ class FloatPart(nn.Module):
             return inputs[structure.index]
         if isinstance(structure, Child):
             return getattr(self, structure.name)
+        if isinstance(structure, Imported):
+            return importlib.import_module(structure.name)
         if type(structure) in (tuple, list):
             return type(structure)(self._fill(item, inputs) for item in structure)
         if type(structure) is dict:

@@ -1,4 +1,4 @@
-"""Functions that a graph calls by name: random numbers of Python's and NumPy's, and the time.
+"""Functions that a graph calls by name or as a whole: random numbers of Python's, own backwards, TorchScript.
 
 They are methods of objects that no file can hold, and a graph that draws random numbers must draw from the generator of
 the process it runs in.
@@ -7,8 +7,11 @@ the process it runs in.
 from __future__ import annotations
 
 import importlib
+import io
 import operator
 from typing import Any
+
+import torch
 
 
 class NamedCall:
@@ -61,3 +64,35 @@ class CustomFunctionCall:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CustomFunctionCall, (self.kind,)
+
+
+class ScriptCall:
+    """Calls a function of TorchScript as a whole.
+
+    Args:
+        function: compiled by ``torch.jit.script``, or recorded by ``torch.jit.trace``.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.__name__ = self.__qualname__ = getattr(function, "name", "") or "scripted"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns."""
+        return self.function(*args, **kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ScriptCall) and other.function is self.function
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ScriptCall:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_script, (bytes(self.function.save_to_buffer()),)
+
+
+def _load_script(saved: bytes) -> ScriptCall:
+    return ScriptCall(torch.jit.load(io.BytesIO(saved)))  # type: ignore[no-untyped-call]

@@ -31,7 +31,7 @@ class StageState:
         facts: what capture met, ``fxquant.capture.facts.Fact``s.
         capture_notes: what runs as Python because it could not be captured, one sentence each.
         plan: the plan, once there is one.
-        preserved: names of user attributes kept on the module.
+        preserved: names of user attributes kept on the module, and of objects that are constants of the graph.
         by_mode: arguments that differ in training, ``fxquant.capture.training_mode.ModeArgument``s, of models that are
             prepared for quantization-aware training.
         float_dtype: dtype of the user's model when it was not float32, else None.

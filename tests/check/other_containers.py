@@ -45,7 +45,7 @@ class NestedDictOfModules(Case):
 class ModuleInForwardWithWeights(Case):
     class before(Layer):
         def forward(self, x: Tensor) -> Any:
-            torch.manual_seed(0)
+            torch.manual_seed(0)  # finding: torch-random
             head = nn.Linear(6, 2)  # finding: module-in-forward, torch-random
             return head(self.first(x))
 

@@ -136,7 +136,7 @@ class PartialHook(Case):
             self.first.register_forward_hook(functools.partial(PartialHook.scale, 2.0))
 
         def forward(self, x: Tensor) -> Any:
-            return torch.relu(self.first(x))
+            return torch.relu(self.first(x))  # finding: module-hook
 
     @staticmethod
     def scale(k: Any, module: Any, args: Any, out: Any) -> Any:
@@ -156,7 +156,7 @@ class HookWithState(Case):
             self.feats["first"] = out  # finding: container-update
 
         def forward(self, x: Tensor) -> Any:
-            y = self.first(x)
+            y = self.first(x)  # finding: module-hook
             return torch.relu(y) + self.feats["first"]  # finding: plain-tracing
 
     inputs = staticmethod(rows)
@@ -182,7 +182,7 @@ class OldWeightNorm(Case):
                 self.first = torch.nn.utils.weight_norm(nn.Linear(6, 6))
 
         def forward(self, x: Tensor) -> Any:
-            return self.first(x)  # finding: attribute-update
+            return self.first(x)  # finding: attribute-update, module-hook
 
     inputs = staticmethod(rows)
 

@@ -175,7 +175,7 @@ class HookCollects(Case):
             self.second.register_forward_hook(lambda m, a, output: self.seen.append(output.shape))  # finding: container-update  # fmt: skip  # noqa: E501
 
         def forward(self, x: Tensor) -> Any:
-            return self.second(self.first(x))
+            return self.second(self.first(x))  # finding: module-hook
 
     inputs = staticmethod(rows)
 

@@ -65,7 +65,7 @@ class PreHookChangesInput(Case):
             self.first.register_forward_pre_hook(lambda m, a: (a[0] * 2,))
 
         def forward(self, x: Tensor) -> Any:
-            return torch.relu(self.first(x))
+            return torch.relu(self.first(x))  # finding: module-hook
 
     inputs = staticmethod(rows)
 
