@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import operator
+from collections import deque
 from collections.abc import Callable
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
@@ -47,6 +50,7 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
             code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path
         )
         part.sizes_only = sizes_only and not _acts(cut)
+        part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
         name = f"{cut.code.co_name}_line_{cut.first_line}"
         proxy = call_part(tracer, part, name, made.inputs, not sizes_only)
         if sizes_only:
@@ -63,6 +67,12 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         return tuple(results)
 
     return call
+
+
+def _is_held(value: Any) -> bool:
+    """Whether a value has contents that a part would have for itself."""
+    containers = (list, dict, set, deque, np.ndarray)
+    return not isinstance(value, (ValueProxy, nn.Module)) and (isinstance(value, containers) or has_parts(value))
 
 
 def _acts(cut: Cut) -> bool:
@@ -99,11 +109,18 @@ def call_part(tracer: ValueTracer, part: FloatPart, name: str, inputs: list[Any]
     """Record the call of a part."""
     name = tracer.add_module(name, part)
     objects = GivenObjects(part.arguments, False)
+    part.report_change = functools.partial(_report_change, tracer)
     proxy = objects.unchanged_by(tracer.create_proxy("call_module", name, tuple(inputs), {}), tracer.recorder)
+    part.report_change = None
     proxy.from_part = True
     if by_values or not inputs:
         proxy.depends = Depends.VALUES
     return proxy
+
+
+def _report_change(tracer: ValueTracer, name: str) -> None:
+    title = f"{name!r}, which others may hold too, is changed by a part that is kept whole"
+    tracer.recorder.report(FactKind.WRITE_TO_CONSTANT, title)
 
 
 class _Arguments:

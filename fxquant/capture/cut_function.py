@@ -49,6 +49,7 @@ class Cut:
         code: of the function.
         statements: what is cut out.
         inputs: local names that it may read, outputs: those that it sets and that are read after it.
+        shared: those that it may change and does not give: they may be arguments, or in variables around the function.
         returns: whether it ends the function.
         used: the names it uses.
         first_line, last_line: in the user's file.
@@ -62,6 +63,7 @@ class Cut:
     used: NamesUsed
     first_line: int
     last_line: int
+    shared: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = (
@@ -211,6 +213,7 @@ def _cut(
     return Cut(
         code, tuple(statements), tuple(sorted(inputs)), tuple(sorted(outputs)), returns, used,
         min(statement.lineno for statement in statements), max(statement.end_lineno or 0 for statement in statements),
+        tuple(sorted((used.changed & inputs) - outputs - {"__class__"})),
     )  # fmt: skip
 
 

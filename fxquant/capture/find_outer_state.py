@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from fxquant.capture.attribute_uses import Uses, functions_of
-from fxquant.capture.branches import function_of
+from fxquant.capture.branches import function_of, tree_of
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.find_lines import ChangingLine, changing_lines
@@ -61,7 +61,9 @@ def find_outer_state(
     troubles, functions = [], functions_of(copy)
     for line in lines:
         fact, drawn = _fact(line), is_drawn_from(line.held.get())
-        counts = line.held.key in drifting and Uses.of(functions, line.held.name, ()).read
+        counts = line.held.key in drifting and (
+            Uses.of(functions, line.held.name, ()).read or _attribute_read_in_file(line)
+        )
         if drawn or depends or counts or _read_elsewhere(line):
             troubles.append(Trouble(fact, _spots(line, drawn)))
         else:
@@ -105,6 +107,21 @@ def _read_elsewhere(line: ChangingLine) -> bool:
     stored = {part for part, where in _parts_of(statement, name) if isinstance(getattr(where, "ctx", None), ast.Store)}
     outside = [part for part, where in _parts_of(function, name) if id(where) not in inside]
     return any(not stored or not part or part in stored for part in outside)
+
+
+def _attribute_read_in_file(line: ChangingLine) -> bool:
+    """Whether the file that changes an attribute of a function or a class, ``tick.n``, reads one of that name."""
+    owner, _, name = line.held.name.rpartition(".")
+    tree = tree_of(line.code.co_filename)
+    if tree is None or line.held.attribute or not owner:
+        return False
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr == name
+        and isinstance(node.ctx, ast.Load)
+        and ast.unparse(node.value) in (owner, "cls", "type(self)", "self.__class__")
+        for node in ast.walk(tree)
+    )
 
 
 def _parts_of(tree: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:

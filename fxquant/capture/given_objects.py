@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fxquant.capture.facts import FactKind
 from fxquant.capture.structures import has_parts
+from fxquant.ir.contents import contents, same_contents
 from fxquant.ir.float_part import Child, Hole
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ class GivenObjects:
 
     def __init__(self, given: Any, containers: bool) -> None:
         found = {id(item): item for item in _objects(given, containers, _DEPTH)}
-        self._before = [(item, _inside(item, _DEPTH)) for item in found.values()]
+        self._before = [(item, contents(item, _DEPTH)) for item in found.values()]
 
     def unchanged_by(self, result: Any, recorder: Recorder) -> Any:
         """Report the first of them that the call changed; returns its result."""
         for item, before in self._before:
-            if not _same(before, _inside(item, _DEPTH)):
+            if not same_contents(before, contents(item, _DEPTH)):
                 title = f"a {type(item).__name__} that it is given is changed by a part that is kept whole"
                 recorder.report(FactKind.WRITE_TO_CONSTANT, title)
                 break
@@ -49,18 +50,3 @@ def _objects(structure: Any, containers: bool, depth: int) -> Iterator[Any]:
     elif isinstance(structure, (dict, list, tuple)):
         for item in structure.values() if isinstance(structure, dict) else structure:
             yield from _objects(item, containers, depth - 1)
-
-
-def _inside(item: Any, depth: int) -> Any:
-    """What an object or a container holds, as nested lists; a tensor that is written into stays the same."""
-    if depth and has_parts(item):
-        return [_inside(part, depth - 1) for pair in vars(item).items() for part in pair]
-    if depth and isinstance(item, dict):
-        return [_inside(part, depth - 1) for pair in item.items() for part in pair]
-    return [_inside(part, depth - 1) for part in item] if depth and isinstance(item, (list, tuple, set)) else item
-
-
-def _same(left: Any, right: Any) -> bool:
-    if type(left) is list and type(right) is list:
-        return len(left) == len(right) and all(map(_same, left, right))
-    return left is right

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from fxquant.capture.structures import has_parts, holds_tensor, remake
 from fxquant.errors import CaptureError
 
 _DEPTH = 8
+_LITERALS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,17 @@ class BoundInputs:
 
     entries: tuple[tuple[str, str, Any], ...]
 
+    @property
+    def share_memory(self) -> bool:
+        """Whether two of the tensors are one, or lie in the same memory: what is written into one is in the other."""
+        tensors: list[Tensor] = []
+        for _, _, value in self.entries:
+            map_leaves(value, lambda leaf, path: tensors.append(leaf) if isinstance(leaf, Tensor) else None)
+        dense = [item for item in tensors if item.layout is torch.strided and not item.is_meta]
+        return len({item.untyped_storage().data_ptr() for item in dense if item.numel()}) < len(
+            [item for item in dense if item.numel()]
+        )
+
     def changed(self, change: Callable[[Tensor], Tensor]) -> BoundInputs:
         """The same with every tensor a changed copy of what it is."""
         values = copy_tensors([value for *_, value in self.entries], change)
@@ -34,8 +47,9 @@ class BoundInputs:
         )
 
     def copied(self) -> tuple[list[Any], dict[str, Any]]:
-        """Positional and keyword arguments, their tensors copied."""
-        values = copy_tensors([value for *_, value in self.entries])
+        """Positional and keyword arguments, their tensors copied; what shares memory does so in the copy."""
+        values = [value for *_, value in self.entries]
+        values = copy.deepcopy(values) if self.share_memory else copy_tensors(values)
         given = [(name, how, value) for (name, how, _), value in zip(self.entries, values, strict=True)]
         args = [value for _, how, value in given if how == "positional"]
         return args, {name: value for name, how, value in given if how == "keyword"}
@@ -130,13 +144,23 @@ def copy_tensors(structure: Any, change: Callable[[Tensor], Tensor] = lambda ten
 
     What is one tensor in several places stays one.
     """
-    made: dict[int, Tensor] = {}
+    made: dict[int, Any] = {}
 
-    def copy(leaf: Any, path: tuple[Any, ...]) -> Any:
-        if not isinstance(leaf, Tensor):
+    def copied(leaf: Any, path: tuple[Any, ...]) -> Any:
+        if isinstance(leaf, _LITERALS):
             return leaf
         if id(leaf) not in made:
-            made[id(leaf)] = change(leaf.detach().clone())
+            made[id(leaf)] = change(leaf.detach().clone()) if isinstance(leaf, Tensor) else _own(leaf)
         return made[id(leaf)]
 
-    return map_leaves(structure, copy)
+    return map_leaves(structure, copied)
+
+
+def _own(thing: Any) -> Any:
+    """A copy of an object with ``__slots__``, which a model may write into; anything else as it is."""
+    if not any("__slots__" in vars(kind) for kind in type(thing).__mro__) or isinstance(thing, (type, nn.Module)):
+        return thing
+    try:
+        return copy.deepcopy(thing)
+    except Exception:  # a class may refuse in whatever way
+        return thing

@@ -14,7 +14,8 @@ from fxquant.capture.facts import CHECKED, FactKind
 from fxquant.capture.inputs import map_leaves
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
-from fxquant.ir.checks import require_alike, require_equal, require_tensor
+from fxquant.errors import CaptureError
+from fxquant.ir.checks import require_alike, require_container, require_equal, require_tensor
 from fxquant.ir.likeness import likeness
 
 if TYPE_CHECKING:
@@ -56,27 +57,19 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
         return given
 
     def at_container(container: Any, path: tuple[Any, ...]) -> Any:
-        whole = (name, *path) in tracer.varying
-        given = _follow(tracer, proxy, path)
-        if whole:
-            given.from_part = True
-            tracer.ranks.inputs.add(given.node)
-            return given
-        title = f"{name}{''.join(map(_step_text, path))}"
-        if isinstance(container, dict):
-            _require(tracer, list, given, list(container), f"keys of {title}")
-        else:
-            _require(tracer, len, given, len(container), f"len({title})")
-        return None
+        given, title = _follow(tracer, proxy, path), f"{name}{''.join(map(_step_text, path))}"
+        varies = (name, *path) in tracer.varying
+        size = None if varies else list(container) if isinstance(container, dict) else len(container)
+        tracer.record(FactKind.LENGTH, f"{title}: {type(container).__name__} of {size}", CHECKED)
+        kind = type(container).__name__
+        tracer.create_proxy("call_function", require_container, (given, kind, size, title), {})
+        if not varies:
+            return None
+        given.from_part = True
+        tracer.ranks.inputs.add(given.node)
+        return given
 
     return map_leaves(value, at_leaf, at_container=at_container)
-
-
-def _require(tracer: ValueTracer, question: Any, given: Any, answer: Any, title: str) -> None:
-    """Record what is known of a container, and let the graph check it."""
-    tracer.record(FactKind.LENGTH, f"{title}={answer}", CHECKED)
-    found = tracer.create_proxy("call_function", question, (given,), {})
-    tracer.create_proxy("call_function", require_equal, (found, answer, title), {})
 
 
 def _step_text(step: Any) -> str:
@@ -89,6 +82,10 @@ def _is_attribute(step: Any) -> bool:
 
 def _constant_input(tracer: ValueTracer, proxy: ValueProxy, name: str, leaf: Any, path: tuple[Any, ...]) -> Any:
     """A flag, number, function or object given as input is built in, recorded, and checked at run time."""
+    if hasattr(type(leaf), "__next__"):
+        raise CaptureError(
+            f"input {name!r} is an iterator: one call would use it up", remedy="pass a list, or a tensor, in its place"
+        )
     given, check, expected = _follow(tracer, proxy, path), require_equal, leaf
     if isinstance(leaf, _COMPARED_AS_TEXT):
         given, expected = tracer.create_proxy("call_function", repr, (given,), {}), repr(leaf)

@@ -23,15 +23,16 @@ _CHANGES = (
 )  # fmt: skip
 
 
-def may_depend_on_calls(parts: Iterable[object], facts: Iterable[Fact]) -> bool:
-    """Whether a graph may part from eager after some calls, or on other values.
+def may_depend_on_calls(parts: Iterable[object], facts: Iterable[Fact], inputs: BoundInputs) -> bool:
+    """Whether a graph may part from eager after some calls, on other values, or in what it writes.
 
     Args:
         parts: what capture put on the root.
         facts: what the trace met.
+        inputs: the example.
     """
     whole = any(isinstance(part, FloatPart) and runs_user_code(part) for part in parts)
-    return whole or any(fact.kind in _CHANGES for fact in facts)
+    return whole or inputs.share_memory or any(fact.kind in _CHANGES for fact in facts)
 
 
 def parts_from_eager(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import linecache
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
@@ -176,20 +178,23 @@ def _other_than_eager(
     job: _Job, attempt: _Attempt, regions: FloatRegions, strict: bool, met: list[Trouble]
 ) -> Iterator[list[Trouble]]:
     """What to keep whole where the trace, or its graph after some calls, computes something else than eager."""
-    inputs = bind_inputs(job.model, job.example_inputs)
-    try:
-        expected = Eager(job.model).call(inputs)
-    finally:
-        attempt.outer.restore()
-    if not same_results(expected, attempt.tracer.result):
-        again = Eager(job.model).call(inputs)
-        attempt.outer.restore()
-        if same_results(expected, again):
+    inputs, results = bind_inputs(job.model, job.example_inputs), []
+    for _ in range(2):
+        try:
+            results.append(Eager(job.model).call(inputs))
+        except Exception:  # it runs once only: an iterator among its inputs is used up
+            return
+        finally:
+            attempt.outer.restore()
+        if same_results(results[0], attempt.tracer.result):
+            break
+    if len(results) == 2:
+        if same_results(*results):
             path = _where_it_parts(job, regions, strict, inputs)
             inside = [item for item in met if _is_inside(item.fact.module_path, path)]
             yield inside
-            yield [Trouble(_divergence(path, "the example"), spots_around(path))]
-    elif may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts):
+            yield [Trouble(_divergence(job.model, path, "the example"), spots_around(path))]
+    elif may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs):
 
         def restore() -> None:
             attempt.state.restore(job.model)
@@ -199,7 +204,7 @@ def _other_than_eager(
         title = parts_from_eager(job.model, attempt.root, attempt.graph, inputs, restore)
         if title:
             yield met
-            yield [Trouble(_divergence("", title), spots_around(""))]
+            yield [Trouble(_divergence(job.model, "", title), spots_around(""))]
 
 
 def _where_it_parts(job: _Job, regions: FloatRegions, strict: bool, inputs: BoundInputs) -> str:
@@ -213,8 +218,12 @@ def _where_it_parts(job: _Job, regions: FloatRegions, strict: bool, inputs: Boun
     return first_difference(expected, found)
 
 
-def _divergence(path: str, title: str) -> Fact:
-    return Fact(FactKind.DIVERGENCE, module_path=path, value=f"the trace computes something else than eager on {title}")
+def _divergence(model: nn.Module, path: str, title: str) -> Fact:
+    code = getattr(inspect.unwrap(type(model.get_submodule(path)).forward), "__code__", None)
+    file, line = ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
+    text = linecache.getline(file, line).strip()
+    value = f"what is traced there is not what eager computes on {title}"
+    return Fact(FactKind.DIVERGENCE, file, line, text, path, "", value)
 
 
 def _is_inside(path: str, around: str) -> bool:

@@ -46,13 +46,14 @@ from fxquant.capture.source import user_line
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
+from fxquant.ir.checks import CHECKS
 from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
 
 _HOOKED = "its operations are recorded around the module"
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-_READS_CONTAINER = (operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem)
+_READS_CONTAINER = (operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem, *CHECKS)
 
 
 class ValueTracer(OwnThread, fx.Tracer):

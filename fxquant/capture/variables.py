@@ -67,8 +67,8 @@ def variables_of(model: nn.Module) -> list[Variable]:
         used = _names_used(space)
         found += [item for item in _variables_in(space, "") if item.name in used or item.name == "__defaults__"]
         for name, value in list(space.items()):
-            if name in used and getattr(value, "__module__", None) == space.get("__name__") and value not in kinds:
-                found += _attributes_of(name, value)
+            if name in used and isinstance(value, (FunctionType, type)) and value.__module__ == space.get("__name__"):
+                found += [] if value in kinds else _attributes_of(name, value)
     return found
 
 
@@ -76,7 +76,7 @@ def _attributes_of(name: str, value: Any) -> list[Variable]:
     """Attributes of a function, or of a class that is none of a module of the model."""
     if isinstance(value, FunctionType):
         return [Variable(vars(value), key, f"{name}.{key}") for key in list(vars(value)) if not key.startswith("__")]
-    return list(_variables_in(value, f"{name}.")) if isinstance(value, type) else []
+    return list(_variables_in(value, f"{name}."))
 
 
 def _globals_of(kind: type) -> Iterator[dict[str, Any]]:

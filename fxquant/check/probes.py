@@ -177,7 +177,7 @@ def mask_probes(example: Example) -> Iterator[Probe]:
 
 def is_mask(name: str, tensor: Tensor) -> bool:
     """Whether a tensor looks like a mask that masks nothing."""
-    if tensor.dim() == 0 or tensor.numel() < 2:
+    if tensor.dim() == 0 or tensor.numel() < 2 or tensor.layout is not torch.strided:
         return False
     constant = bool((tensor == tensor.flatten()[0]).all())
     value = float(tensor.flatten()[0])

@@ -120,6 +120,8 @@ def _calls_method(node: ast.AST, scope: Scope) -> str:
         return f"changes {owner}"
     if method in _REGISTERS and scope.is_own(node.func.value):
         return f"changes {owner}: {ast.unparse(node)}"
+    if method in ("sample", "rsample") and not node.args:
+        return f"draws random numbers: {ast.unparse(node)}"
     if method in _VALUES and not node.args and owner.partition(".")[0] not in ("np", "numpy"):
         return f"takes the value of a tensor: {ast.unparse(node)}"
     return ""
@@ -162,16 +164,18 @@ def _draws(node: ast.AST, scope: Scope) -> str:
 
 def _custom_function(node: ast.AST, scope: Scope) -> str:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "apply":
-        found = resolve(dotted(node.func.value), scope.names)
+        owner = node.func.value.func if isinstance(node.func.value, ast.Call) else node.func.value
+        found = resolve(dotted(owner), scope.names)
         if isinstance(found, type) and issubclass(found, torch.autograd.Function):
             return f"calls a torch.autograd.Function, whose backward would be lost: {ast.unparse(node)}"
     return ""
 
 
 def _block(node: ast.AST, scope: Scope) -> str:
-    if isinstance(node, ast.withitem) and isinstance(node.context_expr, ast.Call):
-        return _BLOCKS.get(dotted(node.context_expr.func).rpartition(".")[2], "")
-    return ""
+    call = node.context_expr if isinstance(node, ast.withitem) else None
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        call = node.value if dotted(node.value.func).endswith("set_grad_enabled") else None
+    return _BLOCKS.get(dotted(call.func).rpartition(".")[2], "") if isinstance(call, ast.Call) else ""
 
 
 _FINDERS: tuple[Callable[[ast.AST, Scope], str], ...] = (

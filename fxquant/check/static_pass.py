@@ -121,6 +121,8 @@ class StaticPass:
             if line not in self.seen:
                 self._add(node, file, code, (item for item in risks(node, scope) if not item.startswith("writes")))
         for part in ast.walk(function):
+            if isinstance(part, ast.Attribute) and scope.is_own(part):  # a table of methods
+                self._read_whole(self._method(part.attr, code), depth - 1)
             if isinstance(part, ast.Call):
                 self._read_whole(self._called(part, code, names), depth - 1)
                 if dotted(part.func) == "getattr" and len(part.args) > 1 and scope.is_own(part.args[0]):
@@ -130,6 +132,11 @@ class StaticPass:
         for clause in clauses:
             place = self._place(file, getattr(node, "lineno", 0), code, "")
             self.observations[Observation(FindingKind.UNREACHED, place, clause)] = None
+
+    def _method(self, name: str, code: CodeType) -> FunctionType | None:
+        owner = self._owners.get(code)
+        found = inspect.getattr_static(type(owner[1]), name, None) if owner is not None else None
+        return found if isinstance(found, FunctionType) else None
 
     def _read_methods(self, name: ast.expr, code: CodeType, depth: int) -> None:
         """Read the methods that a call may mean by a name that is made when it runs: ``getattr(self, f"run_{x}")``."""
@@ -185,6 +192,8 @@ def _perhaps_unreached(function: Function, ran: set[int]) -> Iterator[ast.AST]:
             continue
         if isinstance(node, (ast.If, ast.For, ast.While)):
             yield from (item for item in node.body if item.lineno == node.lineno)
+        elif isinstance(node, ast.Match):
+            yield from (item for case in node.cases for item in case.body if item.lineno == case.pattern.lineno)
         elif isinstance(node, ast.IfExp):
             yield from (node.body, node.orelse)
         elif isinstance(node, ast.BoolOp):

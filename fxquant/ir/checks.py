@@ -27,6 +27,31 @@ def require_equal(value: Any, expected: Any, name: str) -> None:
         )
 
 
+def require_container(value: Any, kind: str, size: Any, name: str) -> None:
+    """Raise when a list, tuple or dictionary that is an input is of another kind, length, or has other keys.
+
+    Args:
+        value: what is given now.
+        kind: name of the class of the example's.
+        size: its length; of a dictionary, its keys in order; None where the length does not matter.
+        name: of the input.
+
+    Raises:
+        FxquantError: it is another one.
+    """
+    sized = hasattr(value, "__len__")
+    found = None if size is None or not sized else list(value) if isinstance(size, list) else len(value)
+    if type(value).__name__ != kind or found != size:
+        before, now = (
+            title if number is None else f"{title} of {number}"
+            for title, number in ((kind, size), ("None" if value is None else type(value).__name__, found))
+        )
+        raise FxquantError(
+            f"input {name!r} was a {before} when the model was captured and is {now} now",
+            remedy="prepare the model again with such a value in example_inputs",
+        )
+
+
 def require_same(value: Any, expected: Any, question: str, source: str) -> None:
     """Raise when Python's question about a size, or a check of the user's, has another answer than on the example.
 
@@ -112,7 +137,7 @@ def require_alike(value: Any, expected: str, name: str) -> None:
         )
 
 
-CHECKS = (require_equal, require_same, require_none, require_tensor, require_alike)
+CHECKS = (require_equal, require_container, require_same, require_none, require_tensor, require_alike)
 
 
 def take_integers(x: Tensor, scale: Tensor, zero_point: Tensor, dtype: torch.dtype, name: str) -> Tensor:

@@ -20,6 +20,10 @@ from typing import Any
 
 from torch import nn
 
+from fxquant.errors import FxquantError
+from fxquant.ir.contents import contents, same_contents
+
+_DEPTH = 3
 EFFECTS = "fxquant_effects"  # key of a node's meta: it runs the user's Python, and stays when nothing reads its result
 
 
@@ -101,6 +105,9 @@ class FloatPart(nn.Module):
     Attributes:
         why: what stands in the way of a graph there: ``tensor-branch at `y.sum() > 0```.
         sizes_only: whether it only computes from sizes; it may be left out when nothing reads what it gives.
+        shared: names of arguments that others may hold too, and whose contents it has for itself: it must not change
+            them.
+        report_change: called with the name of one that it changed; None to raise an error.
     """
 
     def __init__(
@@ -119,6 +126,8 @@ class FloatPart(nn.Module):
         self.first_line, self.last_line = lines
         self.why = ""
         self.sizes_only = False
+        self.shared: tuple[str, ...] = ()
+        self.report_change: Callable[[str], None] | None = None
         for name, child in children.items():
             self.add_module(name, child)
 
@@ -127,8 +136,30 @@ class FloatPart(nn.Module):
 
         Args:
             inputs: tensors and numbers, one per ``Hole``.
+
+        Raises:
+            FxquantError: for these inputs, it changes what others hold, which it did not for the example.
         """
-        return self.code(**{name: self._fill(item, inputs) for name, item in self.arguments.items()})
+        values = {name: self._fill(item, inputs) for name, item in self.arguments.items()}
+        before = {name: contents(values[name], _DEPTH) for name in self.shared}
+        result = self.code(**values)
+        for name, held in before.items():
+            if not same_contents(held, contents(values[name], _DEPTH)):
+                self._changed(name, values[name])
+        return result
+
+    def _changed(self, name: str, value: Any) -> None:
+        if self.report_change is not None:
+            self.report_change(name)
+            return
+        raise FxquantError(
+            f"{self.title}, which runs as Python, changes the {type(value).__name__} {name!r} for these inputs, and "
+            "did not when the model was captured",
+            module_path=self.module_path,
+            source=f"{self.file}:{self.first_line}" if self.file else "",
+            remedy="prepare the model with example_inputs for which it does, or keep the module float: "
+            f"PrepareCustomConfig().set_non_traceable_module_names([{self.module_path!r}])",
+        )
 
     def _fill(self, structure: Any, inputs: tuple[Any, ...]) -> Any:
         if isinstance(structure, Hole):

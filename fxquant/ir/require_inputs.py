@@ -47,6 +47,8 @@ def _differences(expected: Any, given: Any, title: str) -> Iterator[str]:
         if not isinstance(given, Tensor):
             shown = "None" if given is None else f"a {type(given).__name__}"
             yield f"input {title!r} was a tensor when the model was captured and is {shown} now"
+    elif isinstance(expected, (dict, tuple, list)) and given is None:
+        yield f"input {title!r} was a {type(expected).__name__} when the model was captured and is None now"
     elif isinstance(expected, dict) and isinstance(given, Mapping):
         if set(expected) != set(given):
             yield f"input {title!r} had the keys {list(expected)} when the model was captured and has {list(given)} now"

@@ -105,6 +105,8 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
         row = catalogue.by_module(modules[str(node.target)])
     else:
         return None
+    if node.target is operator.setitem and not _is_tensor(node.args[0]):
+        return None  # of a list
     if (
         row is not None
         and row.activations
@@ -116,6 +118,10 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
     return row
 
 
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, fx.Node) and info(value).tensor is not None
+
+
 def _values_unknown(node: fx.Node) -> bool:
     """Whether the graph was traced without example inputs; an operator with weights is one of tensors all the same."""
     return all(info(source).value is None for source in node.all_input_nodes)
@@ -125,4 +131,4 @@ def _is_tensor_call(node: fx.Node) -> bool:
     """Python arithmetic on sizes uses the same operators; those calls are none of the catalogue's."""
     arguments = [*node.args, *node.kwargs.values()]
     flat = [item for value in arguments for item in (value if isinstance(value, (tuple, list)) else (value,))]
-    return any(isinstance(item, fx.Node) and info(item).tensor is not None for item in flat)
+    return any(map(_is_tensor, flat))

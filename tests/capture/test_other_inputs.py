@@ -52,8 +52,8 @@ def test_dictionaries_with_other_contents() -> None:
     captured = pipeline.capture(Named(), ({"x": X, "more": (X, X)},))
     assert torch.equal(captured({"x": X, "more": (X, 2 * X)}), 3 * X)
     for later, message in (
-        ({"x": X, "others": (X, X)}, "input 'keys of batch' was ['x', 'more'] when the model was captured"),
-        ({"more": (X, X), "x": X}, "input 'keys of batch' was ['x', 'more'] when the model was captured"),
+        ({"x": X, "others": (X, X)}, "input 'batch' was a dict of ['x', 'more'] when the model was captured"),
+        ({"more": (X, X), "x": X}, "input 'batch' was a dict of ['x', 'more'] when the model was captured"),
         ({"x": X, "more": (X, None)}, "was a tensor when the model was captured and is None now"),
     ):
         with pytest.raises(FxquantError, match=re.escape(message)):

@@ -158,7 +158,7 @@ def test_lists_are_of_any_length_and_tuples_are_not() -> None:
     for count in (0, 1, 2, 5):
         images, more = [torch.randn(3 + count, index + 1) for index in range(count)], {"at": (torch.randn(1, 3),)}
         assert captured(images, more) == model(images, more) and len(images) == count
-    with pytest.raises(FxquantError, match=re.escape("len(more['at'])")):
+    with pytest.raises(FxquantError, match=re.escape("more['at']\" was a tuple of 1")):
         captured([torch.randn(3, 4)], {"at": (torch.randn(2, 2),) * 2})
 
 
@@ -209,7 +209,7 @@ def test_lists_whose_length_the_model_fixes_are_taken_apart() -> None:
     model, maps = Neck(), [torch.randn(1, 2, 4, 4), torch.randn(1, 3, 4, 4)]
     captured = pipeline.capture(model, (maps,))
     assert torch.equal(captured(maps), model(maps)) and not captured.state.capture_notes
-    with pytest.raises(FxquantError, match=re.escape("len(maps)")):
+    with pytest.raises(FxquantError, match="'maps' was a list of 2"):
         captured([*maps, maps[1]])
 
 
