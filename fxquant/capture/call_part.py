@@ -51,6 +51,9 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         )
         part.sizes_only = sizes_only and not _acts(cut)
         part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
+        for name in (*cut.shared, *cut.outputs):
+            if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
+                _report_change(tracer, name)
         name = f"{cut.code.co_name}_line_{cut.first_line}"
         proxy = call_part(tracer, part, name, made.inputs, not sizes_only)
         if sizes_only:

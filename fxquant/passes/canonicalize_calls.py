@@ -96,6 +96,10 @@ def _put_input_first(node: fx.Node) -> None:
         node.kwargs = rest
 
 
+# What Python does to lists and tuples too.
+_OF_SEQUENCES = (operator.setitem, operator.add, operator.iadd, operator.mul, operator.imul)
+
+
 def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
     if callable(node.target):
         row = catalogue.by_function(node.target)
@@ -105,8 +109,9 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
         row = catalogue.by_module(modules[str(node.target)])
     else:
         return None
-    if node.target is operator.setitem and not _is_tensor(node.args[0]):
-        return None  # of a list
+    operands = node.args[:1] if node.target is operator.setitem else node.args[:2]
+    if node.target in _OF_SEQUENCES and any(map(_is_sequence, operands)):
+        return None  # ``outputs + (x,)``, ``caches[0] = x``
     if (
         row is not None
         and row.activations
@@ -116,6 +121,10 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
     ):
         return None
     return row
+
+
+def _is_sequence(value: object) -> bool:
+    return isinstance(info(value).value if isinstance(value, fx.Node) else value, (tuple, list, dict))
 
 
 def _is_tensor(value: object) -> bool:
