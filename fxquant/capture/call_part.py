@@ -148,11 +148,11 @@ class _Arguments:
                 return Imported(leaf.__name__)
             if isinstance(leaf, FunctionType):
                 require_no_proxies(leaf)
-            return self._as_it_is_now(leaf) if has_parts(leaf) else leaf
+            return leaf
 
         if has_parts(value) and holds_tensor(value):  # an object: passed on as a value of the graph
             return self._input(value)
-        return rebuild(value, change)
+        return rebuild(self._as_it_is_now(value) if has_parts(value) else value, change)
 
     def _as_it_is_now(self, thing: Any) -> Any:
         """A copy of an object, such as an empty cache that is filled later in forward; the model's modules stay."""

@@ -46,15 +46,15 @@ def parts_from_eager(
         inputs: the example.
         restore: puts back what calls change on the root and outside of it.
     """
-    calls = {"the example": inputs, "other values": inputs.changed(_negated), "the example again": inputs}
+    other = inputs.changed(_negated)
+    try:
+        Eager(model).call(other)
+    except Exception:  # a model may refuse other values
+        other = inputs
+    restore()
+    calls = {"the example": inputs, "other values": other, "the example again": inputs}
     eager, traced = Eager(model), fx.GraphModule(root, graph)
-    expected = {}
-    for title, given in calls.items():
-        try:
-            expected[title] = eager.call(given)
-        except Exception:  # a model may refuse other values
-            restore()
-            return ""
+    expected = {title: eager.call(given) for title, given in calls.items()}
     restore()
     trained = [parameter for parameter in root.parameters() if parameter.requires_grad and parameter.is_leaf]
     try:
