@@ -46,14 +46,14 @@ def parts_from_eager(
         inputs: the example.
         restore: puts back what calls change on the root and outside of it.
     """
-    other = inputs.changed(_negated)
+    traced, other = fx.GraphModule(root, graph), inputs.changed(_negated)  # made before parts are taken off the root
     try:
         Eager(model).call(other)
     except Exception:  # a model may refuse other values
         other = inputs
     restore()
     calls = {"the example": inputs, "other values": other, "the example again": inputs}
-    eager, traced = Eager(model), fx.GraphModule(root, graph)
+    eager = Eager(model)
     expected = {title: eager.call(given) for title, given in calls.items()}
     restore()
     trained = [parameter for parameter in root.parameters() if parameter.requires_grad and parameter.is_leaf]
