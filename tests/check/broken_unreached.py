@@ -176,3 +176,126 @@ class OnlyInTraining(Case):
 
     after = After
     inputs = staticmethod(rows)
+
+
+class UnreachedOnOneLine(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            if self.mode == "keep": self.seen.append(y)  # finding: unreached  # noqa: E701  # fmt: skip
+            return y
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedSide(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            return y + torch.rand(6) if self.mode == "noise" else y  # finding: unreached
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedArm(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            match self.mode:
+                case "noise":
+                    y = y + torch.rand(6)  # finding: unreached
+                case _:
+                    y = y * 1.0
+            return y
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedOfTheClass(Case):
+    class before(Layer):
+        used = 0
+
+        @classmethod
+        def count(cls, y: Tensor, on: bool) -> Tensor:
+            if on:
+                cls.used = 1  # finding: unreached
+            return y
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.count(self.first(x), self.mode == "count")
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedByName(Case):
+    class before(Layer):
+        def run_noise(self, y: Tensor) -> Tensor:
+            return y + torch.rand(6)  # finding: unreached
+
+        def run_plain(self, y: Tensor) -> Tensor:
+            return y
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = getattr(self, f"run_{self.mode}")(self.first(x))
+            return found
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedInTable(Case):
+    class before(Layer):
+        def noise(self, y: Tensor) -> Tensor:
+            return y + torch.rand(6)  # finding: unreached
+
+        def plain(self, y: Tensor) -> Tensor:
+            return y
+
+        def forward(self, x: Tensor) -> Tensor:
+            return {"noise": self.noise, "plain": self.plain}[self.mode](self.first(x))
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedKeywords(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            if self.mode == "a":
+                torch.nn.functional.relu(y, inplace=True)  # finding: unreached
+            if self.mode == "b":
+                torch.mul(y, 2, out=y)  # finding: unreached
+            if self.mode == "c":
+                setattr(self, "calls", 2)  # finding: unreached  # noqa: B010
+            if self.mode == "d":
+                self.register_buffer("other", y)  # finding: unreached
+            if self.mode == "e":
+                torch.manual_seed(0)  # finding: unreached
+            if self.mode == "f":
+                y = torch.nn.functional.gumbel_softmax(y)  # finding: unreached
+            if self.mode == "g":
+                self.calls, _k = 3, 4  # finding: unreached
+            if self.mode == "h":
+                self.first.weight.data *= 2  # finding: unreached
+            return y
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class CountsInTraining(Case):
+    """Counts in training mode only: the graph of a model in eval mode has nothing of it, and a trained one loses it."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            if self.training:  # finding: training
+                self.calls += 1  # finding: attribute-update
+            return y
+
+    inputs = staticmethod(rows)
