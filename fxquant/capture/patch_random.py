@@ -43,6 +43,7 @@ def random_stand_ins(tracer: ValueTracer) -> dict[Any, Any]:
     seeds = [numpy_random.seed, numpy_random.set_state, numpy_random.get_state] if numpy_random is not None else []
     for function in (*_methods_behind(random), *_methods_behind(numpy_random), *seeds, *_OTHER_DRAWS):
         found[function] = _reported(tracer, function, FactKind.PYTHON_RANDOM)
+    found[torch.set_default_dtype] = _reported(tracer, torch.set_default_dtype, FactKind.GLOBAL_UPDATE)
     for module, name in product((torch, torch.random), _TORCH_STATE):  # torch._dynamo replaces some when it is imported
         if hasattr(module, name):
             function = getattr(module, name)
