@@ -80,7 +80,8 @@ class TracingMode(TorchFunctionMode):
             return _make(tracer, func, args, kwargs)
         given = leaves((args, kwargs))
         of_model = any(isinstance(leaf, Tensor) and tracer.lowering.path_of(leaf) for leaf in given)
-        if of_model and not is_own_file(sys._getframe(1).f_code.co_filename):  # of ``parameters()``, past the module
+        asking = sys._getframe(1).f_code.co_filename
+        if of_model and not is_own_file(asking) and asking != nn.Module.to.__code__.co_filename:  # of ``parameters()``
             args, kwargs = rebuild((args, kwargs), tracer.lowering.proxied)
             return record_torch(tracer, func, args, kwargs)
         before = [(leaf, leaf._version) for leaf in given if _has_version(leaf)]
