@@ -117,6 +117,8 @@ class Answers:
 
     def text(self, proxy: ValueProxy) -> None:
         """A proxy's value becomes text, which may choose what comes next: ``self.heads[str(k)]``."""
+        if self.tracer.executing:
+            return
         recorder, frame = self.tracer.recorder, _asking_frame()
         shown = frame is None or not is_user_file(frame.f_code.co_filename) or in_message(frame)
         if proxy.depends is Depends.VALUES and (not shown or isinstance(proxy.value, (bool, int))):
@@ -132,6 +134,8 @@ class Answers:
 
     def static(self, proxy: ValueProxy, name: str, answer: Any) -> None:
         """Build in a fact of the example's type: its number of dimensions, its dtype, its device, ..."""
+        if self.tracer.executing:
+            return
         if name in _RANKS:
             self._rank(FactKind.STATIC, proxy, answer)
             return

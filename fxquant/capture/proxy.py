@@ -75,7 +75,7 @@ class ValueProxy(Matched, fx.Proxy):
         self.parts_of: tuple[Any, ...] | None = None
 
     def __repr__(self) -> str:
-        self.tracer.answer_text(self)  # also asked by what holds it: ``str([height, width])``
+        self.tracer.answers.text(self)  # also asked by what holds it: ``str([height, width])``
         return repr(self.value)
 
     def __getattr__(self, name: str) -> Any:
@@ -87,7 +87,7 @@ class ValueProxy(Matched, fx.Proxy):
         if name in _STATIC_ATTRIBUTES and isinstance(self.value, Tensor):
             if name == "requires_grad" and not attribute and self.tracer.asks_for_gradients(self):
                 return True
-            self.tracer.answer_static(self, name, attribute)
+            self.tracer.answers.static(self, name, attribute)
             return attribute
         if name in _STATIC_METHODS and isinstance(self.value, Tensor):
             return self._static_method(name)
@@ -115,33 +115,33 @@ class ValueProxy(Matched, fx.Proxy):
             if name == "is_contiguous" and self.tracer.answers.of_input(self):
                 return self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
             result = getattr(self.value, name)(*args, **kwargs)
-            self.tracer.answer_static(self, name, result)
+            self.tracer.answers.static(self, name, result)
             return result
 
         return call
 
     def __bool__(self) -> bool:
-        return bool(self.tracer.answer_branch(self))
+        return bool(self.tracer.answers.branch(self))
 
     def __len__(self) -> int:
-        return self.tracer.answer_length(self)  # type: ignore[no-any-return]
+        return self.tracer.answers.length(self)  # type: ignore[no-any-return]
 
     def __index__(self) -> int:
-        return operator.index(self.tracer.answer_index(self))
+        return operator.index(self.tracer.answers.index(self))
 
     def __int__(self) -> int:
-        return int(self.tracer.answer_number(self))
+        return int(self.tracer.answers.number(self))
 
     def __float__(self) -> float:
-        return float(self.tracer.answer_number(self))
+        return float(self.tracer.answers.number(self))
 
     def __complex__(self) -> complex:
-        return complex(self.tracer.answer_number(self))
+        return complex(self.tracer.answers.number(self))
 
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.value, dict):
             return iter(list(self.keys()))
-        count = self.tracer.answer_length(self)
+        count = self.tracer.answers.length(self)
         return iter([self[i] for i in range(count)])  # type: ignore[index]
 
     def __reversed__(self) -> Iterator[Any]:
@@ -152,15 +152,15 @@ class ValueProxy(Matched, fx.Proxy):
 
     def __hash__(self) -> int:
         if isinstance(self.value, (int, float, str, tuple, torch.dtype)):
-            return hash(self.tracer.answer_number(self))
+            return hash(self.tracer.answers.number(self))
         return object.__hash__(self)
 
     def __format__(self, spec: str) -> str:
-        self.tracer.answer_text(self)
+        self.tracer.answers.text(self)
         return format(self.value, spec)
 
     def __str__(self) -> str:
-        self.tracer.answer_text(self)
+        self.tracer.answers.text(self)
         return str(self.value)
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -171,7 +171,7 @@ class ValueProxy(Matched, fx.Proxy):
         self.tracer.create_proxy("call_function", operator.delitem, (self, index), {})
 
     def keys(self) -> Any:
-        self.tracer.answer_length(self)
+        self.tracer.answers.length(self)
         return self.value.keys()
 
     def _items(self) -> Any:

@@ -21,7 +21,7 @@ _NUMPY = os.path.dirname(_SPEC.origin) + os.sep if _SPEC is not None and _SPEC.o
 _INSTALLED = ("site-packages", "dist-packages")
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _OWN_USER_CODE = os.path.join(_OWN, "demo") + os.sep
-_OUTERMOST = os.path.join(_OWN, "capture", "trace_model.py")  # what is around its frames is not the model's
+_OUTERMOST = os.path.join(_OWN, "capture", "attempt.py")  # what is around its frames is not the model's
 
 
 @dataclass(frozen=True)

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-import linecache
-import warnings
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from fxquant.capture.against_eager import Eager, Marks, first_difference, same_results
+from fxquant.capture.attempt import Attempt, Job, make_attempt
 from fxquant.capture.check_root import check_root
-from fxquant.capture.copy_module import plain_tensors, prepare_copy
-from fxquant.capture.facts import Fact, FactKind
-from fxquant.capture.find_outer_state import find_outer_state
-from fxquant.capture.find_state import find_state
+from fxquant.capture.facts import Fact
 from fxquant.capture.float_regions import FloatRegions
-from fxquant.capture.half_precision import HalfPrecision, to_float32, widen_inputs
-from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors, split_inputs
-from fxquant.capture.keep_state import ModelState, randomness_kept
-from fxquant.capture.outer_state import OuterState
-from fxquant.capture.own_thread import ONE_CAPTURE
-from fxquant.capture.patches import patched
+from fxquant.capture.half_precision import HalfPrecision, widen_inputs
+from fxquant.capture.inputs import split_inputs
+from fxquant.capture.other_than_eager import other_than_eager
 from fxquant.capture.probe_sizes import probe_sizes
-from fxquant.capture.probe_values import may_depend_on_calls, parts_from_eager
 from fxquant.capture.run_eager import run_eager
 from fxquant.capture.run_hooks import remove_hooks
-from fxquant.capture.tracer import ValueTracer
-from fxquant.capture.trouble import Trouble, spots_around
-from fxquant.capture.varying_lists import Path, varying_lists
+from fxquant.capture.trouble import Trouble
+from fxquant.capture.varying_lists import varying_lists
 from fxquant.errors import CaptureError
 from fxquant.ir.float_part import EFFECTS, FloatPart, runs_user_code
 
@@ -56,39 +44,6 @@ class Traced:
     facts: tuple[Fact, ...]
     notes: tuple[str, ...]
     float_dtype: torch.dtype | None
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What every attempt to trace a model is given.
-
-    Attributes:
-        model, example_inputs, leaf_classes: as for ``trace_model``.
-        trains: whether the graph is to be trained.
-        half: of a model in half precision.
-        varying: lists among the inputs that may be of any length.
-        versions: see ``ValueTracer``.
-    """
-
-    model: nn.Module
-    example_inputs: Any
-    leaf_classes: Collection[type[nn.Module]]
-    trains: bool
-    half: HalfPrecision | None
-    varying: frozenset[Path]
-    versions: dict[int, tuple[Tensor, int]]
-
-
-@dataclass
-class _Attempt:
-    """One trace: the copy that was traced, what was recorded, and what forward changed."""
-
-    root: nn.Module
-    graph: fx.Graph
-    tracer: ValueTracer
-    state: ModelState
-    outer: OuterState
-    troubles: list[Trouble]
 
 
 def trace_model(
@@ -124,9 +79,9 @@ def trace_model(
     regions, met = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]]()
     half = HalfPrecision.of(model, example_inputs)
     varying = varying_lists(model, example_inputs)
-    job = _Job(model, example_inputs, leaf_classes, trains or model.training, half, varying, {})
+    job = Job(model, example_inputs, leaf_classes, trains or model.training, half, varying, {})
     for _ in range(_ROUNDS):
-        attempt = _attempt(job, regions, strict)
+        attempt = make_attempt(job, regions, strict)
         for cut in attempt.tracer.rejected:
             regions.reject(cut)
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
@@ -135,7 +90,7 @@ def trace_model(
         if attempt.troubles and not met and not strict:
             _require_eager(model, example_inputs)
         regions.begin_round()
-        for troubles in _in_the_way(job, attempt, regions, strict, [trouble for trouble, _ in met]):
+        for troubles in filter(None, _in_the_way(job, attempt, regions, strict, [trouble for trouble, _ in met])):
             if strict:
                 raise _refusal(troubles)
             kept = [(trouble, regions.keep(trouble)) for trouble in troubles]
@@ -148,14 +103,14 @@ def trace_model(
             if not attempt.troubles:
                 return _finish(model, attempt, met, half)
     # What sizes decide is built in.
-    attempt = _attempt(job, regions, True)
+    attempt = make_attempt(job, regions, True)
     if attempt.troubles:
         raise _refusal(attempt.troubles)
     return _finish(model, attempt, met, half)
 
 
 def _in_the_way(
-    job: _Job, attempt: _Attempt, regions: FloatRegions, strict: bool, met: list[Trouble]
+    job: Job, attempt: Attempt, regions: FloatRegions, strict: bool, met: list[Trouble]
 ) -> Iterator[list[Trouble]]:
     """What a trace met; where that is nothing, what makes its graph wrong: one list after the other until one helps.
 
@@ -171,101 +126,10 @@ def _in_the_way(
         questions = attempt.tracer.answers.questions
         yield probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
     if job.half is None and not regions.whole:
-        yield from _other_than_eager(job, attempt, regions, strict, [item for item in met if not item.optional])
+        yield from other_than_eager(job, attempt, regions, strict, [item for item in met if not item.optional])
 
 
-def _other_than_eager(
-    job: _Job, attempt: _Attempt, regions: FloatRegions, strict: bool, met: list[Trouble]
-) -> Iterator[list[Trouble]]:
-    """What to keep whole where the trace, or its graph after some calls, computes something else than eager."""
-    inputs, results = bind_inputs(job.model, job.example_inputs), []
-    for _ in range(2):
-        try:
-            results.append(Eager(job.model).call(inputs))
-        except Exception:  # it runs once only: an iterator among its inputs is used up
-            return
-        finally:
-            attempt.outer.restore()
-        if same_results(results[0], attempt.tracer.result):
-            break
-    if len(results) == 2:
-        if same_results(*results):
-            path = _where_it_parts(job, regions, strict, inputs)
-            inside = [item for item in met if _is_inside(item.fact.module_path, path)]
-            yield inside
-            yield [Trouble(_divergence(job.model, path, "the example"), spots_around(path))]
-    elif may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs):
-
-        def restore() -> None:
-            attempt.state.restore(job.model)
-            attempt.outer.restore()
-            attempt.tracer.views.restore()
-
-        title = parts_from_eager(job.model, attempt.root, attempt.graph, inputs, restore)
-        if title:
-            yield met
-            yield [Trouble(_divergence(job.model, "", title), spots_around(""))]
-
-
-def _where_it_parts(job: _Job, regions: FloatRegions, strict: bool, inputs: BoundInputs) -> str:
-    """Path of the module in which a trace computes something else than eager."""
-    expected, found = Marks(), Marks()
-    eager = Eager(job.model, expected)
-    try:
-        eager.call(inputs)
-    finally:
-        _attempt(job, regions, strict, found).outer.restore()
-    return first_difference(expected, found)
-
-
-def _divergence(model: nn.Module, path: str, title: str) -> Fact:
-    code = getattr(inspect.unwrap(type(model.get_submodule(path)).forward), "__code__", None)
-    file, line = ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
-    text = linecache.getline(file, line).strip()
-    value = f"what is traced there is not what eager computes on {title}"
-    return Fact(FactKind.DIVERGENCE, file, line, text, path, "", value)
-
-
-def _is_inside(path: str, around: str) -> bool:
-    return not around or path == around or path.startswith(f"{around}.")
-
-
-def _attempt(job: _Job, regions: FloatRegions, strict: bool, marks: Marks | None = None) -> _Attempt:
-    """Trace once, leaving the random state as it was; ``marks`` gets the results of modules."""
-    model, half = job.model, job.half
-    with torch.inference_mode(False):
-        inputs = bind_inputs(model, job.example_inputs)
-        root = prepare_copy(model)
-        root = root.float() if half is not None else root
-        change = to_float32 if half is not None else _as_is
-        values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
-        state, outer = ModelState(root), OuterState(root)
-        tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
-        tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), job.versions, half
-        tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
-        tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
-        with ExitStack() as stack:
-            stack.enter_context(ONE_CAPTURE)
-            stack.callback(outer.restore)
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(randomness_kept())
-            stack.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.fx")
-            for undo in regions.install(tracer):
-                stack.callback(undo)
-            stack.enter_context(patched(tracer, root))
-            graph = tracer.trace(root)
-            changed = outer.changed()
-    troubles = tracer.recorder.troubles
-    if not troubles and not regions.whole:
-        changes = [*state.changes(), *tracer.writes.replaced]
-        troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules)
-        if changed:
-            troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
-    return _Attempt(root, graph, tracer, state, outer, troubles)
-
-
-def _finish(model: nn.Module, attempt: _Attempt, met: list[tuple[Trouble, str]], half: HalfPrecision | None) -> Traced:
+def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], half: HalfPrecision | None) -> Traced:
     """The result of a trace without trouble: the copy as it was before, with what nodes refer to."""
     root, tracer = attempt.root, attempt.tracer
     attempt.state.restore(model)
@@ -343,7 +207,3 @@ def _require_eager(model: nn.Module, example_inputs: Any) -> None:
             f"{type(model).__name__} itself fails on example_inputs: {type(error).__name__}: {error}",
             remedy="pass example_inputs on which the model runs",
         ) from error
-
-
-def _as_is(tensor: Tensor) -> Tensor:
-    return tensor

@@ -332,32 +332,6 @@ class ValueTracer(OwnThread, fx.Tracer):
         if not self.executing:
             self.recorder.report(kind, value)
 
-    def answer_branch(self, proxy: ValueProxy) -> bool:
-        """See ``answers``."""
-        return self.answers.branch(proxy)
-
-    def answer_number(self, proxy: ValueProxy) -> Any:
-        """See ``answers``."""
-        return self.answers.number(proxy)
-
-    def answer_length(self, proxy: ValueProxy) -> int:
-        """See ``answers``."""
-        return self.answers.length(proxy)
-
-    def answer_static(self, proxy: ValueProxy, name: str, answer: Any) -> None:
-        """See ``answers``."""
-        if not self.executing:
-            self.answers.static(proxy, name, answer)
-
-    def answer_text(self, proxy: ValueProxy) -> None:
-        """See ``answers``."""
-        if not self.executing:
-            self.answers.text(proxy)
-
-    def answer_index(self, proxy: ValueProxy) -> Any:
-        """See ``answers``."""
-        return self.answers.index(proxy)
-
     def asks_for_gradients(self, proxy: ValueProxy) -> bool:
         """See ``gradient_hooks``."""
         return asks_for_gradients(self, proxy)

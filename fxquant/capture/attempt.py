@@ -1,0 +1,106 @@
+"""One attempt to trace a model, with some of its parts kept whole."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxquant.capture.against_eager import Marks
+from fxquant.capture.copy_module import plain_tensors, prepare_copy
+from fxquant.capture.find_outer_state import find_outer_state
+from fxquant.capture.find_state import find_state
+from fxquant.capture.float_regions import FloatRegions
+from fxquant.capture.half_precision import HalfPrecision, to_float32
+from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors
+from fxquant.capture.keep_state import ModelState, randomness_kept
+from fxquant.capture.outer_state import OuterState
+from fxquant.capture.own_thread import ONE_CAPTURE
+from fxquant.capture.patches import patched
+from fxquant.capture.tracer import ValueTracer
+from fxquant.capture.trouble import Trouble
+from fxquant.capture.varying_lists import Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every attempt to trace a model is given.
+
+    Attributes:
+        model, example_inputs, leaf_classes: as for ``trace_model``.
+        trains: whether the graph is to be trained.
+        half: of a model in half precision.
+        varying: lists among the inputs that may be of any length.
+        versions: see ``ValueTracer``.
+    """
+
+    model: nn.Module
+    example_inputs: Any
+    leaf_classes: Collection[type[nn.Module]]
+    trains: bool
+    half: HalfPrecision | None
+    varying: frozenset[Path]
+    versions: dict[int, tuple[Tensor, int]]
+
+
+@dataclass
+class Attempt:
+    """One trace.
+
+    Attributes:
+        root: the copy that was traced. graph: what was recorded.
+        tracer: what recorded it.
+        state, outer: how the copy, and what is outside of it, were before.
+        troubles: what no graph can hold.
+    """
+
+    root: nn.Module
+    graph: fx.Graph
+    tracer: ValueTracer
+    state: ModelState
+    outer: OuterState
+    troubles: list[Trouble]
+
+
+def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | None = None) -> Attempt:
+    """Trace once, leaving the random state as it was; ``marks`` gets the results of modules."""
+    model, half = job.model, job.half
+    with torch.inference_mode(False):
+        inputs = bind_inputs(model, job.example_inputs)
+        root = prepare_copy(model)
+        root = root.float() if half is not None else root
+        change = to_float32 if half is not None else _as_is
+        values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
+        state, outer = ModelState(root), OuterState(root)
+        tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
+        tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), job.versions, half
+        tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
+        tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
+        with ExitStack() as stack:
+            stack.enter_context(ONE_CAPTURE)
+            stack.callback(outer.restore)
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(randomness_kept())
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.fx")
+            for undo in regions.install(tracer):
+                stack.callback(undo)
+            stack.enter_context(patched(tracer, root))
+            graph = tracer.trace(root)
+            changed = outer.changed()
+    troubles = tracer.recorder.troubles
+    if not troubles and not regions.whole:
+        changes = [*state.changes(), *tracer.writes.replaced]
+        troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules)
+        if changed:
+            troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
+    return Attempt(root, graph, tracer, state, outer, troubles)
+
+
+def _as_is(tensor: Tensor) -> Tensor:
+    return tensor

@@ -1,0 +1,79 @@
+"""What to keep whole where a trace, or its graph after some calls, computes something else than eager."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+from collections.abc import Iterator
+
+from torch import nn
+
+from fxquant.capture.against_eager import Eager, Marks, first_difference, same_results
+from fxquant.capture.attempt import Attempt, Job, make_attempt
+from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.float_regions import FloatRegions
+from fxquant.capture.inputs import BoundInputs, bind_inputs
+from fxquant.capture.probe_values import may_depend_on_calls, parts_from_eager
+from fxquant.capture.trouble import Trouble, spots_around
+
+
+def other_than_eager(
+    job: Job, attempt: Attempt, regions: FloatRegions, strict: bool, met: list[Trouble]
+) -> Iterator[list[Trouble]]:
+    """Lists of troubles, the next for where none of one before it helps; none where all is equal.
+
+    Args:
+        job, attempt, regions: of the trace.
+        strict: whether answers about sizes stay built in.
+        met: what was met in traces before it.
+    """
+    inputs, results = bind_inputs(job.model, job.example_inputs), []
+    for _ in range(2):
+        try:
+            results.append(Eager(job.model).call(inputs))
+        except Exception:  # it runs once only: an iterator among its inputs is used up
+            return
+        finally:
+            attempt.outer.restore()
+        if same_results(results[0], attempt.tracer.result):
+            break
+    if len(results) == 2:
+        if same_results(*results):
+            path = _where_it_parts(job, regions, strict, inputs)
+            inside = [item for item in met if _is_inside(item.fact.module_path, path)]
+            yield inside
+            yield [Trouble(_divergence(job.model, path, "the example"), spots_around(path))]
+    elif may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs):
+
+        def restore() -> None:
+            attempt.state.restore(job.model)
+            attempt.outer.restore()
+            attempt.tracer.views.restore()
+
+        title = parts_from_eager(job.model, attempt.root, attempt.graph, inputs, restore)
+        if title:
+            yield met
+            yield [Trouble(_divergence(job.model, "", title), spots_around(""))]
+
+
+def _where_it_parts(job: Job, regions: FloatRegions, strict: bool, inputs: BoundInputs) -> str:
+    """Path of the module in which a trace computes something else than eager."""
+    expected, found = Marks(), Marks()
+    eager = Eager(job.model, expected)
+    try:
+        eager.call(inputs)
+    finally:
+        make_attempt(job, regions, strict, found).outer.restore()
+    return first_difference(expected, found)
+
+
+def _divergence(model: nn.Module, path: str, title: str) -> Fact:
+    code = getattr(inspect.unwrap(type(model.get_submodule(path)).forward), "__code__", None)
+    file, line = ("", 0) if code is None else (code.co_filename, code.co_firstlineno)
+    text = linecache.getline(file, line).strip()
+    value = f"what is traced there is not what eager computes on {title}"
+    return Fact(FactKind.DIVERGENCE, file, line, text, path, "", value)
+
+
+def _is_inside(path: str, around: str) -> bool:
+    return not around or path == around or path.startswith(f"{around}.")
