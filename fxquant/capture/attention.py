@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ class _Heads:
         attn_mask: [1, L, S] when ``shared``, else [N x heads, L, S], or None. padding: [N, S] or None.
         shared: whether all batches and heads have one mask.
         is_causal: whether the causal hint takes the place of the mask.
-        length, batch, keys: sizes L, N and S, symbolic.
+        length, batch: sizes L and N, symbolic.
     """
 
     q: Any
@@ -84,7 +85,11 @@ class _Heads:
     is_causal: bool
     length: Any
     batch: Any
-    keys: Any
+
+    @cached_property
+    def keys(self) -> Any:
+        """The size S, symbolic, with the keys that were added; asked for where it is needed."""
+        return self.k.size(-2)
 
 
 def attend(call: AttentionCall, linear: Linear) -> tuple[Any, Any]:
@@ -133,15 +138,17 @@ def _heads(call: AttentionCall, linear: Linear) -> _Heads:
     if shared:
         attn_mask = attn_mask.unsqueeze(0)
     length, batch = call.query.size(0), call.query.size(1)
+    keys = length if call.key is call.query else call.key.size(0)
     q, k, v = _projections(call, linear)
     added = int(call.add_zero_attn)
     if call.bias_k is not None and call.bias_v is not None:
         k = torch.cat([k, call.bias_k.repeat(1, batch, 1)])
         v = torch.cat([v, call.bias_v.repeat(1, batch, 1)])
+        keys = k.size(0)
         added += 1
-    q = _by_head(call, q, batch)
-    k = _by_head(call, k, batch) if call.static_k is None else _given_heads(call, call.static_k, batch)
-    v = _by_head(call, v, batch) if call.static_v is None else _given_heads(call, call.static_v, batch)
+    q = _by_head(call, q, length, batch)
+    k = _by_head(call, k, keys, batch) if call.static_k is None else _given_heads(call, call.static_k, batch)
+    v = _by_head(call, v, keys, batch) if call.static_v is None else _given_heads(call, call.static_v, batch)
     if call.add_zero_attn:
         rows = (batch * call.num_heads,) if call.need_weights else (batch, call.num_heads)
         zeros = torch.zeros((*rows, 1, call.head_dim), dtype=unwrap(k).dtype, device=unwrap(k).device)
@@ -149,7 +156,7 @@ def _heads(call: AttentionCall, linear: Linear) -> _Heads:
     if added:
         attn_mask = None if attn_mask is None else F.pad(attn_mask, (0, added))
         padding = None if padding is None else F.pad(padding, (0, added))
-    return _Heads(q, k, v, attn_mask, padding, shared, is_causal, length, batch, k.size(-2))
+    return _Heads(q, k, v, attn_mask, padding, shared, is_causal, length, batch)
 
 
 def _masks(call: AttentionCall) -> tuple[Any, Any, bool]:
@@ -190,9 +197,8 @@ def _projections(call: AttentionCall, linear: Linear) -> tuple[Any, Any, Any]:
     return q, k, v
 
 
-def _by_head(call: AttentionCall, projected: Any, batch: Any) -> Any:
-    """Split [S, N, E] into heads."""
-    length = projected.size(0)
+def _by_head(call: AttentionCall, projected: Any, length: Any, batch: Any) -> Any:
+    """Split [S, N, E] into heads, S being ``length`` and N ``batch``."""
     if call.need_weights:
         return projected.reshape(length, batch * call.num_heads, call.head_dim).transpose(0, 1)
     return projected.reshape(length, batch, call.num_heads, call.head_dim).permute(1, 2, 0, 3)
