@@ -130,7 +130,7 @@ class Answers:
 
     def of_input(self, proxy: ValueProxy) -> bool:
         """Whether a value is a tensor that the model is given: callers decide what it is like."""
-        return proxy.node in self.tracer.ranks.inputs
+        return self.tracer.ranks.is_given(proxy.node)
 
     def static(self, proxy: ValueProxy, name: str, answer: Any) -> None:
         """Build in a fact of the example's type: its number of dimensions, its dtype, its device, ..."""
@@ -140,7 +140,7 @@ class Answers:
             self._rank(FactKind.STATIC, proxy, answer)
             return
         asks = name in _DTYPES and self.tracer.precision is None
-        sources = list(inputs_of_dtype(proxy.node, self.tracer.ranks.inputs)) if asks else []
+        sources = list(inputs_of_dtype(proxy.node, self.tracer.ranks.is_given)) if asks else []
         self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if sources else "")
         for source in sources:
             self._check_dtype(source)

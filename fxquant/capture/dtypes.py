@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 
 from torch import fx
 
@@ -18,12 +17,12 @@ _OF_ITS_OWN = frozenset(
 )  # fmt: skip
 
 
-def inputs_of_dtype(node: fx.Node, inputs: Collection[fx.Node]) -> Iterator[fx.Node]:
+def inputs_of_dtype(node: fx.Node, is_given: Callable[[fx.Node], bool]) -> Iterator[fx.Node]:
     """The inputs whose dtype decides that of a value, as far as no parameter and no module of the model does.
 
     Args:
         node: a tensor.
-        inputs: tensors that the model is given.
+        is_given: whether a node is a tensor that the model is given.
     """
     pending, seen = [node], set[fx.Node]()
     while pending:
@@ -31,9 +30,8 @@ def inputs_of_dtype(node: fx.Node, inputs: Collection[fx.Node]) -> Iterator[fx.N
         if node in seen:
             continue
         seen.add(node)
-        if node in inputs or (node.target is operator.getitem and node.args[0] in inputs):
-            if isinstance(info(node).value, TensorMeta):  # not a list, nor what is asked of a shape
-                yield node
+        if is_given(node):
+            yield node
         elif node.op in ("call_function", "call_method") and name_of(node.target) not in _OF_ITS_OWN:
             sources = [item for item in node.all_input_nodes if _is_tensor(item)]
             if not any(item.op == "get_attr" for item in sources):

@@ -113,7 +113,7 @@ def _asks_for_shape(name: str, args: Any) -> bool:
     if not isinstance(first, ValueProxy):
         return False
     if isinstance(first.value, list):  # how many images there are is a size
-        return name == "len" and first.node in first.tracer.ranks.inputs
+        return name == "len" and first.node in first.tracer.ranks.lists
     if not isinstance(first.value, Tensor):
         return False
     return name in _SHAPE_QUERIES or (name == "getattr" and args[1] in _SHAPE_ATTRIBUTES)

@@ -66,7 +66,7 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
         if not varies:
             return None
         given.from_part = True
-        tracer.ranks.inputs.add(given.node)
+        tracer.ranks.lists.add(given.node)
         return given
 
     return map_leaves(value, at_leaf, at_container=at_container)

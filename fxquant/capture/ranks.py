@@ -29,12 +29,14 @@ class Ranks:
         tracer: the trace.
 
     Attributes:
-        inputs: tensors that the model is given, and lists of any length.
+        inputs: tensors that the model is given.
+        lists: lists of any length that it is given.
     """
 
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
         self.inputs: set[fx.Node] = set()
+        self.lists: set[fx.Node] = set()
         self._seen: set[fx.Node] = set()
 
     def asked_for(self, node: fx.Node) -> Iterator[tuple[ValueProxy, bool]]:
@@ -49,10 +51,15 @@ class Ranks:
             if node in self._seen:
                 continue
             self._seen.add(node)
-            if node in self.inputs or self._decides(node):
-                yield self._rank(node), node in self.inputs
+            if self.is_given(node) or self._decides(node):
+                yield self._rank(node), self.is_given(node)
             else:
                 pending += node.all_input_nodes
+
+    def is_given(self, node: fx.Node) -> bool:
+        """Whether a value is a tensor that the model is given, by itself or in a list of any length."""
+        item = node.target is operator.getitem and node.args[0] in self.lists
+        return (node in self.inputs or item) and isinstance(info(node).value, TensorMeta)
 
     def _decides(self, node: fx.Node) -> bool:
         if not isinstance(info(node).value, TensorMeta):

@@ -170,6 +170,8 @@ class Detects(nn.Module):
         self.conv = nn.Conv2d(3, 4, 3)
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        if images[0].dim() != 3 or not images[0].is_floating_point():
+            raise ValueError("images are [3, H, W]")
         sizes, images = [image.shape[-2:] for image in images], list(images)
         for index in range(len(images)):
             images[index] = F.interpolate(images[index][None], (8, 8))[0]
@@ -192,6 +194,8 @@ def test_detectors_take_another_number_of_images() -> None:
             for found, expected in zip(got, want, strict=True):
                 torch.testing.assert_close(found["scores"], expected["scores"], atol=0 if exact else 0.1, rtol=0)
     assert "conv" in {unit.name for unit in converted.plan.units}
+    with pytest.raises(FxquantError, match="asks for what was"):
+        converted([torch.rand(1, 3, 9, 9)])
 
 
 class Neck(nn.Module):
