@@ -58,13 +58,11 @@ def test_modules(module: nn.Module, shape: tuple[int, ...]) -> None:
     assert torch.equal(loaded(quantized)(x), quantized(x))
 
 
-@pytest.mark.parametrize(
-    "module", [nn.Hardswish(), nn.Sigmoid(), nn.LayerNorm(8)], ids=lambda item: type(item).__name__
-)
-def test_functions_of_one_number_round_as_tables_do(module: nn.Module) -> None:
+def test_functions_of_one_number_round_as_tables_do() -> None:
+    modules = nn.Sequential(nn.Hardswish(), nn.Sigmoid(), nn.LayerNorm(8))
     x = torch.randn(64, 8)
-    quantized = by_hand(eager.QuantWrapper(nn.Sequential(module)), x)
-    expected, scale = quantized(x), float(quantized.module[0].scale)
+    quantized = by_hand(eager.QuantWrapper(modules), x)
+    expected, scale = quantized(x), float(quantized.module[2].scale)
     assert (loaded(quantized)(x) - expected).abs().max() <= 1.001 * scale
 
 
