@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
+import weakref
 from typing import Any
 
 import pytest
@@ -64,6 +66,24 @@ def test_functions_of_one_number_round_as_tables_do() -> None:
     quantized = by_hand(eager.QuantWrapper(modules), x)
     expected, scale = quantized(x), float(quantized.module[2].scale)
     assert (loaded(quantized)(x) - expected).abs().max() <= 1.001 * scale
+
+
+@pytest.mark.parametrize(
+    "module", [nn.Hardswish(), nn.Sigmoid(), nn.LayerNorm(8)], ids=["hardswish", "sigmoid", "norm"]
+)
+def test_each_function_of_one_number_by_itself(module: nn.Module) -> None:
+    x = torch.randn(64, 8)
+    quantized = by_hand(eager.QuantWrapper(nn.Sequential(module)), x)
+    expected, scale = quantized(x), float(quantized.module[0].scale)
+    assert (loaded(quantized)(x) - expected).abs().max() <= 1.001 * scale
+
+
+def test_kernels_stay_while_what_took_their_place_is_there() -> None:
+    model = by_hand(eager.QuantWrapper(nn.Sequential(nn.Hardswish())), torch.randn(4, 8))
+    kernels = [weakref.ref(item) for item in model.modules() if hasattr(item, "__prepare_scriptable__")]
+    scripted = torch.jit.script(model)
+    gc.collect()
+    assert len(kernels) == 3 and all(item() is not None for item in kernels), scripted
 
 
 def test_arithmetic() -> None:

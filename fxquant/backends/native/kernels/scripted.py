@@ -5,6 +5,7 @@ Annotations are no strings here, because TorchScript reads them.
 """
 
 import copy
+import weakref
 from typing import Any, Callable, Optional  # noqa: UP035
 
 import torch
@@ -290,6 +291,11 @@ _BY_KERNEL: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
 }
 
 
+# ``torch.jit.script`` remembers what it has replaced by ``id`` alone: a kernel must be there as long as what took its
+# place, or a module that is made after it may get its ``id``, and be taken for it.
+_REPLACED: weakref.WeakKeyDictionary[nn.Module, nn.Module] = weakref.WeakKeyDictionary()
+
+
 def scripted(kernel: nn.Module) -> nn.Module:
     """What takes the kernel's place.
 
@@ -302,4 +308,6 @@ def scripted(kernel: nn.Module) -> nn.Module:
             f"torch.jit.script cannot compile {type(kernel).__name__}",
             remedy="use torch.jit.trace(model, example_inputs), which takes every kernel",
         )
-    return make(kernel).train(kernel.training)
+    made = make(kernel).train(kernel.training)
+    _REPLACED[made] = kernel
+    return made
