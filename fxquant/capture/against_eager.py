@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.capture.copy_module import copy_module
-from fxquant.capture.inputs import BoundInputs
+from fxquant.capture.inputs import LITERALS, BoundInputs
 from fxquant.capture.keep_state import randomness_kept
 from fxquant.capture.structures import leaves
 
 _RELATIVE = 1e-3  # of the norm of a result; a trace computes what eager does, but for the insides of attention
-_LITERALS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,9 @@ class Eager:
         for parameter in self._copy.parameters():
             if parameter.is_leaf:  # those of TorchScript are none once they are copied
                 parameter.requires_grad_(False)
-        for path, module in self._copy.named_modules() if marks is not None else ():
-            module.register_forward_hook(_noting(marks, path))
+        if marks is not None:
+            for path, module in self._copy.named_modules():
+                module.register_forward_hook(_noting(marks, path))
 
     def call(self, inputs: BoundInputs) -> Any:
         """What it computes; the inputs and the random state do not change.
@@ -98,10 +98,9 @@ def first_difference(expected: Marks, found: Marks) -> str:
     return ""
 
 
-def _noting(marks: Marks | None, path: str) -> Callable[..., None]:
+def _noting(marks: Marks, path: str) -> Callable[..., None]:
     def note(module: nn.Module, args: Any, result: Any) -> None:
-        if marks is not None:
-            marks.add(path, result)
+        marks.add(path, result)
 
     return note
 
@@ -120,7 +119,7 @@ def _without_fused_attention() -> Iterator[None]:
 def _same(expected: Any, found: Any) -> bool:
     if isinstance(expected, Tensor) and isinstance(found, Tensor):
         return _same_tensors(expected.detach(), found.detach())
-    if isinstance(expected, _LITERALS) or isinstance(found, _LITERALS):
+    if isinstance(expected, LITERALS) or isinstance(found, LITERALS):
         return type(expected) is type(found) and (expected == found or (expected != expected and found != found))
     return isinstance(expected, Tensor) is isinstance(found, Tensor)
 
@@ -144,7 +143,7 @@ def _same_tensors(expected: Tensor, found: Tensor) -> bool:
 
 def _mark(leaf: Any) -> Any:
     if not isinstance(leaf, Tensor):
-        return leaf if isinstance(leaf, _LITERALS) else type(leaf).__name__
+        return leaf if isinstance(leaf, LITERALS) else type(leaf).__name__
     if leaf.layout is not torch.strided or leaf.is_nested or leaf.is_meta or leaf.is_quantized:
         return str(leaf.layout)
     numbers = leaf.detach().abs() if leaf.is_complex() else leaf.detach().double()

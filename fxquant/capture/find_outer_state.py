@@ -20,8 +20,7 @@ from fxquant.capture.branches import function_of, tree_of
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.find_lines import ChangingLine, changing_lines
-from fxquant.capture.find_state import depends_on_history, run_eagerly
-from fxquant.capture.fingerprint import fingerprint
+from fxquant.capture.find_state import changing_again, depends_on_history, run_eagerly
 from fxquant.capture.outer_state import Held, OuterState, is_drawn_from, is_random
 from fxquant.capture.trouble import Spot, Trouble, spots_around
 
@@ -53,7 +52,7 @@ def find_outer_state(
         if not lines:
             return []
         outer.restore()
-        drifting = _drifting(copy, watched, example_inputs)
+        again = changing_again(copy, example_inputs, {item.key: item.get for item in watched})
         outer.restore()
         depends = depends_on_history(copy_module(model), copy_module(model), example_inputs, outer.restore)
     finally:
@@ -61,7 +60,7 @@ def find_outer_state(
     troubles, functions = [], functions_of(copy)
     for line in lines:
         fact, drawn = _fact(line), is_drawn_from(line.held.get())
-        counts = line.held.key in drifting and (
+        counts = line.held.key in again and (
             Uses.of(functions, line.held.name, ()).read or _attribute_read_in_file(line)
         )
         if drawn or depends or counts or _read_elsewhere(line):
@@ -70,15 +69,6 @@ def find_outer_state(
             handled = "nothing that the model computes depends on it: the graph leaves it as it is"
             tracer.recorder.facts[Fact(**{**vars(fact), "handled": handled})] = None
     return troubles
-
-
-def _drifting(copy: nn.Module, watched: Collection[Held], example_inputs: Any) -> set[tuple[str, str]]:
-    """Keys of what another call on the same inputs changes again: it counts, or collects."""
-    seen = []
-    for _ in range(3):
-        run_eagerly(copy, example_inputs)
-        seen.append([fingerprint(item.get(), identity=False) for item in watched])
-    return {item.key for item, second, third in zip(watched, seen[1], seen[2], strict=True) if second != third}
 
 
 def _fact(line: ChangingLine) -> Fact:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import linecache
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -34,6 +34,7 @@ from fxquant.ir.meta import info
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
+_Key = TypeVar("_Key", bound=Hashable)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _NOTED = (FactKind.ATTRIBUTE_UPDATE, FactKind.CONTAINER_UPDATE)
 
@@ -63,7 +64,8 @@ def find_state(
         return troubles
     functions = functions_of(root)
     depends = depends_on_history(copy_module(model), copy_module(model), example_inputs)
-    drifting = drifting_attributes(copy_module(model), example_inputs, attributes)
+    used = copy_module(model)
+    again = changing_again(used, example_inputs, {change: _reading(used, change) for change in attributes})
     known = any(change.tensor or Uses.of(functions, change.name, ()).read for change in changes)
     for change in attributes:
         if change.name == "training":  # the mode of a module is no attribute of a graph: what sets it is kept whole
@@ -72,7 +74,7 @@ def find_state(
             continue
         uses = Uses.of(functions, change.name, _lines_of(tracer, change))
         fact = _take_fact(tracer, change, functions)
-        counts = change in drifting and (uses.read or change.name in _HOOKS)
+        counts = change in again and (uses.read or change.name in _HOOKS)
         if counts or (uses.read and uses.counted) or (depends and (uses.read or not known)):
             module = root.get_submodule(change.module_path)
             smaller = spots_of_uses(module, functions, functools.partial(is_attribute, change.name))
@@ -195,20 +197,25 @@ def depends_on_history(
     return not alike or not _same(run_eagerly(used, example_inputs), expected)
 
 
-def drifting_attributes(used: nn.Module, example_inputs: Any, changes: Collection[Change]) -> set[Change]:
-    """Those of changed attributes that another call on the same inputs changes again: they count, or collect.
+def changing_again(model: nn.Module, example_inputs: Any, values: Mapping[_Key, Callable[[], Any]]) -> set[_Key]:
+    """Keys of what another call on the same inputs changes again: it counts, or collects.
 
     Args:
-        used: a copy of the model.
+        model: a copy; it is called.
         example_inputs: of the capture.
-        changes: the attributes.
+        values: read what a call may change.
     """
-    seen: list[dict[Change, Any]] = []
+    seen = []
     for _ in range(3):
-        run_eagerly(used, example_inputs)
-        owners = {change: vars(used.get_submodule(change.module_path)) for change in changes}
-        seen.append({item: fingerprint(owners[item].get(item.name), identity=False) for item in changes})
-    return {change for change in changes if seen[1][change] != seen[2][change]}
+        run_eagerly(model, example_inputs)
+        seen.append({key: fingerprint(read(), identity=False) for key, read in values.items()})
+    return {key for key in values if seen[1][key] != seen[2][key]}
+
+
+def _reading(model: nn.Module, change: Change) -> Callable[[], Any]:
+    """Reads an attribute of a copy."""
+    space = vars(model.get_submodule(change.module_path))
+    return lambda: space.get(change.name)
 
 
 def run_eagerly(model: nn.Module, example_inputs: Any) -> Any:

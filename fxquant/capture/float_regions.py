@@ -156,16 +156,18 @@ def _shares_state(cut: Cut) -> bool:
     methods = [item for kind in classes for item in kind.body if isinstance(item, ast.FunctionDef)]
     called = _methods_called(cut, methods)
     names = cut.attributes_set.union(*map(_attributes_set, called))
+    if not names:
+        return False
+    names |= {item.name for item in called}
     own_lines = [(cut.first_line, cut.last_line), *((item.lineno, item.end_lineno or 0) for item in called)]
     owner = cut.code.co_qualname.rpartition(".")[0].rpartition(".")[2]
-    for kind in classes if names else ():
+    for kind in classes:
         related = owner in (kind.name, *(getattr(base, "id", "") for base in kind.bases))
-        for function in [item for item in methods if item in kind.body and item.name != "__init__"]:
+        for function in [item for item in kind.body if isinstance(item, ast.FunctionDef) and item.name != "__init__"]:
             for node in [item for item in ast.walk(function) if isinstance(item, ast.Attribute)]:
                 own = isinstance(node.value, ast.Name) and node.value.id == _first_argument(function) and not related
                 inside = any(first <= node.lineno <= last for first, last in own_lines)
-                used = node.attr in names or node.attr in {item.name for item in called}
-                if used and not own and not inside:
+                if node.attr in names and not own and not inside:
                     return True
     return False
 
@@ -185,11 +187,11 @@ def _methods_called(cut: Cut, methods: list[ast.FunctionDef]) -> list[ast.Functi
 
 def _attributes_set(function: ast.FunctionDef) -> set[str]:
     """Names of attributes that a method sets on its object."""
-    nodes = [node for node in ast.walk(function) if isinstance(node, ast.Attribute)]
-    stored = [node for node in nodes if not isinstance(node.ctx, ast.Load) and isinstance(node.value, ast.Name)]
-    return {
-        node.attr for node in stored if isinstance(node.value, ast.Name) if node.value.id == _first_argument(function)
-    }
+    me = _first_argument(function)
+    stored = [
+        node for node in ast.walk(function) if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
+    ]
+    return {node.attr for node in stored if isinstance(node.value, ast.Name) and node.value.id == me}
 
 
 def _first_argument(function: ast.FunctionDef) -> str:

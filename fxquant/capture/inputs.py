@@ -15,7 +15,7 @@ from fxquant.capture.structures import has_parts, holds_tensor, remake
 from fxquant.errors import CaptureError
 
 _DEPTH = 8
-_LITERALS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+LITERALS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def copy_tensors(structure: Any, change: Callable[[Tensor], Tensor] = lambda ten
     made: dict[int, Any] = {}
 
     def copied(leaf: Any, path: tuple[Any, ...]) -> Any:
-        if isinstance(leaf, _LITERALS):
+        if isinstance(leaf, LITERALS):
             return leaf
         if id(leaf) not in made:
             made[id(leaf)] = change(leaf.detach().clone()) if isinstance(leaf, Tensor) else _own(leaf)

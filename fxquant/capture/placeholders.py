@@ -52,12 +52,11 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
         if isinstance(leaf, Tensor):
             tracer.ranks.inputs.add(given.node)
             if any(map(_is_attribute, path)):
-                title = f"{name}{''.join(map(_step_text, path))}"
-                tracer.create_proxy("call_function", require_tensor, (given, title), {})
+                tracer.create_proxy("call_function", require_tensor, (given, _title(name, path)), {})
         return given
 
     def at_container(container: Any, path: tuple[Any, ...]) -> Any:
-        given, title = _follow(tracer, proxy, path), f"{name}{''.join(map(_step_text, path))}"
+        given, title = _follow(tracer, proxy, path), _title(name, path)
         varies = (name, *path) in tracer.varying
         size = None if varies else list(container) if isinstance(container, dict) else len(container)
         tracer.record(FactKind.LENGTH, f"{title}: {type(container).__name__} of {size}", CHECKED)
@@ -72,8 +71,9 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
     return map_leaves(value, at_leaf, at_container=at_container)
 
 
-def _step_text(step: Any) -> str:
-    return f".{step[1]}" if _is_attribute(step) else f"[{step!r}]"
+def _title(name: str, path: tuple[Any, ...]) -> str:
+    """``batch['image'].mask``: a part of an input, for people."""
+    return name + "".join(f".{step[1]}" if _is_attribute(step) else f"[{step!r}]" for step in path)
 
 
 def _is_attribute(step: Any) -> bool:

@@ -6,7 +6,8 @@ It may where a part of the model runs as Python, and where forward changes what 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,6 +22,9 @@ from fxquant.ir.float_part import FloatPart, runs_user_code
 _CHANGES = (
     FactKind.ATTRIBUTE_UPDATE, FactKind.CONTAINER_UPDATE, FactKind.BUFFER_UPDATE, FactKind.GLOBAL_UPDATE,
 )  # fmt: skip
+
+
+_CALLS = ("the example", "other values", "the example again")
 
 
 def may_depend_on_calls(parts: Iterable[object], facts: Iterable[Fact], inputs: BoundInputs) -> bool:
@@ -47,14 +51,13 @@ def parts_from_eager(
         restore: puts back what calls change on the root and outside of it.
     """
     traced, other = fx.GraphModule(root, graph), inputs.changed(_negated)  # made before parts are taken off the root
+    calls = dict(zip(_CALLS, (inputs, other, inputs), strict=True))
     try:
-        Eager(model).call(other)
+        expected = _results(model, calls)
     except Exception:  # a model may refuse other values
-        other = inputs
-    restore()
-    calls = {"the example": inputs, "other values": other, "the example again": inputs}
-    eager = Eager(model)
-    expected = {title: eager.call(given) for title, given in calls.items()}
+        restore()
+        calls = dict.fromkeys(_CALLS, inputs)
+        expected = _results(model, calls)
     restore()
     trained = [parameter for parameter in root.parameters() if parameter.requires_grad and parameter.is_leaf]
     try:
@@ -68,7 +71,7 @@ def parts_from_eager(
             if not same_results(wanted, found):
                 return title
     except FxquantError:  # it says so; but on the example it must run
-        return title if title == "the example" else ""
+        return title if title == _CALLS[0] else ""
     except Exception as error:
         return f"{title}: {type(error).__name__}"
     finally:
@@ -76,6 +79,11 @@ def parts_from_eager(
         for parameter in trained:
             parameter.requires_grad_(True)
     return ""
+
+
+def _results(model: nn.Module, calls: Mapping[str, BoundInputs]) -> dict[str, Any]:
+    eager = Eager(model)
+    return {title: eager.call(given) for title, given in calls.items()}
 
 
 def _negated(tensor: Tensor) -> Tensor:

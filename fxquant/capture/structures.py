@@ -90,11 +90,6 @@ def _gather(structure: Any, depth: int, found: list[Any]) -> None:
         found.append(structure)
 
 
-def proxies_of(structure: Any) -> list[ValueProxy]:
-    """Proxies in nested containers and objects."""
-    return [leaf for leaf in leaves(structure) if isinstance(leaf, ValueProxy)]
-
-
 def holds_proxy(structure: Any) -> bool:
     """Whether there is a proxy anywhere in ``structure``."""
     return any(isinstance(leaf, ValueProxy) for leaf in leaves(structure))

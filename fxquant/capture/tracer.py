@@ -18,7 +18,6 @@ from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
 from fxquant.capture.describe_node import describe_node, name_after_module
 from fxquant.capture.facts import FactKind
-from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.gradient_hooks import (
     GRADIENT_HOOKS,
     asks_for_gradients,
@@ -42,6 +41,7 @@ from fxquant.capture.record_calls import record_call, record_factory
 from fxquant.capture.recorder import Recorder
 from fxquant.capture.register_module import free_name, register, register_unknown
 from fxquant.capture.run_hooks import call_between_hooks, has_hooks
+from fxquant.capture.run_operation import run_operation
 from fxquant.capture.source import user_line
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
@@ -281,7 +281,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             versions = _versions([leaf.value for leaf in proxies])
             plain = _versions([leaf for leaf in given if not isinstance(leaf, ValueProxy)])
         try:
-            value = self._run(kind, target, args, kwargs)
+            value = run_operation(self, kind, target, args, kwargs)
         except Exception as error:
             self.answers.error(error, proxies)
             raise
@@ -370,40 +370,12 @@ class ValueTracer(OwnThread, fx.Tracer):
 
     # -- insides ------------------------------------------------------------------------------------
 
-    def _run(self, kind: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        was, self.executing = self.executing, True
-        gradients = _set_gradients(False)
-        try:
-            real_args, real_kwargs = unwrap(args), unwrap(kwargs)
-            if kind == "call_module":
-                module = self.root.get_submodule(target)
-                call = module.forward if target in self.unhooked else module  # what its hooks do follows
-                return self._run_module(module, call, real_args, real_kwargs)
-            if kind == "call_method":
-                return getattr(real_args[0], target)(*real_args[1:], **real_kwargs)
-            return target(*real_args, **real_kwargs)
-        finally:
-            self.executing = was
-            _set_gradients(gradients)
-
     def _runs_user_code(self, kind: str, target: Any) -> bool:
         return kind == "call_module" and runs_user_code(self.root.get_submodule(target))
-
-    def _run_module(self, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        given = GivenObjects(() if isinstance(module, FloatPart) else (args, kwargs), True)  # parts see to theirs
-        return given.unchanged_by(call(*args, **kwargs), self.recorder)
 
     def describe(self, node: fx.Node, value: Any) -> None:
         """Attach what is known of a node that was made without a proxy."""
         describe_node(self, node, value)
-
-
-def _set_gradients(enabled: bool) -> bool:
-    """Switch gradients, past the torch function mode; returns how they were."""
-    with torch._C.DisableTorchFunction():
-        before = torch.is_grad_enabled()
-        torch._C._set_grad_enabled(enabled)
-    return before
 
 
 def _versions(values: list[Any]) -> list[tuple[Tensor, int]]:

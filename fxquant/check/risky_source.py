@@ -12,19 +12,9 @@ import torch
 _ADDING = frozenset(("append", "extend", "insert", "update", "pop", "popitem", "clear", "setdefault", "remove", "add"))
 _VALUES = frozenset(("item", "tolist", "numpy"))
 _DRAWS = frozenset(
-    (
-        "rand",
-        "randn",
-        "randint",
-        "randperm",
-        "rand_like",
-        "randn_like",
-        "normal",
-        "bernoulli",
-        "multinomial",
-        "gumbel_softmax",
-    )
-)
+    ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "normal", "bernoulli", "multinomial",
+     "gumbel_softmax")
+)  # fmt: skip
 _FUNCTIONAL = ("F", "nn.functional", "torch.nn.functional")
 _BLOCKS = {
     "no_grad": "runs without gradients", "enable_grad": "sets the gradient mode", "inference_mode": "runs without "
