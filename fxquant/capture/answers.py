@@ -19,6 +19,7 @@ from torch import Tensor, fx
 
 from fxquant.capture.branches import Other, in_message, is_caught, other_side
 from fxquant.capture.dtypes import inputs_of_dtype
+from fxquant.capture.end_early import EarlyEnd
 from fxquant.capture.facts import CHECKED, Fact, FactKind
 from fxquant.capture.part_counts import count
 from fxquant.capture.proxy import Depends, ValueProxy
@@ -68,6 +69,7 @@ class Answers:
         of_state: what was answered from parameters and buffers, with the node that was asked for and what could be kept
             whole there.
         questions: by the node that checks an answer about sizes, what could be kept whole if it changes with them.
+        early_end: looks at them during the trace.
     """
 
     def __init__(self, tracer: ValueTracer) -> None:
@@ -75,6 +77,7 @@ class Answers:
         self.checked: set[tuple[Any, ...]] = set()
         self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
         self.questions: dict[fx.Node, Trouble] = {}
+        self.early_end = EarlyEnd(tracer)
         self._asked: list[Asked] = []
 
     def branch(self, proxy: ValueProxy) -> bool:
@@ -160,8 +163,8 @@ class Answers:
         spots = self._movable_spots(user_frame()) if not all(given for _, given in sources) else ()
         for rank, given in sources:
             check = self._check(rank, rank.value)
-            if fact is not None and check is not None and spots and not given:
-                self.questions[check] = Trouble(fact, spots, True)
+            if not given:
+                self._may_change(check, fact, spots)
 
     def _asked_of_state(self, kind: FactKind, proxy: ValueProxy, answer: Any) -> None:
         """Build in what parameters and buffers answer; whether the graph writes into one is known at its end."""
@@ -332,8 +335,13 @@ class Answers:
         """Build in an answer about sizes, and let the graph check it."""
         fact = self.tracer.recorder.record(kind, answer, CHECKED, place)
         check = self._check(proxy, answer, place)
+        self._may_change(check, fact, spots)
+
+    def _may_change(self, check: fx.Node | None, fact: Fact | None, spots: tuple[Spot, ...]) -> None:
+        """Note what could be kept whole if an answer, new at its line, changes with sizes."""
         if fact is not None and check is not None and spots:
             self.questions[check] = Trouble(fact, spots, True)
+            self.early_end.asked(spots[0])
 
     def _check(self, proxy: ValueProxy, answer: Any, place: Place | None = None) -> fx.Node | None:
         """Let the graph raise when the answer is another one. Each is checked once; returns the node."""

@@ -57,6 +57,8 @@ class Attempt:
         tracer: what recorded it.
         state, outer: how the copy, and what is outside of it, were before.
         troubles: what no graph can hold.
+
+    Where ``tracer.answers.early_end`` found something, it is the beginning of one.
     """
 
     root: nn.Module
@@ -81,6 +83,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), job.versions, half
         tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
+        tracer.answers.early_end.rounds = regions.rounds
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)
             stack.callback(outer.restore)
@@ -94,7 +97,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             graph = tracer.trace(root)
             changed = outer.changed()
     troubles = tracer.recorder.troubles
-    if not troubles and not regions.whole:
+    if not troubles and not regions.whole and not tracer.answers.early_end.found:
         changes = [*state.changes(), *tracer.writes.replaced]
         troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules)
         if changed:

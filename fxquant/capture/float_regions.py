@@ -38,6 +38,7 @@ class FloatRegions:
         whole: whether it is the whole model.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
         rejected: (code, first line, last line) of those on whose results branches depend.
+        rounds: how many traces there were.
 
     A part kept because of one trouble is often the answer to others of the same trace: every layer runs the same code.
     ``begin_round`` is called between traces: what was there before it and did not help makes way for what is larger.
@@ -48,6 +49,7 @@ class FloatRegions:
     whole: bool = False
     refused: set[tuple[CodeType, Where]] = field(default_factory=set)
     rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
+    rounds: int = 0
     _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
     _new: set[Cut | str] = field(default_factory=set)
     _found: dict[Spot, Cut | None] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class FloatRegions:
     def begin_round(self) -> None:
         """What is kept from now on was not tried yet."""
         self._new.clear()
+        self.rounds += 1
 
     def keep(self, trouble: Trouble) -> str:
         """Keep the smallest part around a trouble whole that was not tried yet; returns what it is, "" for none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,7 +100,7 @@ def trace_model(
             if attempt.troubles and not any(trouble.optional for trouble in troubles):
                 raise _refusal(troubles)
         else:
-            if not attempt.troubles:
+            if not attempt.troubles and not attempt.tracer.answers.early_end.found:
                 return _finish(model, attempt, met, half)
     # What sizes decide is built in.
     attempt = make_attempt(job, regions, True)
@@ -119,8 +119,9 @@ def _in_the_way(
         strict: whether answers about sizes stay built in.
         met: what was met in traces before it.
     """
-    if attempt.troubles:
-        yield attempt.troubles
+    found = attempt.troubles or attempt.tracer.answers.early_end.found
+    if found:
+        yield found
         return
     if not strict:
         questions = attempt.tracer.answers.questions
@@ -151,8 +152,7 @@ def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], 
     _mark_effects(root, attempt.graph)
     if half is not None:
         widen_inputs(attempt.graph, half.dtype)
-    kept = [replace(trouble.fact, handled=f"runs as Python, in float: {title}") for trouble, title in met]
-    facts = dict.fromkeys((*kept, *tracer.recorder.facts))
+    facts = dict.fromkeys((*_kept(met, tracer.constants.values()), *tracer.recorder.facts))
     return Traced(root, attempt.graph, tuple(facts), tuple(_notes(met)), None if half is None else half.dtype)
 
 
@@ -161,6 +161,17 @@ def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op == "call_module" and runs_user_code(root.get_submodule(str(node.target))):
             node.meta[EFFECTS] = True
+
+
+def _kept(met: list[tuple[Trouble, str]], constants: Iterable[object]) -> Iterator[Fact]:
+    """What is handled by keeping parts whole, in every module that runs such a part."""
+    modules: dict[str, list[str]] = {}
+    for part in constants:
+        if isinstance(part, FloatPart):
+            modules.setdefault(part.title, []).append(part.module_path)
+    for trouble, title in met:
+        for path in dict.fromkeys((trouble.fact.module_path, *modules.get(title, ()))):
+            yield replace(trouble.fact, module_path=path, handled=f"runs as Python, in float: {title}")
 
 
 def _causes(met: list[tuple[Trouble, str]]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from fxquant.capture.call_part import call_whole
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
 from fxquant.capture.describe_node import describe_node, name_after_module
+from fxquant.capture.end_early import EndedEarlyError
 from fxquant.capture.facts import FactKind
 from fxquant.capture.gradient_hooks import (
     GRADIENT_HOOKS,
@@ -76,7 +77,6 @@ class ValueTracer(OwnThread, fx.Tracer):
         unhooked: paths of modules whose hooks became part of the graph.
         trains: whether the graph is to be trained.
         varying: paths of lists among the inputs that may be of any length.
-        failed: whether the trace ended before the model did.
         precision: of a model in half precision, until it returns.
         plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
         versions: tensors outside the model that this trace or one before it met, with their versions then, by identity.
@@ -110,7 +110,6 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.rejected_before: set[tuple[CodeType, int, int]] = set()
         self.constants: dict[str, Any] = {}
         self.unhooked: set[str] = set()
-        self.failed = False
         self.trains = False
         self.varying: frozenset[tuple[Any, ...]] = frozenset()
         self.precision: HalfPrecision | None = None
@@ -167,7 +166,8 @@ class ValueTracer(OwnThread, fx.Tracer):
                 result = call_whole(self, args, kwargs) if self.whole else call(*args, **kwargs)
         except Exception as error:
             self.recorder.report_error(error)
-            self.failed = True
+            return None
+        except EndedEarlyError:
             return None
         self.writes.update_buffers()
         self.answers.settle()
@@ -178,7 +178,6 @@ class ValueTracer(OwnThread, fx.Tracer):
             return self.create_arg(result)
         except (TypeError, NotImplementedError) as error:  # what it returns is no value of a graph
             self.recorder.report_error(error)
-            self.failed = True
             return None
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:

@@ -51,6 +51,8 @@ def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kw
     count = len(tracer.recorder.troubles)
     tensors = [leaf for leaf in leaves(unwrap((args, kwargs))) if isinstance(leaf, Tensor) and not leaf.is_inference()]
     versions = [(tensor, tensor._version) for tensor in tensors]
+    early_end = tracer.answers.early_end
+    paused, early_end.paused = early_end.paused, True
     try:
         result = function(*args, **kwargs)
     except Exception as error:
@@ -60,6 +62,8 @@ def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kw
     else:  # what was changed in place would be changed twice by another call
         if all(trouble.optional for trouble in tracer.recorder.troubles[count:]) or _changed(versions):
             return result
+    finally:
+        early_end.paused = paused
     for node in reversed(tracer.graph.nodes):
         if node not in before and node.op != "get_attr":  # parameters are recorded once, for all their readers
             tracer.graph.erase_node(node)

@@ -1,0 +1,72 @@
+"""Ending a trace early, where one layer after the other asks for a size that other inputs would answer differently.
+
+Layers run the same code: what the first few ask, all ask. The statement that asks is kept whole in the next trace, and
+the rest of this one would find nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fxquant.capture.probe_sizes import probe_sizes
+from fxquant.capture.trouble import Spot, Trouble
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+_ENOUGH = 8
+_MOST_ROUNDS = 6
+
+
+class EndedEarlyError(BaseException):
+    """Leaves the model's forward; what catches exceptions there does not catch this one."""
+
+
+class EarlyEnd:
+    """Looks at what is asked about sizes while a model is traced.
+
+    Args:
+        tracer: of the trace.
+
+    Attributes:
+        found: what other sizes answer differently, if the trace ended because of it.
+        rounds: how many traces of the model came before this one; after some, none ends early.
+        paused: whether what is asked may be forgotten again.
+    """
+
+    def __init__(self, tracer: ValueTracer) -> None:
+        self.tracer = tracer
+        self.found: list[Trouble] = []
+        self.rounds = 0
+        self.paused = False
+        self._times: Counter[Spot] = Counter()
+        self._looked_at: set[Spot] = set()
+
+    def asked(self, statement: Spot) -> None:
+        """A statement asks for a size, and the answer is built in.
+
+        Raises:
+            EndedEarlyError: it is not the first time, and other sizes answer differently.
+        """
+        self._times[statement] += 1
+        known = self._times[statement] < _ENOUGH or statement in self._looked_at
+        if known or self.paused or self.rounds >= _MOST_ROUNDS:
+            return
+        self._looked_at.update(self._times)
+        tracer = self.tracer
+        with _nothing_recorded(tracer):
+            self.found = probe_sizes(tracer.root, tracer.graph, tracer.inputs, tracer.answers.questions)
+        if self.found:
+            raise EndedEarlyError
+
+
+@contextmanager
+def _nothing_recorded(tracer: ValueTracer) -> Iterator[None]:
+    was, tracer.executing = tracer.executing, True
+    try:
+        yield
+    finally:
+        tracer.executing = was
