@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, fx
 
 from fxquant.capture.branches import Other, in_message, is_caught, other_side
-from fxquant.capture.dtypes import inputs_of_dtype
 from fxquant.capture.end_early import EarlyEnd
 from fxquant.capture.facts import CHECKED, Fact, FactKind
 from fxquant.capture.part_counts import count
@@ -143,7 +142,7 @@ class Answers:
             self._rank(FactKind.STATIC, proxy, answer)
             return
         asks = name in _DTYPES and self.tracer.precision is None
-        sources = list(inputs_of_dtype(proxy.node, self.tracer.ranks.is_given)) if asks else []
+        sources = self.tracer.dtypes.inputs_of(proxy.node) if asks else ()
         self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if sources else "")
         for source in sources:
             self._check_dtype(source)

@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from fxquant.errors import CaptureError
 from fxquant.ir.own_functions import OwnFunctions
 
+_LITERALS = frozenset((bool, int, float, str, type(None)))
+_WAYS_TO_COPY = frozenset(
+    ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__", "__getnewargs__",
+     "__getnewargs_ex__", "__getattr__", "__getattribute__")
+)  # fmt: skip
+
 _sharing: ContextVar[bool] = ContextVar("sharing", default=False)
 
 
@@ -63,8 +69,8 @@ def copy_module(model: nn.Module) -> nn.Module:
         memo = {id(item): nn.Parameter(item.detach(), item.requires_grad) for item in plain}
     for module in model.modules():
         for value in vars(module).values():
-            if type(value) is OrderedDict and not value:
-                memo[id(value)] = OrderedDict()  # a module has a dozen, and ``deepcopy`` takes long for each
+            if type(value) in (OrderedDict, set) and not value:
+                memo[id(value)] = type(value)()  # a module has a dozen, and ``deepcopy`` takes long for each
             elif isinstance(value, torch.jit.ScriptFunction):
                 memo[id(value)] = value  # keeps nothing, and cannot be copied
             elif isinstance(value, Tensor) and not value.is_leaf:
@@ -72,7 +78,7 @@ def copy_module(model: nn.Module) -> nn.Module:
     functions = OwnFunctions(model.modules())
     memo.update(functions.copies)
     try:
-        copied = copy.deepcopy(model, memo)
+        copied = _copied(model, memo)
         functions.bind(memo)
         _hook_parameters(model, copied)
         return copied
@@ -81,6 +87,27 @@ def copy_module(model: nn.Module) -> nn.Module:
             f"{type(model).__name__} cannot be copied: {_attribute_to_blame(model, memo)}{error}",
             remedy="fxquant works on a copy of your model; remove attributes that cannot be deep-copied",
         ) from error
+
+
+def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """``copy.deepcopy(model, memo)``, without asking for each module how to copy it, which takes long."""
+    kinds = {kind for kind in set(map(type, model.modules())) if _copied_by_attributes(kind)}
+    plain = [module for module in model.modules() if type(module) in kinds and id(module) not in memo]
+    for module in plain:
+        memo[id(module)] = type(module).__new__(type(module))
+    for module in reversed(plain):  # what copies itself may ask the modules that it holds
+        made = vars(memo[id(module)])
+        for name, value in vars(module).items():
+            known = value if type(value) in _LITERALS else memo.get(id(value))
+            made[name] = copy.deepcopy(value, memo) if known is None else known
+    copied: nn.Module = copy.deepcopy(model, memo)
+    return copied
+
+
+def _copied_by_attributes(kind: type[nn.Module]) -> bool:
+    """Whether ``copy`` makes a copy of such modules from their attributes alone."""
+    own = {name for base in kind.__mro__[: kind.__mro__.index(nn.Module)] for name in vars(base)}
+    return not own & _WAYS_TO_COPY and not hasattr(kind, "__slots__")
 
 
 def _hook_parameters(model: nn.Module, copied: nn.Module) -> None:

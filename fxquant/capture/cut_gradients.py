@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 
+_gradients_enabled = torch.is_grad_enabled  # what takes its place during a trace is for the user's code
+
+
 def outside_gradients() -> bool:
     """Whether the user's code is in a block without gradients."""
-    return not torch.is_grad_enabled()
+    return not _gradients_enabled()
 
 
 def with_gradients_cut(tracer: ValueTracer, proxy: ValueProxy, written: Collection[int]) -> ValueProxy:

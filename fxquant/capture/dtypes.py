@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from torch import fx
 
@@ -17,25 +17,45 @@ _OF_ITS_OWN = frozenset(
 )  # fmt: skip
 
 
-def inputs_of_dtype(node: fx.Node, is_given: Callable[[fx.Node], bool]) -> Iterator[fx.Node]:
-    """The inputs whose dtype decides that of a value, as far as no parameter and no module of the model does.
+class Dtypes:
+    """What decides the dtypes of the values of one trace.
 
     Args:
-        node: a tensor.
         is_given: whether a node is a tensor that the model is given.
     """
-    pending, seen = [node], set[fx.Node]()
-    while pending:
-        node = pending.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if is_given(node):
-            yield node
-        elif node.op in ("call_function", "call_method") and name_of(node.target) not in _OF_ITS_OWN:
-            sources = [item for item in node.all_input_nodes if _is_tensor(item)]
-            if not any(item.op == "get_attr" for item in sources):
-                pending += sources
+
+    def __init__(self, is_given: Callable[[fx.Node], bool]) -> None:
+        self._is_given = is_given
+        self._known: dict[fx.Node, tuple[fx.Node, ...]] = {}
+
+    def inputs_of(self, node: fx.Node) -> tuple[fx.Node, ...]:
+        """The inputs whose dtype decides that of a value, as far as no parameter and no module of the model does.
+
+        Args:
+            node: a tensor.
+        """
+        pending = [node]
+        while pending:
+            item = pending[-1]
+            if item in self._known:
+                pending.pop()
+                continue
+            sources = self._sources(item)
+            unknown = [source for source in sources if source not in self._known]
+            if unknown:
+                pending += unknown
+                continue
+            found = [item] if self._is_given(item) else [one for source in sources for one in self._known[source]]
+            self._known[item] = tuple(dict.fromkeys(found))
+        return self._known[node]
+
+    def _sources(self, node: fx.Node) -> list[fx.Node]:
+        """The operands that decide the dtype of what a node computes."""
+        calls = node.op in ("call_function", "call_method") and name_of(node.target) not in _OF_ITS_OWN
+        if not calls or self._is_given(node):
+            return []
+        sources = [item for item in node.all_input_nodes if _is_tensor(item)]
+        return [] if any(item.op == "get_attr" for item in sources) else sources
 
 
 def _is_tensor(node: fx.Node) -> bool:

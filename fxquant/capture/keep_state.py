@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,12 +51,13 @@ class ModelState:
 
     def _note(self, structure: Any, depth: int) -> None:
         """Remember the contents of containers and objects."""
-        if (
-            type(structure) in _LITERALS
-            or depth == 0
-            or isinstance(structure, (Tensor, nn.Module))
-            or id(structure) in self._contents
-        ):
+        kind = type(structure)
+        if kind in _LITERALS or depth == 0 or id(structure) in self._contents:
+            return
+        if kind is OrderedDict and not structure:  # a module has a dozen
+            self._contents[id(structure)] = structure, {}
+            return
+        if isinstance(structure, (Tensor, nn.Module)):
             return
         if isinstance(structure, _CONTAINERS):
             self._contents[id(structure)] = structure, structure.copy()
@@ -110,6 +112,8 @@ class ModelState:
             vars(module).clear()
             vars(module).update(parts)
         for live, before in self._contents.values():
+            if not live and not before:
+                continue
             if isinstance(live, list):
                 live[:] = before
             else:

@@ -40,8 +40,13 @@ def depends_of(kind: str, target: Any, args: Any, given: list[ValueProxy], value
         given: the proxies in all its arguments.
         value: the result on the example.
     """
-    numbers = max((proxy.depends for proxy in given if _may_be_size(proxy)), default=Depends.NOTHING)
-    shapes = max((proxy.shape_depends for proxy in given if _has_shape(proxy)), default=Depends.NOTHING)
+    numbers = shapes = values = Depends.NOTHING
+    for proxy in given:
+        values = max(values, proxy.depends)
+        if _tensors_in(proxy.value):
+            shapes = max(shapes, proxy.shape_depends)
+        if _may_be_size(proxy.value):
+            numbers = max(numbers, proxy.depends)
     name = name_of(target)
     if _asks_for_shape(name, args):
         return max(numbers, shapes), Depends.NOTHING
@@ -49,7 +54,6 @@ def depends_of(kind: str, target: Any, args: Any, given: list[ValueProxy], value
         return Depends.VALUES, max(numbers, shapes)
     if name in _SIZED_LIKE:
         return max(numbers, shapes), max(numbers, shapes)
-    values = max((proxy.depends for proxy in given), default=Depends.NOTHING)
     if name in _ALWAYS_VALUES or not _tensors_in(value):
         return values, Depends.NOTHING
     return values, _shape_depends(name, args, given, value, max(numbers, shapes), values)
@@ -75,20 +79,15 @@ def _shape_depends(
     return sizes
 
 
-def _may_be_size(proxy: ValueProxy) -> bool:
+def _may_be_size(value: Any) -> bool:
     """Whether a value can be one of the sizes of a result: a number, or a tensor of one integer."""
-    value = proxy.value
     if isinstance(value, Tensor):
         return value.dim() == 0 and not value.is_floating_point()
-    return not _has_shape(proxy)
-
-
-def _has_shape(proxy: ValueProxy) -> bool:
-    """Whether the value is a tensor, or holds tensors."""
-    return _tensors_in(proxy.value)
+    return not _tensors_in(value)
 
 
 def _tensors_in(value: Any) -> bool:
+    """Whether a value is a tensor, or holds tensors."""
     if isinstance(value, Tensor):
         return True
     if isinstance(value, (int, float, str, torch.Size)) or value is None:

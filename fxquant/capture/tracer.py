@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Collection
-from types import CodeType
+from types import BuiltinFunctionType, CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from fxquant.capture.call_part import call_whole
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
 from fxquant.capture.describe_node import describe_node, name_after_module
+from fxquant.capture.dtypes import Dtypes
 from fxquant.capture.end_early import EndedEarlyError
 from fxquant.capture.facts import FactKind
 from fxquant.capture.gradient_hooks import (
@@ -69,7 +71,7 @@ class ValueTracer(OwnThread, fx.Tracer):
     Attributes:
         recorder: what was met during the trace.
         answers: what proxies are answered with.
-        ranks: what decides how many dimensions tensors have.
+        ranks, dtypes: what decides how many dimensions tensors have, and their dtypes.
         sizes_built_in: whether answers about sizes are always built in.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
         rejected_before: (code, first line, last line) of those on whose results branches depend.
@@ -121,6 +123,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.result: Any = None
         self.lowering = ArgumentLowering(self)
         self.ranks = Ranks(self)
+        self.dtypes = Dtypes(self.ranks.is_given)
         self._keep_containers = False
         self._written: set[int] = set()
         self.writes = AttributeWrites(self)
@@ -182,7 +185,7 @@ class ValueTracer(OwnThread, fx.Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Parameters and buffers become ``get_attr`` nodes, one per tensor."""
-        if self.executing or not isinstance(attr_val, Tensor):
+        if not isinstance(attr_val, Tensor) or self.executing:
             return attr_val
         name = self.lowering.path_of(attr_val)
         if name is None:
@@ -319,6 +322,16 @@ class ValueTracer(OwnThread, fx.Tracer):
             self._keep_containers, self._written = before
         return self.create_node(kind, target, node_args, node_kwargs, name)
 
+    def create_node(
+        self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any = None
+    ) -> fx.Node:
+        """Add a node to the graph; where it comes from is told by ``describe_node``."""
+        node = self.graph.create_node(kind, target, None, None, name or _title_of(target), type_expr)
+        node.args = args  # given at once, they would be searched for symbolic numbers
+        if kwargs:
+            node.kwargs = kwargs
+        return node
+
     # -- answering Python's questions ---------------------------------------------------------------
 
     def record(self, kind: FactKind, value: Any, handled: str = "") -> None:
@@ -380,6 +393,18 @@ class ValueTracer(OwnThread, fx.Tracer):
 def _versions(values: list[Any]) -> list[tuple[Tensor, int]]:
     """The tensors among values, with the numbers of writes into them."""
     return [(value, value._version) for value in values if isinstance(value, Tensor) and not value.is_inference()]
+
+
+def _title_of(target: Any) -> str | None:
+    """What a graph names the results of a target, which it takes long to find; None where it is to find it."""
+    if isinstance(target, str):
+        return _title(target)
+    return _title(target.__name__) if isinstance(target, (BuiltinFunctionType, FunctionType)) else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _title(name: str) -> str:
+    return fx.Graph()._target_to_str(name)
 
 
 def _holds_tensors(value: list[Any]) -> bool:

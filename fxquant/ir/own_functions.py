@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 _CONTAINERS = (list, dict, set, collections.deque)
+_LITERALS = frozenset((bool, int, float, str, type(None)))
 _DEPTH = 4
 _copies: weakref.WeakKeyDictionary[CodeType, weakref.WeakSet[FunctionType]] = weakref.WeakKeyDictionary()
 
@@ -48,7 +49,7 @@ class OwnFunctions:
         self._functions: dict[int, FunctionType] = {}
         for module in every:
             for name, value in vars(module).items():
-                if name not in ("_parameters", "_buffers", "_modules"):
+                if type(value) not in _LITERALS and name not in ("_parameters", "_buffers", "_modules"):
                     self._look(value, _DEPTH)
         self._cells: dict[int, tuple[CellType, CellType]] = {}
         self._known: dict[int, bool] = {}
@@ -82,7 +83,7 @@ class OwnFunctions:
                 self._look(item, depth - 1)
         elif isinstance(value, _CONTAINERS) and id(value) not in self._held:
             self._held[id(value)] = value
-            for item in list(value.values() if isinstance(value, dict) else value):
+            for item in () if not value else list(value.values() if isinstance(value, dict) else value):
                 self._look(item, depth - 1)
         elif isinstance(value, tuple):
             for item in value:

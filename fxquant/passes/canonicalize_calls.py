@@ -16,6 +16,7 @@ In-place spellings become the functional form; ``replace_in_place`` redirects th
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,10 +54,18 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
             bound["inplace"] = False
         if row.target is F.dropout and node.target not in (F.dropout, torch.dropout) and bound["training"]:
             continue  # another distribution than that of plain dropout
-        node.op = "call_method" if isinstance(row.target, str) else "call_function"
-        node.target = row.target
+        _set_target(node, row.target)
         node.args, node.kwargs = row.unbind(bound)
         update_info(node, op=row.name)
+
+
+def _set_target(node: fx.Node, target: Any) -> None:
+    """Let a node call something else; what stays is not set, since a graph looks up nodes by both."""
+    op = "call_method" if isinstance(target, str) else "call_function"
+    if node.op != op:
+        node.op = op
+    if node.target is not target:
+        node.target = target
 
 
 # Fields of what torch returns for max, min, sort and their like over a dimension. Source: torch.return_types.

@@ -22,15 +22,18 @@ def mark_aliases(graph: fx.Graph) -> None:
     """Mark nodes of ``graph``, which must still be spelled as the user wrote it."""
     order = {node: position for position, node in enumerate(graph.nodes)}
     by_name = {node.name: node for node in graph.nodes}
+    sharing: dict[int, list[fx.Node]] = {}
+    for node in graph.nodes:
+        sharing.setdefault(info(node).storage, []).append(node)
     for node in list(graph.nodes):
         for name in info(node).mutates:
             target = by_name.get(name) or next((source for source in node.all_input_nodes if source.name == name), None)
             if target is not None:
-                _mark(node, target, order)
+                _mark(node, target, order, sharing.get(info(target).storage, []) if info(target).storage else [])
 
 
-def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int]) -> None:
-    aliases = _aliases_seen_later(node, target, order)
+def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int], sharing: list[fx.Node]) -> None:
+    aliases = _aliases_seen_later(node, target, order, sharing)
     kept = any(member.op == "get_attr" for member in _same_memory(target))
     read_later = any(order[user] > order[node] for user in target.users)
     if not aliases and not kept and (not read_later or _returns_its_target(node, target)):
@@ -85,16 +88,14 @@ def _returns_its_target(node: fx.Node, target: fx.Node) -> bool:
     return target.op != "get_attr" and (same or getattr(node.target, "__name__", "") == "setitem")
 
 
-def _aliases_seen_later(node: fx.Node, target: fx.Node, order: dict[fx.Node, int]) -> list[fx.Node]:
-    """Other nodes with the same storage that are read after ``node`` changed it."""
-    storage = info(target).storage
-    if not storage:
-        return []
+def _aliases_seen_later(
+    node: fx.Node, target: fx.Node, order: dict[fx.Node, int], sharing: list[fx.Node]
+) -> list[fx.Node]:
+    """Other nodes, of those ``sharing`` the target's storage, that are read after ``node`` changed it."""
     return [
         other
-        for other in order
+        for other in sharing
         if other not in (node, target)
         and order[other] < order[node]
-        and info(other).storage == storage
         and any(order[user] > order[node] for user in other.users)
     ]

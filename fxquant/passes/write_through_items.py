@@ -29,9 +29,10 @@ MADE_BY = "write_through_items"
 def write_through_items(graph: fx.Graph) -> None:
     """Rewrite ``graph``, spelled as the user wrote it, in place."""
     order = {node: position for position, node in enumerate(graph.nodes)}
+    memory = _Memory(graph)
     for node in list(graph.nodes):
         view = _written_part(node)
-        if view is None or _is_seen_elsewhere(node, view, order):
+        if view is None or _is_seen_elsewhere(node, view, order, memory):
             continue
         update_info(node, mutates=(), storage=0)
         for reader in [user for user in view.users if order[user] > order[node]]:
@@ -45,6 +46,36 @@ def write_through_items(graph: fx.Graph) -> None:
             order[written] = order[node]
         assert isinstance(whole, fx.Node)
         update_info(written, mutates=(whole.name,))
+        memory.add(written)
+
+
+class _Memory:
+    """Which nodes have values in the same memory, and which change them."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._sharing: dict[int, list[fx.Node]] = {}
+        self._writers: dict[str, list[fx.Node]] = {}
+        self._nodes = list(graph.nodes)
+        for node in self._nodes:
+            self._sharing.setdefault(info(node).storage, []).append(node)
+            self.add(node)
+
+    def add(self, writer: fx.Node) -> None:
+        """Note what a node changes."""
+        for name in info(writer).mutates:
+            self._writers.setdefault(name, []).append(writer)
+
+    def sharing(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes whose values lie where that of ``node`` lies; those of others that were gone by then among them."""
+        return self._sharing.get(info(node).storage, [])
+
+    def writers(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes that change the value of ``node``."""
+        return [other for other in self._writers.get(node.name, ()) if node.name in info(other).mutates]
+
+    def between(self, first: int, last: int) -> list[fx.Node]:
+        """The nodes between two places in the graph as it was."""
+        return self._nodes[first + 1 : last]
 
 
 def _written_part(node: fx.Node) -> fx.Node | None:
@@ -76,20 +107,21 @@ def _looks_into(index: Any) -> bool:
     return all(part is None or part is Ellipsis or isinstance(part, (int, slice)) for part in parts)
 
 
-def _is_seen_elsewhere(node: fx.Node, view: fx.Node, order: dict[fx.Node, int]) -> bool:
+def _is_seen_elsewhere(node: fx.Node, view: fx.Node, order: dict[fx.Node, int], memory: _Memory) -> bool:
     """Whether another view shows the change later, or something changes the part again before it is read."""
-    whole = view.args[0]
-    last_read = max(order[user] for user in (*node.users, *view.users))
-    for other in order:
-        if other.op == "get_attr" and info(other).storage == info(view).storage:
+    place, last_read = order[node], max(order[user] for user in (*node.users, *view.users))
+    if any(other is not node for other in memory.writers(view)):
+        return True
+    if any(other is not node and not _writes_back(other, view) for other in memory.writers(node)):
+        return True
+    between = memory.between(place, last_read)
+    if any(_changes_memory_of(other, view) and not _writes_back(other, view) for other in between):
+        return True
+    for other in memory.sharing(view):
+        if other.op == "get_attr":
             return True
-        changes = info(other).mutates
-        if other is not node and (view.name in changes or (node.name in changes and not _writes_back(other, view))):
-            return True
-        if order[node] < order[other] < last_read and _changes_memory_of(other, view) and not _writes_back(other, view):
-            return True
-        is_alias = info(other).storage == info(view).storage and other not in (node, view, whole)
-        if is_alias and order[other] < order[node] and any(order[user] > order[node] for user in other.users):
+        earlier = order[other] < place and other not in (view, view.args[0]) and info(other).storage
+        if earlier and any(order[user] > place for user in other.users):
             return True
     return False
 

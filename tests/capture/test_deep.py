@@ -1,0 +1,186 @@
+"""Deep models: traces that end early, and work that grows no faster than the number of layers."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxquant import pipeline
+from fxquant.capture import end_early
+from fxquant.capture.tracer import ValueTracer
+
+LAYERS = 20
+
+
+class Padded(nn.Module):
+    """Pads an odd width in each layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] % 2:
+            x = F.pad(x, (0, 1))
+        y: Tensor = self.conv(x)
+        return y
+
+
+class CatchesAll(nn.Module):
+    """Layers in a block that catches every exception."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(Padded() for _ in range(LAYERS)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            x = self.layers(x)
+        except Exception:
+            x = x * 0
+        return x.relu()
+
+
+class TallOrWide(nn.Module):
+    """Two branches on sizes in a layer; one of them holds weights, so that it cannot run as Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tall, self.wide = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tall(x) if x.shape[0] > 6 else self.wide(x)
+        if x.shape[0] % 2:
+            x = x + 1
+        return x.relu()
+
+
+class Asks(nn.Module):
+    """Asks what no size answers differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y + x if y.shape == x.shape else y
+
+
+class Normed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.norm(F.relu(self.linear(x)))
+        return y
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.attention(x, x, x, need_weights=False)[0]
+        return y
+
+
+class Writes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, z = self.linear(x), x.clone()
+        z[..., :4] = y[..., :4]
+        z[..., 4:].mul_(2)
+        self.mean.mul_(0.9).add_(y.mean(dim=(0, 1)))
+        result: Tensor = z + y - self.mean
+        return result
+
+
+def _stack(layer: Callable[[], nn.Module], count: int = LAYERS) -> nn.Module:
+    return nn.Sequential(*(layer() for _ in range(count))).eval()
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many nodes each trace made."""
+    found: list[int] = []
+    trace = ValueTracer.trace
+
+    def counted(self: ValueTracer, root: nn.Module) -> torch.fx.Graph:
+        graph = trace(self, root)
+        found.append(len(graph.nodes))
+        return graph
+
+    monkeypatch.setattr(ValueTracer, "trace", counted)
+    return found
+
+
+def _same(model: nn.Module, captured: nn.Module, x: Tensor) -> None:
+    assert torch.equal(model(x), captured(x))
+
+
+@pytest.mark.parametrize("make", [lambda: _stack(Padded), lambda: CatchesAll().eval()])
+def test_the_first_trace_ends_after_some_layers(make: Callable[[], nn.Module], nodes: list[int]) -> None:
+    model = make()
+    captured = pipeline.capture(model, (torch.randn(1, 2, 4, 4),))
+    first, last = nodes
+    assert first < last * 0.7
+    for width in (4, 5, 7):
+        _same(model, captured, torch.randn(2, 2, 4, width))
+
+
+def test_what_later_layers_do_is_reported_for_each_of_them() -> None:
+    captured = pipeline.capture(_stack(Padded), (torch.randn(1, 2, 4, 4),))
+    found = [fact for fact in captured.state.facts if fact.kind == "size-branch"]
+    assert {fact.module_path for fact in found} == {str(index) for index in range(LAYERS)}
+    assert all("runs as Python" in fact.handled for fact in found)
+
+
+def test_a_branch_that_cannot_run_as_python_is_built_in_and_the_other_is_not() -> None:
+    model = _stack(TallOrWide)
+    captured = pipeline.capture(model, (torch.randn(4, 4),))
+    for rows in (4, 5, 3):
+        _same(model, captured, torch.randn(rows, 4))
+    with pytest.raises(Exception, match=r"x\.shape\[0\] > 6"):
+        captured(torch.randn(8, 4))
+
+
+def test_what_is_answered_alike_ends_no_trace(nodes: list[int]) -> None:
+    model = _stack(Asks)
+    captured = pipeline.capture(model, (torch.randn(4, 4),))
+    assert len(nodes) == 1
+    _same(model, captured, torch.randn(7, 4))
+
+
+def test_as_many_layers_as_it_takes_to_see(monkeypatch: pytest.MonkeyPatch, nodes: list[int]) -> None:
+    monkeypatch.setattr(end_early, "_ENOUGH", LAYERS)
+    model = _stack(Padded)
+    captured = pipeline.capture(model, (torch.randn(1, 2, 4, 4),))
+    assert len(nodes) == 2
+    _same(model, captured, torch.randn(2, 2, 4, 5))
+
+
+@pytest.mark.parametrize("layer", [Normed, Attends, Writes])
+def test_the_work_grows_with_the_number_of_layers(layer: Callable[[], nn.Module]) -> None:
+    def calls(count: int) -> int:
+        model, profile = _stack(layer, count), cProfile.Profile()
+        profile.enable()
+        pipeline.capture(model, (torch.randn(2, 3, 8),))
+        profile.disable()
+        return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+
+    calls(2)
+    few, some, many = (calls(count) for count in (10, 30, 50))
+    assert many - some < 1.1 * (some - few)
