@@ -167,7 +167,7 @@ class Answers:
 
     def _asked_of_state(self, kind: FactKind, proxy: ValueProxy, answer: Any) -> None:
         """Build in what parameters and buffers answer; whether the graph writes into one is known at its end."""
-        if isinstance(proxy.value, Tensor) and _is_number(proxy.value):
+        if _is_number(proxy.value) and (isinstance(proxy.value, Tensor) or _reads_attribute(proxy.node)):
             fact = self.tracer.recorder.record(kind, answer, "built in: it depends on parameters and buffers alone")
             if fact is not None:
                 self.of_state.append((fact, proxy.node, self.tracer.recorder.spots()))
@@ -355,6 +355,18 @@ class Answers:
         source = f"{file}:{line}" if file else ""
         check: ValueProxy = tracer.create_proxy("call_function", require_same, (proxy, answer, code, source), {})
         return check.node
+
+
+def _reads_attribute(node: fx.Node) -> bool:
+    """Whether a number was taken out of a parameter or buffer: ``self.scale.item()``."""
+    waiting, seen = [node], set[fx.Node]()
+    while waiting:
+        node = waiting.pop()
+        if node.op == "get_attr":
+            return True
+        waiting += [source for source in node.all_input_nodes if source not in seen]
+        seen.add(node)
+    return False
 
 
 def _is_number(value: Any) -> bool:

@@ -98,7 +98,9 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             changed = outer.changed()
     troubles = tracer.recorder.troubles
     if not troubles and not regions.whole and not tracer.answers.early_end.found:
-        changes = [*state.changes(), *tracer.writes.replaced]
+        seen_to = {item.key for item in outer.held if item.attribute}
+        changes = [item for item in state.changes(model) if (item.module_path, item.name) not in seen_to]
+        changes += tracer.writes.replaced
         troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules)
         if changed:
             troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)

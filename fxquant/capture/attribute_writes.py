@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,10 +54,11 @@ class AttributeWrites:
             if not any(f"{change.module_path}.{change.name}".lstrip(".") == path for change in self.replaced):
                 tracer.create_proxy("call_method", "copy_", (tracer.lowering.attribute(path), proxy), {})
 
-    def set_on_tensor(self, proxy: ValueProxy, name: str, value: Any) -> None:
-        """``x.data = y``: what a graph cannot do."""
+    def set_on_tensor(self, tensor: Any, name: str, value: Any) -> None:
+        """``x.data = y``: what a graph cannot do. ``x`` may be a proxy."""
         self.tracer.report(FactKind.OPAQUE_CALL, f"sets .{name}")
-        setattr(proxy.value, name, unwrap(value))
+        with torch._C.DisableTorchFunction():
+            setattr(unwrap(tensor), name, unwrap(value))
 
     def set_on_module(self, module: nn.Module, name: str, value: Any) -> bool:
         """Take note that forward sets an attribute of a module; whether that is all there is to do."""
@@ -89,6 +91,29 @@ def changed_container(kind: str, target: Any, args: tuple[Any, ...]) -> tuple[st
         return ()
     name = target if kind == "call_method" else getattr(target, "__name__", "")
     return (first.node.name,) if name in _CHANGES_CONTAINER else ()
+
+
+class Arrays:
+    """NumPy's arrays among the arguments of a call, looked at before and after it.
+
+    Args:
+        given: all that the arguments hold.
+    """
+
+    def __init__(self, given: list[Any]) -> None:
+        found = [(leaf, leaf.value if isinstance(leaf, ValueProxy) else leaf) for leaf in given]
+        self._before = [(leaf, array, array.copy()) for leaf, array in found if type(array) is np.ndarray]
+
+    def changed(self, tracer: ValueTracer) -> tuple[str, ...]:
+        """Names of the nodes whose arrays the call changed; what it changed else would be a constant: that is reported."""
+        names = []
+        for leaf, array, before in self._before:
+            if not np.array_equal(array, before, equal_nan=array.dtype.kind in "fc"):
+                if isinstance(leaf, ValueProxy):
+                    names.append(leaf.node.name)
+                else:
+                    tracer.report(FactKind.WRITE_TO_CONSTANT, "an array that is no value of the graph")
+        return tuple(names)
 
 
 def changed_tensors(target: Any, proxies: list[ValueProxy], changed: set[int]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ because of it, its module is kept whole. A cache, or what nothing reads, changes
 from __future__ import annotations
 
 import functools
+import itertools
 import linecache
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +30,7 @@ from fxquant.capture.inputs import copy_tensors, split_inputs
 from fxquant.capture.keep_state import Change, randomness_kept
 from fxquant.capture.structures import leaves
 from fxquant.capture.trouble import Trouble, spots_around
-from fxquant.ir.meta import info
+from fxquant.ir.meta import Origin, info
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -59,7 +60,7 @@ def find_state(
     """
     outside = [change for change in changes if not _inside(change.module_path, leaf_paths)]
     troubles = [*_changed_parameters(root, outside, tracer), *_asked_of_written(tracer)]
-    attributes = [change for change in outside if not change.tensor and not _is_made(root, change)]
+    attributes = [change for change in outside if not change.tensor and not _is_made(root, change, tracer)]
     if not attributes:
         return troubles
     functions = functions_of(root)
@@ -89,11 +90,10 @@ def _inside(path: str, leaf_paths: Collection[str]) -> bool:
     return any(path == leaf or path.startswith(f"{leaf}.") for leaf in leaf_paths)
 
 
-def _is_made(root: nn.Module, change: Change) -> bool:
+def _is_made(root: nn.Module, change: Change, tracer: ValueTracer) -> bool:
     """Whether the change is a module or a constant that the trace itself put on the root."""
-    return (not change.module_path and change.name.startswith(("_unregistered_", "_tensor_constant"))) or (
-        not change.module_path and isinstance(getattr(root, change.name, None), nn.Module)
-    )
+    made = change.name in tracer.constants or isinstance(getattr(root, change.name, None), nn.Module)
+    return made and not change.module_path
 
 
 # -- parameters and buffers ---------------------------------------------------------------------------
@@ -105,19 +105,26 @@ def _changed_parameters(root: nn.Module, changes: list[Change], tracer: ValueTra
     troubles = []
     for change in changes:
         path = f"{change.module_path}.{change.name}".lstrip(".")
-        if not change.tensor or path not in written:
+        is_parameter = change.name in root.get_submodule(change.module_path)._parameters
+        if not change.tensor or not (path in written or is_parameter):
             continue
-        module = root.get_submodule(change.module_path)
-        origin = written[path]
+        origin = written.get(path, Origin())  # of a part that runs as Python it is not known
         place = (origin.file, origin.line, origin.code)
-        if change.name in module._parameters:
-            fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", f"parameter {change.name}")
-            troubles.append(Trouble(fact, spots_around(change.module_path)))
+        if is_parameter:
+            fact = Fact(FactKind.BUFFER_UPDATE, *place, origin.module_path, "", f"parameter {path}")
+            around = _around_both(change.module_path, origin.module_path) if path in written else ""
+            troubles.append(Trouble(fact, spots_around(around)))
         else:
             handled = "the graph updates the buffer"
             fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", change.name, handled)
             tracer.recorder.facts[fact] = None
     return troubles
+
+
+def _around_both(first: str, second: str) -> str:
+    """Path of the innermost module that holds both."""
+    pairs = zip(first.split("."), second.split("."), strict=False)
+    return ".".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _asked_of_written(tracer: ValueTracer) -> list[Trouble]:
@@ -137,13 +144,20 @@ def _asked_of_written(tracer: ValueTracer) -> list[Trouble]:
 def _written_attributes(tracer: ValueTracer) -> dict[str, Any]:
     """Origin of the node that writes into each parameter and buffer that the graph writes into, by path."""
     by_name = {node.name: node for node in tracer.graph.nodes}
+    paths = {info(node).storage: str(node.target) for node in tracer.graph.nodes if node.op == "get_attr"}
     found = {}
     for node in tracer.graph.nodes:
         for name in info(node).mutates:
             target = by_name.get(name)
-            if target is not None and target.op == "get_attr":
-                found[str(target.target)] = info(node).origin
+            path = None if target is None else _attribute_written(target, paths)
+            if path is not None:
+                found[path] = info(node).origin
     return found
+
+
+def _attribute_written(target: fx.Node, paths: Mapping[int, str]) -> str | None:
+    """The parameter or buffer in whose memory the value of a node lies."""
+    return str(target.target) if target.op == "get_attr" else paths.get(info(target).storage or -1)
 
 
 # -- attributes ---------------------------------------------------------------------------------------

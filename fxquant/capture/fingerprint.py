@@ -43,7 +43,7 @@ class _Reader:
     def read(self, value: Any, depth: int) -> Any:
         """The fingerprint of a value."""
         self.left -= 1
-        if isinstance(value, (bool, int, float, complex, str, bytes, type(None))):
+        if isinstance(value, (bool, int, float, complex, str, bytes, range, slice, type(None))):
             return type(value).__name__, value if value == value else "nan"
         if isinstance(value, Tensor):
             return _fingerprint_of_tensor(value, self.identity)
@@ -60,11 +60,11 @@ def _parts(value: Any) -> list[Any] | None:
     if isinstance(value, (type, ModuleType, torch.dtype, torch.device, fx.Proxy, fx.Node)):
         return None
     if isinstance(value, torch.Generator):
-        return [value.get_state()]
+        return [bytes(value.get_state().tolist())]
     if isinstance(value, random.Random):
         return [hash(value.getstate())]
     if isinstance(value, ContextVar):
-        return [value.get(MISSING)]
+        return [content_of(value)]
     if type(value).__module__.startswith("numpy.random"):
         return [str(value.get_state(legacy=False) if hasattr(value, "get_state") else value.bit_generator.state)]
     if isinstance(value, dict):
@@ -86,6 +86,14 @@ def _parts(value: Any) -> list[Any] | None:
     if attributes is None:
         return None
     return [part for item in attributes.items() for part in item]
+
+
+def content_of(variable: ContextVar[Any]) -> Any:
+    """What a context variable gives, its default included; ``MISSING`` for nothing."""
+    try:
+        return variable.get()
+    except LookupError:
+        return MISSING
 
 
 def slots_of(value: Any) -> dict[str, Any]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fxquant.capture.structures import has_parts
 
-_CONTAINERS = (list, dict, set)
+_CONTAINERS = (list, dict, set, np.ndarray)
 _LITERALS = frozenset((bool, int, float, str, type(None)))
 _DEPTH = 4
 
@@ -61,7 +62,7 @@ class ModelState:
             return
         if isinstance(structure, _CONTAINERS):
             self._contents[id(structure)] = structure, structure.copy()
-            items = structure.values() if isinstance(structure, dict) else structure
+            items = _items(structure)
         elif has_parts(structure):
             self._contents[id(structure)] = vars(structure), dict(vars(structure))
             items = vars(structure).values()
@@ -70,9 +71,10 @@ class ModelState:
         for item in list(items):
             self._note(item, depth - 1)
 
-    def changes(self) -> list[Change]:
-        """What is not as it was."""
+    def changes(self, model: nn.Module) -> list[Change]:
+        """What is not as it was; ``model`` is the original, whose parameters tell what ``p.data`` changed."""
         found: list[Change] = []
+        originals = dict(model.named_parameters(remove_duplicate=False))
         for path, (module, parts) in self._modules.items():
             now = vars(module)
             for name in {**parts, **now}:
@@ -81,7 +83,8 @@ class ModelState:
                 elif now.get(name, self) is not parts.get(name, self) or self._differs(now[name], _DEPTH):
                     found.append(Change(path, name))
         for path, tensor, version in self._tensors:
-            if tensor._version != version:
+            original = originals.get(path) if isinstance(tensor, nn.Parameter) else None
+            if tensor._version != version or (original is not None and not _holds(tensor, original)):
                 owner, _, name = path.rpartition(".")
                 found.append(Change(owner, name, True))
         return found
@@ -95,6 +98,8 @@ class ModelState:
         if depth == 0 or isinstance(structure, (Tensor, nn.Module)) or key not in self._contents:
             return False
         live, before = self._contents[key]
+        if isinstance(live, np.ndarray):
+            return _bits(live) != _bits(before)
         if not live and not before:
             return False
         if len(live) != len(before):
@@ -112,19 +117,50 @@ class ModelState:
             vars(module).clear()
             vars(module).update(parts)
         for live, before in self._contents.values():
-            if not live and not before:
+            if isinstance(live, np.ndarray):
+                if _bits(live) != _bits(before):
+                    np.copyto(live, before)
+            elif not live and not before:
                 continue
-            if isinstance(live, list):
+            elif isinstance(live, list):
                 live[:] = before
             else:
                 live.clear()
                 live.update(before)
         originals = dict(_named_tensors(model))
-        with torch.no_grad():
-            for path, tensor, version in self._tensors:
-                changed = tensor._version != version or not isinstance(tensor, nn.Parameter)
-                if changed and path in originals:  # statistics of batch norms change without a new version
-                    tensor.copy_(originals[path])
+        for path, tensor, _ in self._tensors:
+            if path in originals:
+                _put_back(tensor, originals[path])
+
+
+def _items(container: Any) -> Iterable[Any]:
+    if isinstance(container, np.ndarray):
+        return ()
+    return container.values() if isinstance(container, dict) else container
+
+
+def _bits(array: np.ndarray[Any, Any]) -> Any:
+    return array.shape, array.dtype, array.tolist() if array.dtype.hasobject else array.tobytes()
+
+
+def _put_back(tensor: Tensor, original: Tensor) -> None:
+    """Give a tensor the values of another; ``tensor.data`` and batch norms change them without a new version."""
+    if _holds(tensor, original):
+        return
+    value = original.detach()
+    with torch.no_grad():
+        if tensor.shape == value.shape:
+            tensor.copy_(value)
+        else:
+            tensor.data = value.clone()
+
+
+def _holds(tensor: Tensor, original: Tensor) -> bool:
+    """Whether a tensor holds the numbers of another, NaN included."""
+    tensor, other = tensor.detach(), original.detach().to(tensor.dtype)
+    if tensor.shape != other.shape or tensor.is_meta or tensor.layout is not torch.strided:
+        return tensor.shape == other.shape
+    return torch.equal(tensor, other) or bool(((tensor == other) | ((tensor != tensor) & (other != other))).all())
 
 
 def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

@@ -84,7 +84,9 @@ class ArgumentLowering:
             if isinstance(value, Tensor) and self._is_written(value):
                 self.tracer.report(FactKind.WRITE_TO_CONSTANT, "a tensor that forward writes into")
             kept = value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
+            was, self.tracer.executing = self.tracer.executing, True  # it is not the user's code that sets it
             setattr(self.tracer.root, name, kept)
+            self.tracer.executing = was
             self.tracer.constants[name] = kept
             self._constants[id(value)] = value, self.attribute(name)
         return self._constants[id(value)][1]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxquant.capture.fingerprint import fingerprint, slot_names, slots_of
+from fxquant.capture.fingerprint import content_of, fingerprint, slot_names, slots_of
 from fxquant.capture.variables import MISSING, Variable, variables_of
 
 _LARGEST_TENSOR = 2**20  # larger globals are constants: they are not copied
@@ -134,8 +134,8 @@ def _undo_content(value: Any) -> Iterator[Undo]:
         if value.numel() <= _LARGEST_TENSOR:
             yield _undo_tensor(value, value.detach().clone())
     elif isinstance(value, ContextVar):
-        if value.get(MISSING) is not MISSING:
-            kept = value.get()
+        kept = content_of(value)
+        if kept is not MISSING:
             yield lambda: value.set(kept) and None
     elif isinstance(value, random.Random):
         state = value.getstate()

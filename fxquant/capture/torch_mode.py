@@ -117,6 +117,8 @@ def record_torch(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwar
             return attend(AttentionCall(*args, **kwargs), functools.partial(_linear, tracer))
     if not is_tensor_method_or_property(function):
         return tracer.create_proxy("call_function", function, args, kwargs)
+    if name == "__set__":  # of a parameter that the trace did not read: ``for p in model.parameters(): p.data = ...``
+        return tracer.writes.set_on_tensor(args[0], function.__self__.__name__, args[1])
     if name == "__get__":
         return tracer.create_proxy("call_function", getattr, (args[0], function.__self__.__name__), {})
     if name in _OPERATORS:

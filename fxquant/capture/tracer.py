@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from fxquant.capture.against_eager import Marks
 from fxquant.capture.answers import Answers
-from fxquant.capture.attribute_writes import AttributeWrites, changed_container, changed_tensors
+from fxquant.capture.attribute_writes import Arrays, AttributeWrites, changed_container, changed_tensors
 from fxquant.capture.call_part import call_whole
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
@@ -282,6 +282,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             proxies = [leaf for leaf in given if isinstance(leaf, ValueProxy)]
             versions = _versions([leaf.value for leaf in proxies])
             plain = _versions([leaf for leaf in given if not isinstance(leaf, ValueProxy)])
+            arrays = Arrays(given)
         try:
             value = run_operation(self, kind, target, args, kwargs)
         except Exception as error:
@@ -300,6 +301,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             name = name_after_module(self, kind) or name
             node = self._make_node(kind, target, args, kwargs, name, changed)
             mutates = changed_tensors(target, proxies, changed) or changed_container(kind, target, args)
+            mutates = mutates or arrays.changed(self)
             describe_node(self, node, value, mutates)
         for proxy in proxies:
             if id(proxy.value) in changed:
@@ -307,7 +309,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         made = type_for(value)(node, self, value, depends, shape_depends)
         made.outside_grad = outside_gradients()
         made.parts_of = apart(target, args, kwargs)
-        made.from_part = proxies[0].from_part if target is operator.getitem else self._runs_user_code(kind, target)
+        made.from_part = self._runs_user_code(kind, target) or _is_of_part(target, proxies, value)
         return made
 
     def _make_node(
@@ -393,6 +395,13 @@ class ValueTracer(OwnThread, fx.Tracer):
 def _versions(values: list[Any]) -> list[tuple[Tensor, int]]:
     """The tensors among values, with the numbers of writes into them."""
     return [(value, value._version) for value in values if isinstance(value, Tensor) and not value.is_inference()]
+
+
+def _is_of_part(target: Any, proxies: list[ValueProxy], value: Any) -> bool:
+    """Whether a value was taken out of what a part that runs as Python gives, or is a list made of such a list."""
+    if target is operator.getitem:
+        return proxies[0].from_part
+    return type(value) is list and any(proxy.from_part for proxy in proxies if type(proxy.value) is list)
 
 
 def _title_of(target: Any) -> str | None:

@@ -37,8 +37,8 @@ class Variable:
 
     def get(self) -> Any:
         """Its present value, ``MISSING`` when it is gone."""
-        if self.name == "__defaults__":
-            return self.owner.__defaults__
+        if self.name in _OF_FUNCTIONS:
+            return getattr(self.owner, self.name)
         return (self.owner if isinstance(self.owner, dict) else vars(self.owner)).get(self.name, MISSING)
 
     def put(self, value: Any) -> None:
@@ -47,6 +47,9 @@ class Variable:
             self.owner[self.name] = value
         else:
             setattr(self.owner, self.name, value)
+
+
+_OF_FUNCTIONS = ("__defaults__", "__dict__")
 
 
 class _Missing:
@@ -75,7 +78,8 @@ def variables_of(model: nn.Module) -> list[Variable]:
 def _attributes_of(name: str, value: Any) -> list[Variable]:
     """Attributes of a function, or of a class that is none of a module of the model."""
     if isinstance(value, FunctionType):
-        return [Variable(vars(value), key, f"{name}.{key}") for key in list(vars(value)) if not key.startswith("__")]
+        keys = [key for key in vars(value) if not key.startswith("__")]
+        return [Variable(vars(value), key, f"{name}.{key}") for key in keys] or [Variable(value, "__dict__", name)]
     return list(_variables_in(value, f"{name}."))
 
 

@@ -190,6 +190,7 @@ class ParameterData(Case):
             return self.first(x)
 
     inputs = staticmethod(rows)
+    outcome = "region"
 
 
 class WeightNormByHand(Case):
