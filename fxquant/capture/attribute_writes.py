@@ -105,7 +105,7 @@ class Arrays:
         self._before = [(leaf, array, array.copy()) for leaf, array in found if type(array) is np.ndarray]
 
     def changed(self, tracer: ValueTracer) -> tuple[str, ...]:
-        """Names of the nodes whose arrays the call changed; what it changed else would be a constant: that is reported."""
+        """Names of the nodes whose arrays the call changed; other arrays would be constants: that is reported."""
         names = []
         for leaf, array, before in self._before:
             if not np.array_equal(array, before, equal_nan=array.dtype.kind in "fc"):

@@ -79,9 +79,10 @@ def _parts(value: Any) -> list[Any] | None:
     if hasattr(value, "__next__"):
         return _position(value)
     attributes = getattr(value, "__dict__", None)
-    if isinstance(value, nn.Module):  # one that is kept in a plain container
+    if isinstance(value, nn.Module):  # a global, or one that is kept in a plain container
         own = {} if type(value).__module__.startswith("torch.") else value.__dict__
         attributes = {key: item for key, item in own.items() if key not in _OF_MODULES}
+        attributes["buffers"] = [(id(item), item._version) for item in value.buffers() if not item.is_inference()]
     attributes = slots_of(value) or None if attributes is None else attributes
     if attributes is None:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import copy
 import random
 import sys
 from collections import OrderedDict
@@ -16,9 +18,11 @@ from torch import Tensor, nn
 
 from fxquant.capture.structures import has_parts
 
-_CONTAINERS = (list, dict, set, np.ndarray)
+_FLAT = (np.ndarray, array.array, bytearray)  # their elements are numbers
+_CONTAINERS = (list, dict, set, *_FLAT)
 _LITERALS = frozenset((bool, int, float, str, type(None)))
 _DEPTH = 4
+_LARGEST = 2**20  # numbers in a tensor that is kept twice
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,12 @@ class ModelState:
     def __init__(self, root: nn.Module) -> None:
         plain = ((path, item) for path, item in root.named_modules() if not isinstance(item, torch.jit.ScriptModule))
         self._modules = {path: (module, dict(vars(module))) for path, module in plain}
+        self._tensors = [(path, tensor, tensor._version) for path, tensor in _named_tensors(root)]
+        self._named = {id(tensor) for _, tensor, _ in self._tensors}
+        self._loose: dict[int, tuple[Tensor, Tensor]] = {}
         self._contents: dict[int, tuple[Any, Any]] = {}
         for _, (_, parts) in self._modules.items():
             self._note(parts, _DEPTH)
-        self._tensors = [(path, tensor, tensor._version) for path, tensor in _named_tensors(root)]
 
     def _note(self, structure: Any, depth: int) -> None:
         """Remember the contents of containers and objects."""
@@ -58,10 +64,13 @@ class ModelState:
         if kind is OrderedDict and not structure:  # a module has a dozen
             self._contents[id(structure)] = structure, {}
             return
-        if isinstance(structure, (Tensor, nn.Module)):
+        if isinstance(structure, Tensor):
+            self._note_tensor(structure)
+            return
+        if isinstance(structure, nn.Module):
             return
         if isinstance(structure, _CONTAINERS):
-            self._contents[id(structure)] = structure, structure.copy()
+            self._contents[id(structure)] = structure, copy.copy(structure)
             items = _items(structure)
         elif has_parts(structure):
             self._contents[id(structure)] = vars(structure), dict(vars(structure))
@@ -70,6 +79,11 @@ class ModelState:
             return
         for item in list(items):
             self._note(item, depth - 1)
+
+    def _note_tensor(self, tensor: Tensor) -> None:
+        """Remember the values of a tensor in a list or an object, which has no path."""
+        if id(tensor) not in self._named and tensor.numel() <= _LARGEST and tensor.layout is torch.strided:
+            self._loose[id(tensor)] = tensor, tensor.detach().clone()
 
     def changes(self, model: nn.Module) -> list[Change]:
         """What is not as it was; ``model`` is the original, whose parameters tell what ``p.data`` changed."""
@@ -98,8 +112,8 @@ class ModelState:
         if depth == 0 or isinstance(structure, (Tensor, nn.Module)) or key not in self._contents:
             return False
         live, before = self._contents[key]
-        if isinstance(live, np.ndarray):
-            return _bits(live) != _bits(before)
+        if isinstance(live, _FLAT):
+            return bool(_bits(live) != _bits(before))
         if not live and not before:
             return False
         if len(live) != len(before):
@@ -119,10 +133,10 @@ class ModelState:
         for live, before in self._contents.values():
             if isinstance(live, np.ndarray):
                 if _bits(live) != _bits(before):
-                    np.copyto(live, before)
+                    live[...] = before
             elif not live and not before:
                 continue
-            elif isinstance(live, list):
+            elif isinstance(live, (list, array.array, bytearray)):
                 live[:] = before
             else:
                 live.clear()
@@ -131,16 +145,22 @@ class ModelState:
         for path, tensor, _ in self._tensors:
             if path in originals:
                 _put_back(tensor, originals[path])
+            if isinstance(tensor, nn.Parameter):
+                tensor.grad = None
+        for tensor, before in self._loose.values():
+            _put_back(tensor, before)
 
 
 def _items(container: Any) -> Iterable[Any]:
-    if isinstance(container, np.ndarray):
+    if isinstance(container, _FLAT):
         return ()
     return container.values() if isinstance(container, dict) else container
 
 
-def _bits(array: np.ndarray[Any, Any]) -> Any:
-    return array.shape, array.dtype, array.tolist() if array.dtype.hasobject else array.tobytes()
+def _bits(numbers: Any) -> Any:
+    if not isinstance(numbers, np.ndarray):
+        return bytes(numbers)
+    return numbers.shape, numbers.dtype, numbers.tolist() if numbers.dtype.hasobject else numbers.tobytes()
 
 
 def _put_back(tensor: Tensor, original: Tensor) -> None:

@@ -16,12 +16,15 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fxquant.capture.fingerprint import content_of, fingerprint, slot_names, slots_of
 from fxquant.capture.variables import MISSING, Variable, variables_of
 
+_DEPTH = 2  # of containers and objects in one another
+_LARGEST_CONTAINER = 2000
 _LARGEST_TENSOR = 2**20  # larger globals are constants: they are not copied
 Undo = Callable[[], None]
 
@@ -127,9 +130,19 @@ def _undo(item: Held) -> list[Undo]:
     return [put_back, *_undo_content(value)]
 
 
-def _undo_content(value: Any) -> Iterator[Undo]:
+def _undo_content(value: Any, depth: int = _DEPTH) -> Iterator[Undo]:
     if isinstance(value, (list, dict, set, collections.deque)):
         yield _undo_container(value, copy.copy(value))
+        items = list(value.values() if isinstance(value, dict) else value)
+        if depth and len(items) <= _LARGEST_CONTAINER:
+            for item in items:
+                yield from () if isinstance(item, nn.Module) else _undo_content(item, depth - 1)
+    elif isinstance(value, np.ndarray):
+        if value.flags.writeable:
+            yield partial(np.copyto, value, value.copy())
+    elif isinstance(value, nn.Module):  # a global one; what it holds besides is its own
+        for buffer in value.buffers():
+            yield from _undo_content(buffer)
     elif isinstance(value, Tensor):
         if value.numel() <= _LARGEST_TENSOR:
             yield _undo_tensor(value, value.detach().clone())
@@ -158,6 +171,8 @@ def _undo_content(value: Any) -> Iterator[Undo]:
             yield partial(setattr, value, name, item)
     elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, (type, nn.Module)):
         yield _undo_container(vars(value), dict(vars(value)))
+        for item in list(vars(value).values()) if depth else ():
+            yield from () if isinstance(item, nn.Module) else _undo_content(item, depth - 1)
 
 
 def _set_generator(generator: torch.Generator, state: Tensor) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,17 +19,39 @@ from torch import Tensor, fx, nn
 
 from fxquant.capture.inputs import BoundInputs, copy_tensors
 from fxquant.capture.keep_state import randomness_kept
-from fxquant.capture.structures import rebuild
+from fxquant.capture.structures import leaves, rebuild
 from fxquant.capture.trouble import Trouble
 from fxquant.ir.checks import CHECKS, require_same
 
-_ONE = None
-# (more inputs in a batch, more pixels in height or tokens, more in width). The first two show what asks for multiples
-# and what for thresholds, the third what asks for single rows and tokens, as decoders do; the others are for what
-# these sizes do not reach. The last one is of the same sizes, with its dimensions in another order in memory.
-_OTHER_LAYOUT = (0, 0, 0)
-_FOR_ALL = ((1, 1, 1), (0, 32, 16), (_ONE, _ONE, _ONE))
-_FOR_SOME = ((0, 4, 4), (1, 0, 0), (_ONE, 0, 0))
+Size = Callable[[int], int]
+
+
+def _same(size: int) -> int:
+    return size
+
+
+def _more(count: int) -> Size:
+    return lambda size: size + count
+
+
+def _one(size: int) -> int:
+    return min(size, 1)
+
+
+def _rounded(size: int) -> int:
+    return size + -size % 32
+
+
+# (inputs in a batch, pixels in height or tokens, pixels in width) as they are made of the example's. The first two show
+# what asks for multiples, the third what asks for thresholds, the fourth what asks for single rows and tokens, as
+# decoders do; the others are for what these sizes do not reach. The last one is of the same sizes, with its dimensions
+# in another order in memory.
+Probe = tuple[Size, Size, Size]
+_OTHER_LAYOUT: Probe = (_same, _same, _same)
+_FOR_ALL: tuple[Probe, ...] = (
+    (_more(1), _more(1), _more(1)), (_same, _rounded, _rounded), (_same, _more(32), _more(16)), (_one, _one, _one),
+)  # fmt: skip
+_FOR_SOME: tuple[Probe, ...] = ((_same, _more(4), _more(4)), (_more(1), _same, _same), (_one, _same, _same))
 _META = torch.device("meta")
 _KEEP_SHAPE = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 
@@ -49,18 +71,27 @@ def probe_sizes(
     found: dict[fx.Node, None] = {}
     unanswered = set(questions)
     asks_for_layout = any(node.target == "is_contiguous" for node in _needed_for(questions))
-    for probe in (*_FOR_ALL, *_FOR_SOME, *((_OTHER_LAYOUT,) if asks_for_layout else ())):
+    probes = [(probe, signals) for signals in _kinds_of(inputs) for probe in (*_FOR_ALL, *_FOR_SOME)]
+    for probe, signals in (*probes, *([(_OTHER_LAYOUT, False)] if asks_for_layout else [])):
         statements = {questions[node].spots[0] for node in found}
         left = [node for node in questions if questions[node].spots[0] not in statements]
         left = [node for node in left if node in unanswered] if probe in _FOR_SOME else left
+        if not left:
+            continue
         with warnings.catch_warnings(), randomness_kept(), torch.no_grad(), _META:
             warnings.simplefilter("ignore")
-            resized = functools.partial(_resized, more=probe)
+            resized = functools.partial(_resized, probe=probe, signals=signals)
             values = [copy_tensors(value, resized) for *_, value in inputs.entries]
             different = _different(root, graph, values, left)
         unanswered -= different.keys()
         found.update(dict.fromkeys(node for node, answer in different.items() if answer))
     return [questions[node] for node in found]
+
+
+def _kinds_of(inputs: BoundInputs) -> tuple[bool, ...]:
+    """Whether to take inputs of three dimensions for signals: where there are some, one way and the other."""
+    tensors = [leaf for *_, value in inputs.entries for leaf in leaves(value) if isinstance(leaf, Tensor)]
+    return (False, True) if any(tensor.dim() == 3 for tensor in tensors) else (False,)
 
 
 def _different(
@@ -124,13 +155,20 @@ def _meta(leaf: Any) -> Any:
     return _META if isinstance(leaf, torch.device) else leaf
 
 
-def _resized(tensor: Tensor, more: tuple[int | None, int | None, int | None]) -> Tensor:
-    """An empty tensor with more rows, and more columns where dimensions are those of images, video, or tokens."""
+def _resized(tensor: Tensor, probe: Probe, signals: bool) -> Tensor:
+    """An empty tensor with other rows, and other columns where dimensions are those of images, video, or tokens.
+
+    Args:
+        tensor: of the example.
+        probe: how its sizes change.
+        signals: whether three dimensions are [N, channels, length], not [N, tokens, features].
+    """
     shape = list(tensor.shape)
-    sized = range(2, len(shape)) if len(shape) > 3 else range(1, min(len(shape), 2))
-    for place in (0, *sized) if shape else ():
-        added = more[0 if place == 0 else 2 if place == len(shape) - 1 and len(shape) > 3 else 1]
-        shape[place] = min(shape[place], 1) if added is _ONE else shape[place] + added
-    if more == _OTHER_LAYOUT:
+    first = 2 if len(shape) > 3 or (signals and len(shape) == 3) else 1
+    last = len(shape) if len(shape) > 2 and first == 2 else min(len(shape), 2)
+    for place in (0, *range(first, last)) if shape else ():
+        change = probe[0 if place == 0 else 2 if place == len(shape) - 1 and len(shape) > 3 else 1]
+        shape[place] = change(shape[place])
+    if probe is _OTHER_LAYOUT:
         return torch.empty(shape[::-1], dtype=tensor.dtype, device=_META).permute(*reversed(range(len(shape))))
     return torch.empty(shape, dtype=tensor.dtype, device=_META)

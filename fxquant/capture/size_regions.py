@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import lru_cache
 from types import CodeType, FrameType
@@ -23,6 +24,10 @@ from fxquant.capture.structures import leaves
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
+_GO_THROUGH_ALL = frozenset(
+    ("children", "modules", "named_children", "named_modules", "parameters", "named_parameters", "state_dict",
+     "_modules", "_parameters", "getattr", "vars", "__dict__", "get_submodule", "get_parameter", "__call__", "forward")
+)  # fmt: skip
 _SHAPE_ONLY = frozenset(
     ("shape", "size", "device", "dtype", "ndim", "dim", "numel", "is_cuda", "is_contiguous", "new_zeros", "new_ones")
 )
@@ -80,11 +85,40 @@ def _reaches_weights(module: nn.Module, chain: tuple[str, ...]) -> bool:
         child = inside._modules.get(name)
         if child is None:
             if callable(getattr(type(inside), name, None)):
-                return any(_weighted(item) for item in (inside.children() if inside is module else (inside,)))
+                return _weighted(inside) and (inside is not module or _method_reaches_weights(module, name, set()))
             weight = inside._parameters.get(name)
             return inside is not module and weight is not None and weight.dim() > 1
         inside = child
     return _weighted(inside)
+
+
+def _method_reaches_weights(module: nn.Module, name: str, seen: set[str]) -> bool:
+    """Whether a method of a module, or one that it calls, mentions what has weights, or goes through all there is."""
+    seen.add(name)
+    code = getattr(inspect.unwrap(getattr(type(module), name)), "__code__", None)
+    if code is None:
+        return True
+    names = _names_in(code)
+    if names & _GO_THROUGH_ALL:
+        return True
+    held = {**module._modules, **module._parameters}
+    if any(_is_weighted(held[item]) for item in names if item in held):
+        return True
+    own = names - seen - vars(nn.Module).keys()  # ``x.float()`` is a tensor's
+    methods = [item for item in own if callable(getattr(type(module), item, None))]
+    return any(_method_reaches_weights(module, item, seen) for item in methods)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """Names of attributes and globals that a function mentions, functions in it included."""
+    inner = [_names_in(item) for item in code.co_consts if isinstance(item, CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _is_weighted(held: nn.Module | nn.Parameter | None) -> bool:
+    if isinstance(held, nn.Module):
+        return _weighted(held)
+    return held is not None and held.dim() > 1
 
 
 def _weighted(module: nn.Module) -> bool:

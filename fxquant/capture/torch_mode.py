@@ -89,8 +89,10 @@ class TracingMode(TorchFunctionMode):
         if any(tensor._version != version and id(tensor) not in tracer.fresh for tensor, version in before):
             tracer.report(FactKind.WRITE_TO_CONSTANT, getattr(func, "__name__", "a write"))
         if isinstance(result, Tensor):
+            old = [leaf for leaf in given if isinstance(leaf, Tensor) and id(leaf) not in tracer.fresh]
             result = result if tracer.precision is None else to_float32(result)
-            tracer.fresh[id(result)] = result
+            if not any(_share_memory(result, leaf) for leaf in old):  # as a view and ``.data`` do
+                tracer.fresh[id(result)] = result
         return result
 
 
@@ -152,6 +154,13 @@ def _answer(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwargs: d
     found = function(*unwrap(args), **unwrap(kwargs))
     tracer.record(FactKind.STATIC, found)
     return found
+
+
+def _share_memory(first: Tensor, second: Tensor) -> bool:
+    if first.layout is not torch.strided or second.layout is not torch.strided or first.is_meta or second.is_meta:
+        return False
+    with torch._C.DisableTorchFunction():
+        return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr() != 0
 
 
 def _has_version(leaf: Any) -> bool:

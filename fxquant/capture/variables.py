@@ -125,7 +125,7 @@ def _content(cell: CellType) -> Any:
 
 
 def _is_data(value: Any) -> bool:
-    return not isinstance(value, _DEFINITIONS) and (not callable(value) or isinstance(value, Tensor))
+    return not isinstance(value, _DEFINITIONS) and (not callable(value) or isinstance(value, (Tensor, nn.Module)))
 
 
 def _names_used(space: dict[str, Any]) -> set[str]:

@@ -434,3 +434,53 @@ def test_the_work_grows_with_the_number_of_layers_and_no_faster() -> None:
     calls(2)  # what is made once and kept
     few, more, many = calls(20), calls(40), calls(80)
     assert many - more < 2.2 * (more - few)
+
+
+class PadsSignal(nn.Module):
+    """Pads the last of three dimensions to a multiple of eight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 3, 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pad = (8 - x.shape[-1] % 8) % 8
+        if pad:
+            x = F.pad(x, (0, pad))
+        y: Tensor = self.conv(x)
+        return y
+
+
+@pytest.mark.parametrize("length", [13, 16])
+def test_signals_are_padded_at_every_length(length: int) -> None:
+    model = PadsSignal().eval()
+    captured = pipeline.capture(model, (torch.randn(2, 2, length),))
+    for other in (8, 13, 16, 17, 32):
+        x = torch.randn(3, 2, other)
+        assert torch.equal(captured(x), model(x))
+
+
+class MaskedBySize(nn.Module):
+    """Keeps the mask of one size; a method that mentions no weights makes others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.size = nn.Conv2d(3, 3, 1), (8, 8)
+        self.register_buffer("mask", self.make(8, 8))
+
+    def make(self, height: int, width: int) -> Tensor:
+        return (torch.arange(height)[:, None] + torch.arange(width)).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        mask = self.mask if (height, width) == self.size else self.make(height, width)
+        y: Tensor = self.conv(x) + mask
+        return y
+
+
+def test_a_method_without_weights_runs_as_python_for_other_sizes() -> None:
+    model = MaskedBySize().eval()
+    captured = pipeline.capture(model, (torch.randn(1, 3, 8, 8),))
+    for height, width in ((8, 8), (5, 8), (9, 4)):
+        x = torch.randn(2, 3, height, width)
+        assert torch.equal(captured(x), model(x))
