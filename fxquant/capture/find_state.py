@@ -59,6 +59,7 @@ def find_state(
         leaf_paths: modules that are kept whole: their state lives on in them.
     """
     outside = [change for change in changes if not _inside(change.module_path, leaf_paths)]
+    _note_what_is_as_it_was(tracer, changes)
     troubles = [*_changed_parameters(root, outside, tracer), *_asked_of_written(tracer)]
     attributes = [change for change in outside if not change.tensor and not _is_made(root, change, tracer)]
     if not attributes:
@@ -84,6 +85,17 @@ def find_state(
             handled = "a cache: the graph computes it anew" if uses.read else "nothing in the model reads it"
             tracer.recorder.facts[_handled(fact, handled)] = None
     return troubles
+
+
+def _note_what_is_as_it_was(tracer: ValueTracer, changes: list[Change]) -> None:
+    """Attributes that forward set, and set back or deleted before it ended."""
+    changed = {(change.module_path, change.name) for change in changes}
+    facts = tracer.recorder.facts
+    for fact in list(facts):
+        known = fact.handled or (fact.module_path, fact.value) in changed
+        if fact.kind is FactKind.ATTRIBUTE_UPDATE and not known:
+            del facts[fact]
+            facts[_handled(fact, "it is as it was when forward ends")] = None
 
 
 def _inside(path: str, leaf_paths: Collection[str]) -> bool:

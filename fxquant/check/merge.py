@@ -122,6 +122,11 @@ def first_use(name: str, model: nn.Module, sources: Sources) -> Place:
     return Place()
 
 
+def _is_echo(item: Observation, known: dict[tuple[FindingKind, str, int], Observation]) -> bool:
+    """Whether a value that capture was asked for is likely the one that was taken out of a tensor on the same line."""
+    return item.kind in _VALUES and item.key not in known and not item.handled.startswith("built in")
+
+
 def _without_echoes(
     items: list[Observation], known: dict[tuple[FindingKind, str, int], Observation]
 ) -> list[Observation]:
@@ -137,5 +142,5 @@ def _without_echoes(
         for item in items
         if not (item.kind in _VAGUE and (item.place.file, item.place.line) in causes)
         and not (item.kind in _VALUES and item.key not in known and (item.place.file, item.place.line) in drawn)
-        and not (item.kind in _VALUES and item.key not in known and (item.place.file, item.place.line) in asked)
+        and not (_is_echo(item, known) and (item.place.file, item.place.line) in asked)
     ]

@@ -193,6 +193,31 @@ class ParameterData(Case):
     outcome = "region"
 
 
+class SetThenDeleted(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            self.last = x  # finding: attribute-update
+            y = self.first(x) + self.last
+            del self.last
+            return y
+
+    inputs = staticmethod(rows)
+
+
+class NumberOfAParameter(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x: Tensor) -> Any:
+            if self.gate.item() > 0.5:  # finding: tensor-branch, tensor-number
+                return self.first(x)
+            return x
+
+    inputs = staticmethod(rows)
+
+
 class WeightNormByHand(Case):
     class before(Layer):
         def forward(self, x: Tensor) -> Any:
