@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fxquant.check.finding import FindingKind
+from fxquant.check.finding import Edit, FindingKind
 from fxquant.check.fixes.branches import fix_branch
 from fxquant.check.fixes.calls import (
     fix_factory,
@@ -18,6 +18,7 @@ from fxquant.check.fixes.fix import Fix, Subject
 from fxquant.check.fixes.numbers import fix_loop, fix_numpy, fix_size, fix_size_branch, fix_tensor_number
 from fxquant.check.observation import Observation
 from fxquant.check.source_tree import Sources
+from fxquant.check.try_edit import EditTrial
 
 _K = FindingKind
 
@@ -80,14 +81,32 @@ _TEXTS: Mapping[FindingKind, str] = {
     _K.PLAIN_TRACING: "nothing to do for fxquant, which captures it with the example's values",
     _K.DIVERGENCE: "{setting_first}",
 }
+_NOTHING = "nothing to do for fxquant, which captures it as it is"
+# For changes of the source with which the model does not run.
+_OTHERWISE: Mapping[FindingKind, str] = {
+    _K.TENSOR_BRANCH: "decide `{expression}` in __init__, or take the decision as an input; or {setting}",
+    _K.TENSOR_NUMBER: "stay in torch: compute with the tensor instead of `{expression}`; or {setting}",
+    _K.TENSOR_NUMPY: "compute in torch instead of `{expression}`; or {setting}",
+    _K.SIZE: "keep sizes in the graph instead of `{expression}`: compute with `//`, `*` and slices; or make one model "
+    "a size",
+    _K.SIZE_BRANCH: "decide `{expression}` in __init__, or capture one model for each branch",
+    _K.FACTORY: f"{_NOTHING}; for plain tracing make it once, in __init__",
+    _K.ITEM_ASSIGNMENT: f"{_NOTHING}; for plain tracing build the result instead of writing into `{{expression}}`",
+    _K.UNPACKING: f"{_NOTHING}; for plain tracing name the elements one by one",
+    _K.PYTHON_RANDOM: "draw outside and pass the result as an input instead of `{expression}`",
+    _K.ALWAYS_DROPOUT: "use nn.Dropout, which follows train() and eval(), instead of `{expression}`",
+    _K.GRAD_MODE: "leave `{expression}` out, and call the whole model under it",
+    _K.INPUT_UPDATE: "write into a copy of the input, or use the operation that is not in place",
+}
 
 
-def fix_for(seen: Observation, sources: Sources) -> Fix:
-    """What to do about ``seen``.
+def fix_for(seen: Observation, sources: Sources, trial: EditTrial) -> Fix:
+    """What to do about ``seen``; a change of a function that runs is suggested when the model runs with it.
 
     Args:
         seen: what was seen, and where.
         sources: parsed files.
+        trial: tells whether the model runs with a change.
     """
     place = seen.place
     file = sources.file(place.file)
@@ -95,12 +114,25 @@ def fix_for(seen: Observation, sources: Sources) -> Fix:
     statement = file.statement_of(node) if node is not None else file.statement_at(place.line)
     subject = Subject(seen, file, node, statement)
     if seen.kind in _REWRITES:
-        return _REWRITES[seen.kind](subject)
+        found: Fix | None = _REWRITES[seen.kind](subject)
+        while found is not None and found.edit is not None and not _works(found.edit, seen, trial):
+            found = found.otherwise
+        return found if found is not None else _in_words(_OTHERWISE, subject)
+    return _in_words(_TEXTS, subject)
+
+
+def _works(edit: Edit, seen: Observation, trial: EditTrial) -> bool:
+    """Whether an edit can be suggested; where modules are made is not run again."""
+    return seen.kind is _K.MODULE_IN_CONTAINER or trial.works(edit, seen)
+
+
+def _in_words(texts: Mapping[FindingKind, str], subject: Subject) -> Fix:
+    """What a table says about a kind."""
+    seen, place = subject.seen, subject.seen.place
     setting = subject.float_setting
     shown = place.expression or place.code or "it"
-    text = _TEXTS[seen.kind]
     return Fix(
-        text.format(
+        texts[seen.kind].format(
             expression=" ".join(shown.split()),
             value=seen.value or "it",
             setting=setting,
