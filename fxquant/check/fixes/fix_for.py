@@ -13,7 +13,15 @@ from fxquant.check.fixes.calls import (
     fix_module_in_forward,
     fix_unpacking,
 )
-from fxquant.check.fixes.effects import fix_dropout, fix_grad_mode, fix_input_update, fix_python_random, fix_update
+from fxquant.check.fixes.effects import (
+    fix_autocast,
+    fix_dropout,
+    fix_grad_mode,
+    fix_input_update,
+    fix_python_random,
+    fix_torch_random,
+    fix_update,
+)
 from fxquant.check.fixes.fix import Fix, Subject
 from fxquant.check.fixes.numbers import fix_loop, fix_numpy, fix_size, fix_size_branch, fix_tensor_number
 from fxquant.check.observation import Observation
@@ -37,6 +45,8 @@ _REWRITES: Mapping[FindingKind, Callable[[Subject], Fix]] = {
     _K.PYTHON_RANDOM: fix_python_random,
     _K.ALWAYS_DROPOUT: fix_dropout,
     _K.GRAD_MODE: fix_grad_mode,
+    _K.AUTOCAST: fix_autocast,
+    _K.TORCH_RANDOM: fix_torch_random,
     _K.INPUT_UPDATE: fix_input_update,
     _K.ATTRIBUTE_UPDATE: fix_update,
     _K.CONTAINER_UPDATE: fix_update,
@@ -65,8 +75,6 @@ _TEXTS: Mapping[FindingKind, str] = {
     _K.WRAPPED_FUNCTION: "nothing to do",
     _K.CUSTOM_FUNCTION: "nothing to do while `{expression}` may stay float; to have it in int8, write it with torch's "
     "operations, a straight-through estimator as `x + (f(x) - x).detach()`",
-    _K.AUTOCAST: "cast where it is meant, `x.to(torch.bfloat16)`, or call the whole model under `{expression}`",
-    _K.TORCH_RANDOM: "draw outside and pass the numbers as an input, if results should repeat",
     _K.TIME: "pass the time as an input instead of `{expression}`",
     _K.ROOT_HOOK: "nothing to do for fxquant; for plain tracing do in forward what the hook does",
     _K.MODULE_HOOK: "do in a module of its own what the hook does: quantization replaces modules and their hooks",
@@ -84,7 +92,6 @@ _TEXTS: Mapping[FindingKind, str] = {
 _NOTHING = "nothing to do for fxquant, which captures it as it is"
 # For changes of the source with which the model does not run.
 _OTHERWISE: Mapping[FindingKind, str] = {
-    _K.TENSOR_BRANCH: "decide `{expression}` in __init__, or take the decision as an input; or {setting}",
     _K.TENSOR_NUMBER: "stay in torch: compute with the tensor instead of `{expression}`; or {setting}",
     _K.TENSOR_NUMPY: "compute in torch instead of `{expression}`; or {setting}",
     _K.SIZE: "keep sizes in the graph instead of `{expression}`: compute with `//`, `*` and slices; or make one model "
