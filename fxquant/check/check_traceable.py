@@ -89,7 +89,8 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
         seen += _stopped_elsewhere(plain, seen, run.lines)
         trial = EditTrial(copied, example_inputs, sources, run.codes, outer)
         evidence = Evidence(result.captured, model.training, result.proof, result.regions, sources, trial)
-        findings = tuple(judge(seen, evidence))
+        with nullcontext() if run.writes_parameters else parameters_shared():
+            findings = tuple(judge(seen, evidence))
     return replace(result, findings=findings, plain_tracing=plain.error, seconds=time.perf_counter() - start)
 
 

@@ -83,7 +83,8 @@ def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) 
 
 def _add(found: dict[object, Observation], item: Observation, seen: Observation | None) -> None:
     if seen is not None:
-        item = replace(item, place=seen.place, value=item.value or seen.value, handled=item.handled or seen.handled)
+        place = replace(seen.place, module_path=item.place.module_path)
+        item = replace(item, place=place, value=item.value or seen.value, handled=item.handled or seen.handled)
     before = found.get(item.key)
     if before is None:
         found[item.key] = item
@@ -91,10 +92,19 @@ def _add(found: dict[object, Observation], item: Observation, seen: Observation 
         others = dict.fromkeys((*before.others, *item.module_paths))
         found[item.key] = replace(
             before,
-            handled=before.handled or item.handled,
+            handled=_handled_in_both(before, item),
             value=before.value or item.value,
             others=tuple(path for path in others if path != before.place.module_path),
         )
+
+
+def _handled_in_both(first: Observation, second: Observation) -> str:
+    """How one event was dealt with in two modules: where that was done alike, both are named."""
+    before, mark, _ = first.handled.partition(repr(first.place.module_path))
+    name = repr(second.place.module_path)
+    if mark and name not in first.handled and second.handled == f"{before}{name}":
+        return f"{first.handled}, {name}"
+    return first.handled or second.handled
 
 
 def _is_noise(item: Observation, known: dict[tuple[FindingKind, str, int], Observation]) -> bool:

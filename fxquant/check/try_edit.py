@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from fxquant.check.source_tree import SourceFile, Sources
 
 # Their fixes change results: numbers are drawn elsewhere, or not at all.
 _OTHER_NUMBERS = (FindingKind.PYTHON_RANDOM, FindingKind.ALWAYS_DROPOUT)
+# Inputs of other values that an edit is tried on: new ones, and those with their signs turned.
+_OTHER_VALUES = 2
 
 Functions = dict[CodeType, list[FunctionType]]
 
@@ -72,8 +75,9 @@ class EditTrial:
     def _results(self, training: bool) -> list[tuple[Any, Result]]:
         """Inputs, and what the model returns for them."""
         if training not in self._before:
-            other = next(value_probes(Example.of(self.model, self.inputs))).inputs
-            self._before[training] = [(inputs, self._call(inputs, training)) for inputs in (self.inputs, other)]
+            others = itertools.islice(value_probes(Example.of(self.model, self.inputs)), _OTHER_VALUES)
+            tried = [self.inputs, *(probe.inputs for probe in others)]
+            self._before[training] = [(inputs, self._call(inputs, training)) for inputs in tried]
         return self._before[training]
 
     def _call(self, inputs: Any, training: bool) -> Result:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,7 +87,9 @@ def test_all_modules_that_a_line_runs_in_are_named() -> None:
             return self.first(x) if self.calls % 2 else torch.relu(self.first(x))
 
     model = nn.Sequential(Counted(), Counted())
-    assert "set_non_traceable_module_names(['0', '1'])" in found(model, FindingKind.ATTRIBUTE_UPDATE).fix
+    finding = found(model, FindingKind.ATTRIBUTE_UPDATE)
+    assert "set_non_traceable_module_names(['0', '1'])" in finding.fix
+    assert finding.handled.endswith("module '0', '1'")
 
 
 def test_a_line_of_the_model_itself_is_not_put_in_a_module_that_it_calls() -> None:
@@ -228,3 +232,18 @@ def test_the_check_of_a_distribution_is_turned_off(monkeypatch: pytest.MonkeyPat
 
     finding = found(Sampled(), FindingKind.TENSOR_BRANCH)
     assert finding.edit is not None and "Normal(self.first(x), 1.0, validate_args=False).rsample()" in finding.edit.text
+
+
+def test_a_container_of_modules_is_not_offered_under_a_name_that_the_file_does_not_import(tmp_path: Path) -> None:
+    path = tmp_path / "without_nn.py"
+    path.write_text(
+        "import torch\n"
+        "class Listed(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layers = [torch.nn.Linear(6, 6)]\n"
+        "    def forward(self, x):\n"
+        "        return self.layers[0](x)\n"
+    )
+    finding = found(runpy.run_path(str(path))["Listed"](), FindingKind.MODULE_IN_CONTAINER)
+    assert finding.edit is None and "nn.ModuleList" in finding.fix

@@ -155,12 +155,19 @@ def fix_module_in_container(subject: Subject) -> Fix:
             continue
         if node.targets[0].attr in words.replace("[", " ").replace(".", " ").split():
             registered = _registered(node.value, subject)
-            if registered:
+            if registered and _imports("nn", subject):
                 return subject.replacing(node.value, registered)
     return Fix(
         "keep modules in nn.ModuleList or nn.ModuleDict instead of a plain list or dict, and what is no module apart "
         "from them"
     )
+
+
+def _imports(name: str, subject: Subject) -> bool:
+    """Whether the file imports something under a name."""
+    nodes = ast.walk(subject.file.tree) if subject.file.tree is not None else ()
+    imports = (node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return any(name == (alias.asname or alias.name) for node in imports for alias in node.names)
 
 
 def _registered(node: ast.expr, subject: Subject) -> str:
