@@ -31,6 +31,7 @@ from fxquant.check.prove import Prover
 from fxquant.check.report import TraceReport
 from fxquant.check.require_module import require_module
 from fxquant.check.source_tree import Sources
+from fxquant.check.try_edit import EditTrial
 from fxquant.check.user_frames import Places
 from fxquant.check.whole_model import observe_whole
 from fxquant.errors import CaptureError, ConfigError, FxquantError
@@ -84,10 +85,12 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
             result = _examine(copied, example_inputs, probes, attempt.graph, places, run.keeps_state, outer)
             plain = trace_plainly(copied, places)
         whole = observe_whole(model, example_inputs, plain.error, sources, first_use)
-        seen = merge(attempt.seen, [*run.seen, *whole], model, sources)
+        seen = merge(attempt.seen, [*run.seen, *whole], model, sources, run.modules)
         seen += _stopped_elsewhere(plain, seen, run.lines)
-        evidence = Evidence(result.captured, model.training, result.proof, result.regions, sources)
-        findings = tuple(judge(seen, evidence))
+        trial = EditTrial(copied, example_inputs, sources, run.codes, outer)
+        evidence = Evidence(result.captured, model.training, result.proof, result.regions, sources, trial)
+        with nullcontext() if run.writes_parameters else parameters_shared():
+            findings = tuple(judge(seen, evidence))
     return replace(result, findings=findings, plain_tracing=plain.error, seconds=time.perf_counter() - start)
 
 

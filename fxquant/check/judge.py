@@ -14,6 +14,7 @@ from fxquant.check.kinds import MEANINGS, Rule
 from fxquant.check.observation import Observation, Place
 from fxquant.check.proof import Proof, ProofRow
 from fxquant.check.source_tree import Sources
+from fxquant.check.try_edit import EditTrial
 from fxquant.check.user_frames import is_installed
 
 _K = FindingKind
@@ -52,6 +53,7 @@ class Evidence:
         proof: the comparisons, empty when there is no graph.
         regions: parts of the graph that are kept in float.
         sources: parsed files.
+        trial: tells whether the change that a fix suggests runs.
     """
 
     captured: bool
@@ -59,6 +61,7 @@ class Evidence:
     proof: Proof
     regions: tuple[FloatRegion, ...]
     sources: Sources
+    trial: EditTrial
 
 
 def judge(seen: Iterable[Observation], evidence: Evidence) -> list[Finding]:
@@ -75,7 +78,7 @@ def _finding(seen: Observation, evidence: Evidence) -> Finding:
     shown = place.expression or place.code or (f"line {place.line}" if place.line else seen.value)
     value = f"self.{seen.value}" if seen.kind in _OF_SELF and seen.value.isidentifier() else seen.value
     message = meaning.message.format(expression=" ".join(shown.split()), value=value or "so")
-    fix = fix_for(seen, evidence.sources)
+    fix = fix_for(seen, evidence.sources, evidence.trial)
     return Finding(
         kind=seen.kind,
         severity=severity,
@@ -180,7 +183,7 @@ def _divergence(row: ProofRow, evidence: Evidence) -> Finding:
     baked = at is not None and "tensor_constant" in at.node and row.group in ("batch", "size", "given")
     seen = Observation(FindingKind.SIZE_CONSTANT if baked else FindingKind.DIVERGENCE, place, value)
     severity = Severity.ERROR if row.outcome is Outcome.DIFFERS else Severity.WARNING
-    fix = fix_for(seen, evidence.sources)
+    fix = fix_for(seen, evidence.sources, evidence.trial)
     return Finding(seen.kind, severity, place.file, place.line, code, place.module_path, value, fix.text, "")
 
 

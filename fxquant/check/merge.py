@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -31,7 +31,11 @@ _MADE_BY_CAPTURE = ("_tensor_constant", "_unregistered_")
 
 
 def merge(
-    captured: Iterable[Observation], eager: Iterable[Observation], model: nn.Module, sources: Sources
+    captured: Iterable[Observation],
+    eager: Iterable[Observation],
+    model: nn.Module,
+    sources: Sources,
+    modules: Mapping[tuple[str, int], Collection[str]],
 ) -> list[Observation]:
     """One observation per kind and line.
 
@@ -40,6 +44,7 @@ def merge(
         eager: what happened in the eager run; its places are exact.
         model: the user's model.
         sources: parsed files.
+        modules: by line, paths of the modules whose forward ran it.
     """
     run = list(eager)
     captured = _where_it_happened(captured, run)
@@ -47,7 +52,7 @@ def merge(
     found: dict[object, Observation] = {}
     blocks: dict[FindingKind, str] = {}
     for item in captured:
-        placed = _placed(item, model, sources)
+        placed = _in_its_module(_placed(item, model, sources), modules)
         if placed.kind in _BLOCKS and placed.key not in known:
             blocks[placed.kind] = placed.handled  # capture names the line that a decorator is used on
         elif not _is_noise(placed, known):
@@ -78,12 +83,28 @@ def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) 
 
 def _add(found: dict[object, Observation], item: Observation, seen: Observation | None) -> None:
     if seen is not None:
-        item = replace(item, place=seen.place, value=item.value or seen.value, handled=item.handled or seen.handled)
+        place = replace(seen.place, module_path=item.place.module_path)
+        item = replace(item, place=place, value=item.value or seen.value, handled=item.handled or seen.handled)
     before = found.get(item.key)
     if before is None:
         found[item.key] = item
     else:
-        found[item.key] = replace(before, handled=before.handled or item.handled, value=before.value or item.value)
+        others = dict.fromkeys((*before.others, *item.module_paths))
+        found[item.key] = replace(
+            before,
+            handled=_handled_in_both(before, item),
+            value=before.value or item.value,
+            others=tuple(path for path in others if path != before.place.module_path),
+        )
+
+
+def _handled_in_both(first: Observation, second: Observation) -> str:
+    """How one event was dealt with in two modules: where that was done alike, both are named."""
+    before, mark, _ = first.handled.partition(repr(first.place.module_path))
+    name = repr(second.place.module_path)
+    if mark and name not in first.handled and second.handled == f"{before}{name}":
+        return f"{first.handled}, {name}"
+    return first.handled or second.handled
 
 
 def _is_noise(item: Observation, known: dict[tuple[FindingKind, str, int], Observation]) -> bool:
@@ -105,6 +126,15 @@ def _placed(item: Observation, model: nn.Module, sources: Sources) -> Observatio
         if node is not None and any(_is_range(part) for part in (node, *file.parents(node))):
             return replace(item, kind=_K.SIZE_LOOP)
     return item
+
+
+def _in_its_module(item: Observation, modules: Mapping[tuple[str, int], Collection[str]]) -> Observation:
+    """The observation in a module that runs its line; capture may name one that was called just before."""
+    place = item.place
+    paths = modules.get((place.file, place.line), ())
+    if not paths or place.module_path in paths:
+        return item
+    return replace(item, place=replace(place, module_path=min(paths)))
 
 
 def _is_range(node: ast.AST) -> bool:

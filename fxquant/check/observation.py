@@ -35,6 +35,7 @@ class Observation:
         value: the answer that was given, or what was found, as text.
         handled: how capture dealt with it, one clause, "" when capture did not say.
         mode: ``training`` or ``eval`` when it happens in that mode only, which is not the model's; "" otherwise.
+        others: paths of other modules in whose forward the same happened on the same line.
     """
 
     kind: FindingKind
@@ -42,11 +43,17 @@ class Observation:
     value: str = ""
     handled: str = ""
     mode: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[FindingKind, str, int]:
         """What two witnesses of one event agree on."""
         return self.kind, self.place.file, self.place.line
+
+    @property
+    def module_paths(self) -> tuple[str, ...]:
+        """Paths of all modules in whose forward it happened."""
+        return self.place.module_path, *self.others
 
     @staticmethod
     def of(fact: Fact) -> Observation:

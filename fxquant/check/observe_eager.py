@@ -39,12 +39,16 @@ class EagerRun:
         keeps_state: whether the model changes what outlives a call.
         writes_parameters: whether it writes into parameters.
         lines: (file, line) of the user's lines that ran.
+        modules: by such a line, paths of the modules whose forward ran it.
+        codes: code objects of the user's functions that ran, in either mode.
     """
 
     seen: list[Observation]
     keeps_state: bool
     writes_parameters: bool
     lines: set[tuple[str, int]]
+    modules: dict[tuple[str, int], set[str]]
+    codes: tuple[CodeType, ...]
 
 
 def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
@@ -80,7 +84,8 @@ def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
     reached = {(code.co_filename, line) for code, ran in watch.lines.items() for line in ran}
     parameters = {name.rpartition(".")[::2] for name, _ in copy.named_parameters(remove_duplicate=False)}
     writes = other_writes or any(key[:2] in parameters for key in keys)
-    return EagerRun(seen, any(not is_shared(key) for key in keys), writes, reached)
+    modules = {(code.co_filename, line): watch.modules[code] for code, ran in watch.lines.items() for line in ran}
+    return EagerRun(seen, any(not is_shared(key) for key in keys), writes, reached, modules, tuple(lines))
 
 
 def _watched(model: nn.Module, inputs: Any, places: Places) -> EagerWatch:

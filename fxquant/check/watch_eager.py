@@ -67,6 +67,7 @@ class EagerWatch(TorchFunctionMode):
     Attributes:
         observations: what was seen, in order, without repeats.
         lines: by code object of the user's functions, the lines that ran.
+        modules: by code object, paths of the modules whose forward ran it.
     """
 
     def __init__(self, model: nn.Module, inputs: list[Tensor], places: Places) -> None:
@@ -76,6 +77,7 @@ class EagerWatch(TorchFunctionMode):
         self.user = places.user
         self.observations: dict[Observation, None] = {}
         self.lines: dict[CodeType, set[int]] = {}
+        self.modules: dict[CodeType, set[str]] = {}
         self._inputs = [tensor for tensor in inputs if not tensor.is_inference()]
         self._state = [tensor for tensor in [*model.parameters(), *model.buffers()] if not tensor.is_inference()]
 
@@ -177,6 +179,7 @@ class EagerWatch(TorchFunctionMode):
             return None
         ran = self.lines.setdefault(frame.f_code, set())
         ran.add(frame.f_lineno)
+        self.modules.setdefault(frame.f_code, set()).add(self.places.module_path(frame))
 
         def on_line(inner: FrameType, happened: str, value: Any) -> Callable[..., Any]:
             if happened == "line":

@@ -5,14 +5,22 @@ from __future__ import annotations
 import ast
 
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
+from fxquant.check.fixes.inner_decisions import fix_inner_decision
+from fxquant.check.fixes.picks import fix_pick, is_called
 
 _BOOLEAN_CALLS = frozenset(("any", "all", "isnan", "isinf", "isfinite", "logical_and", "logical_or", "logical_not"))
-_WHOLE_TENSORS = (ast.Compare, ast.Name, ast.Attribute)
 _EXTREMES = {"max": ("maximum", "min"), "min": ("minimum", "max")}
 
 
 def fix_branch(subject: Subject) -> Fix:
     """The fix for a decision on the value of a tensor."""
+    node = subject.node
+    if isinstance(node, ast.Subscript) and (is_called(node, subject) or not _is_asked(node, subject)):
+        return fix_pick(node, subject)
+    return _fix_decision(subject).unless_it_fails(_without_selecting(subject))
+
+
+def _fix_decision(subject: Subject) -> Fix:
     node, statement = subject.node, subject.statement
     for above in (node, *(subject.file.parents(node) if node is not None else ())):
         if isinstance(above, ast.IfExp) and _is_in(node, above.test):
@@ -33,6 +41,8 @@ def fix_branch(subject: Subject) -> Fix:
             f"value where it is done, `x = torch.where({condition(statement.test, subject)}, step(x), x)`; "
             f"or {subject.float_setting}"
         )
+    if isinstance(node, ast.Call) and not _is_asked(node, subject):
+        return fix_inner_decision(node, subject)
     return _generic(subject, condition(node, subject) if node is not None else "condition")
 
 
@@ -48,6 +58,8 @@ def condition(test: ast.expr, subject: Subject) -> str:
         return _comparison(test, subject)
     name = called_name(test)
     if isinstance(test, ast.Call):
+        if isinstance(test.func, ast.Name) and name in ("any", "all") and len(test.args) == 1:
+            return _of_all(test.args[0], name, subject)
         arguments = [subject.source_of(argument) for argument in test.args]
         if name == "bool" and len(test.args) == 1:
             return condition(test.args[0], subject)
@@ -58,6 +70,16 @@ def condition(test: ast.expr, subject: Subject) -> str:
         if name == "allclose" and len(arguments) >= 2:
             return f"torch.isclose({', '.join(arguments)}).all()"
     return text if name in _BOOLEAN_CALLS or isinstance(test, ast.Constant) else f"({text}) != 0"
+
+
+def _of_all(argument: ast.expr, name: str, subject: Subject) -> str:
+    """Python's ``any`` or ``all`` of some answers, as one of a tensor."""
+    if isinstance(argument, (ast.GeneratorExp, ast.ListComp)):
+        loops = "".join(ast.unparse(part) for part in argument.generators)
+        return f"torch.stack([{condition(argument.elt, subject)}{loops}]).{name}()"
+    if isinstance(argument, (ast.List, ast.Tuple)):
+        return f"torch.stack([{', '.join(condition(item, subject) for item in argument.elts)}]).{name}()"
+    return f"({subject.source_of(argument)}).{name}()"
 
 
 def _comparison(test: ast.Compare, subject: Subject) -> str:
@@ -87,13 +109,12 @@ def _fix_call(node: ast.Call, subject: Subject) -> Fix | None:
             number, tensor = (first, second) if constants[0] else (second, first)
             return subject.replacing(node, f"torch.clamp({tensor}, {bound}={number})")
         return subject.replacing(node, f"torch.{both}({first}, {second})")
-    if name == "sorted" and len(arguments) == 1:
+    if name == "sorted" and len(arguments) == 1 and not node.keywords:
         return Fix(f"sort in torch: `torch.sort({subject.source_of(arguments[0])}).values`")
     if _decides(node, subject):
         return None
-    whole = len(arguments) == 1 and isinstance(arguments[0], _WHOLE_TENSORS)
-    if isinstance(node.func, ast.Name) and name in ("any", "all") and whole:
-        return subject.replacing(node, f"({subject.source_of(arguments[0])}).{name}()")
+    if isinstance(node.func, ast.Name) and name in ("any", "all") and len(arguments) == 1:
+        return subject.replacing(node, _of_all(arguments[0], name, subject))
     if name == "bool" and len(arguments) == 1:
         return subject.replacing(node, condition(arguments[0], subject))
     if name in ("equal", "allclose") and called_on(node) == "torch":
@@ -105,6 +126,18 @@ def _decides(node: ast.expr, subject: Subject) -> bool:
     """Whether Python branches on ``node``."""
     test = getattr(subject.statement, "test", None)
     return isinstance(test, ast.expr) and _is_in(node, test)
+
+
+def _is_asked(node: ast.expr, subject: Subject) -> bool:
+    """Whether Python asks for the truth of ``node``, or of what it is part of."""
+    if called_name(node) == "bool":
+        return True
+    for above in subject.file.parents(node):
+        if isinstance(above, (ast.BoolOp, ast.IfExp, ast.comprehension)):
+            return True
+        if (isinstance(above, ast.UnaryOp) and isinstance(above.op, ast.Not)) or called_name(above) == "bool":
+            return True
+    return _decides(node, subject)
 
 
 def _fix_if(statement: ast.If, subject: Subject) -> Fix:
@@ -122,6 +155,40 @@ def _fix_if(statement: ast.If, subject: Subject) -> Fix:
     if assigned is not None:
         return subject.rewriting(statement, [f"{name} = {value}" for name, value in assigned.items()])
     return _generic(subject, test)
+
+
+def _without_selecting(subject: Subject) -> Fix:
+    """What to do about a decision where both sides cannot be computed and selected from."""
+    statement, shown = subject.statement, subject.seen.place.expression
+    if any(_is_size(part) for part in (ast.walk(subject.node) if subject.node is not None else ())):
+        return Fix(
+            f"`{shown}` asks how many values were picked: keep all of them with a mask instead, "
+            f"`torch.where(mask, x, 0)`; or {subject.float_setting}"
+        )
+    if any(_gives_none(part) for part in (ast.walk(statement) if statement is not None else ())):
+        return Fix(
+            "give a tensor in both cases instead of None: a mask of ones, or a summand of zeros, changes nothing; or "
+            f"{subject.float_setting}"
+        )
+    return Fix(
+        f"decide `{shown}` outside of the model and pass what follows from it as an input; or {subject.float_setting}"
+    )
+
+
+def _is_size(node: ast.AST) -> bool:
+    return called_name(node) in ("numel", "len", "size", "nelement") or (
+        isinstance(node, ast.Attribute) and node.attr == "shape"
+    )
+
+
+def _gives_none(node: ast.AST) -> bool:
+    """Whether None is what a branch assigns, returns or picks."""
+    values: list[ast.expr | None] = []
+    if isinstance(node, ast.IfExp):
+        values = [node.body, node.orelse]
+    elif isinstance(node, (ast.Assign, ast.Return)):
+        values = [node.value]
+    return any(isinstance(value, ast.Constant) and value.value is None for value in values)
 
 
 def _asks_python(test: ast.expr) -> bool:

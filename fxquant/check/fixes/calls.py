@@ -20,6 +20,11 @@ def fix_factory(subject: Subject) -> Fix:
         if name in _SIZED and len(arguments) > 1:
             return subject.replacing(node, f"{function}(({', '.join(arguments)}){keywords})")
         if name in ("tensor", "as_tensor") and called_on(node) == "torch" and len(arguments) == 1:
+            if _is_listed(node.args[0]):
+                return Fix(
+                    "nothing to do for fxquant; for plain tracing keep the numbers in a buffer, and use what takes a "
+                    f"size, `self.numbers.repeat(n)` or `torch.arange(n)`, instead of `{subject.source_of(node)}`"
+                )
             return subject.replacing(node, f"torch.full((), {arguments[0]}{keywords})")
         if name in ("finfo", "iinfo"):
             constant = "torch.float32" if name == "finfo" else "torch.int64"
@@ -30,12 +35,21 @@ def fix_factory(subject: Subject) -> Fix:
     )
 
 
+def _is_listed(node: ast.expr) -> bool:
+    """Whether a value is a list, however it is put together."""
+    return any(isinstance(part, (ast.List, ast.Tuple, ast.ListComp)) for part in ast.walk(node))
+
+
 def fix_item_assignment(subject: Subject) -> Fix:
     """The fix for ``x[index] = value``."""
     statement = subject.statement
     if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Subscript):
         target, value = statement.targets[0], statement.value
         base, text = subject.source_of(target.value), subject.source_of(value)
+        if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
+            return Fix(
+                f"write into a copy of the dict: `{base} = {{**{base}, {subject.source_of(target.slice)}: {text}}}`"
+            )
         if isinstance(target.slice, ast.Compare) and isinstance(target.value, ast.Name):
             mask = subject.source_of(target.slice)
             if _is_number(value):
@@ -68,13 +82,31 @@ def fix_unpacking(subject: Subject) -> Fix:
         return joined
     if called_name(node) == "len" and isinstance(node, ast.Call) and node.args and _is_shape(node.args[0]):
         return subject.replacing(node, f"{subject.source_of(node.args[0]).removesuffix('.shape')}.dim()")
-    shown = subject.source_of(node) if node is not None else subject.seen.place.expression
+    return _fix_named(subject)
+
+
+def _fix_named(subject: Subject) -> Fix:
+    """The fix that names what is unpacked: parameters behind a star, or elements."""
+    node = subject.node
+    parts = list(ast.walk(node)) if node is not None else []
+    gathered = _gathered(subject)
+    stars = [f"*{part.id}" for part in parts if isinstance(part, ast.Name) and part.id == gathered]
+    if stars:
+        return Fix(f"nothing to do for fxquant; for plain tracing name the parameters instead of `{stars[0]}`")
+    starred = next((part.value for part in parts if isinstance(part, ast.Starred)), node)
+    shown = subject.source_of(starred) if starred is not None else subject.seen.place.expression
     return Fix(f"name the elements: `{shown}[0]`, `{shown}[1]`, instead of a star or a loop")
+
+
+def _gathered(subject: Subject) -> str:
+    """Name of the parameter that gathers positional inputs, ``args`` of ``*args``."""
+    function = subject.file.function_of(subject.statement) if subject.statement is not None else None
+    return function.args.vararg.arg if function is not None and function.args.vararg is not None else ""
 
 
 def _joined(node: ast.expr | None, subject: Subject) -> Fix | None:
     """``(*a, b)`` and ``f(*a, b)`` as ``a + (b,)``, which plain tracing records."""
-    items = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
+    items = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, (ast.Tuple, ast.List)) else []
     stars = [item for item in items if isinstance(item, ast.Starred)]
     if node is None or len(stars) != 1 or items[0] is not stars[0] or (isinstance(node, ast.Call) and node.keywords):
         return None
@@ -121,10 +153,47 @@ def fix_module_in_container(subject: Subject) -> Fix:
     for node in ast.walk(subject.file.tree) if subject.file.tree is not None else ():
         if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Attribute):
             continue
-        container = _CONTAINERS.get(type(node.value))
-        if container is not None and node.targets[0].attr in words.replace("[", " ").replace(".", " ").split():
-            return subject.replacing(node.value, f"nn.{container}({subject.source_of(node.value)})")
-    return Fix("keep modules in nn.ModuleList or nn.ModuleDict instead of a plain list or dict")
+        if node.targets[0].attr in words.replace("[", " ").replace(".", " ").split():
+            registered = _registered(node.value, subject)
+            if registered and _imports("nn", subject):
+                return subject.replacing(node.value, registered)
+    return Fix(
+        "keep modules in nn.ModuleList or nn.ModuleDict instead of a plain list or dict, and what is no module apart "
+        "from them"
+    )
+
+
+def _imports(name: str, subject: Subject) -> bool:
+    """Whether the file imports something under a name."""
+    nodes = ast.walk(subject.file.tree) if subject.file.tree is not None else ()
+    imports = (node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)))
+    return any(name == (alias.asname or alias.name) for node in imports for alias in node.names)
+
+
+def _registered(node: ast.expr, subject: Subject) -> str:
+    """A container of modules as one that registers them, and those inside it too; "" where not all are modules."""
+    container = _CONTAINERS.get(type(node))
+    if container is None:
+        return _made_module(node, subject)
+    if isinstance(node, ast.ListComp):
+        inner = _registered(node.elt, subject)
+        loops = "".join(ast.unparse(part) for part in node.generators)
+        return f"nn.{container}([{inner}{loops}])" if inner else ""
+    items = node.values if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+    inside = [_registered(item, subject) for item in items]
+    if not inside or not all(inside):
+        return ""
+    if not isinstance(node, ast.Dict):
+        return f"nn.{container}([{', '.join(inside)}])"
+    if not all(isinstance(key, ast.Constant) and isinstance(key.value, str) for key in node.keys):
+        return ""
+    keys = [subject.source_of(key) for key in node.keys if key is not None]
+    return f"nn.{container}({{{', '.join(f'{key}: {item}' for key, item in zip(keys, inside, strict=True))}}})"
+
+
+def _made_module(node: ast.expr, subject: Subject) -> str:
+    """The text of a call of a class, "" for anything else."""
+    return subject.source_of(node) if called_name(node)[:1].isupper() else ""
 
 
 def _is_number(node: ast.expr) -> bool:

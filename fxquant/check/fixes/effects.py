@@ -7,6 +7,7 @@ import ast
 from fxquant.check.finding import FindingKind
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 
+_SEEDS = frozenset(("manual_seed", "manual_seed_all", "seed", "set_rng_state", "set_state"))
 _PYTHON_DRAWS = {"random": "torch.rand(())", "rand": "torch.rand(())", "randn": "torch.randn(())"}
 
 
@@ -22,6 +23,11 @@ def fix_dropout(subject: Subject) -> Fix:
             arguments += [f"{key.arg}={subject.source_of(key.value)}" for key in node.keywords]
             text = f"{subject.source_of(node.func)}({', '.join([*arguments, 'training=self.training'])})"
             return subject.replacing(node, text, ", or use nn.Dropout, which follows train() and eval()")
+    if isinstance(node, ast.Call) and subject.source_of(node.func).startswith("self."):
+        return Fix(
+            f"leave the mode of `{subject.source_of(node.func)}` to train() and eval(): something turns it on in eval "
+            "mode too, such as a train() of its own"
+        )
     return Fix("use nn.Dropout, which follows train() and eval(), instead of a dropout that is always on")
 
 
@@ -42,8 +48,18 @@ def fix_python_random(subject: Subject) -> Fix:
 
 
 def fix_grad_mode(subject: Subject) -> Fix:
-    """The fix for a block without gradients."""
-    statement = subject.statement
+    """The fix for a block without gradients, or with them."""
+    statement, shown = subject.statement, subject.seen.place.expression
+    if _turns_on(subject.node):
+        return Fix(
+            f"leave `{shown}` out, and set the gradient mode where the model is called; what takes gradients inside of "
+            f"forward stays in Python: {subject.float_setting}"
+        )
+    if isinstance(statement, ast.With) and all(_is_write(part) for part in statement.body):
+        return Fix(
+            "compute with the new value instead of writing it, and leave the block out; or write outside of forward, "
+            "before the model is called"
+        )
     if isinstance(statement, ast.With) and len(statement.body) == 1 and len(statement.items) == 1:
         inner = statement.body[0]
         off = called_name(statement.items[0].context_expr) in ("no_grad", "inference_mode")
@@ -51,9 +67,46 @@ def fix_grad_mode(subject: Subject) -> Fix:
             name, value = subject.source_of(inner.targets[0]), subject.source_of(inner.value)
             return subject.rewriting(statement, [f"{name} = ({value}).detach()"])
     return Fix(
-        f"detach the results instead of `{subject.seen.place.expression}`: `y = y.detach()`; or call the whole model "
-        "under torch.no_grad()"
+        f"detach the results instead of `{shown}`: `y = y.detach()`; or call the whole model under torch.no_grad()"
     )
+
+
+def _turns_on(node: ast.expr | None) -> bool:
+    """Whether a call turns gradients on."""
+    if isinstance(node, ast.Call) and called_name(node) == "set_grad_enabled":
+        given = [*node.args, *(key.value for key in node.keywords)]
+        return isinstance(given[0], ast.Constant) and given[0].value is True
+    return called_name(node) == "enable_grad"
+
+
+def _is_write(statement: ast.stmt) -> bool:
+    """Whether a statement gives no name a value: it writes into what there is."""
+    if isinstance(statement, ast.Assign):
+        return not any(isinstance(target, (ast.Name, ast.Tuple)) for target in statement.targets)
+    return isinstance(statement, (ast.Expr, ast.AugAssign))
+
+
+def fix_autocast(subject: Subject) -> Fix:
+    """The fix for an autocast block."""
+    node, shown = subject.node, subject.seen.place.expression
+    keywords = node.keywords if isinstance(node, ast.Call) else []
+    off = (key.value for key in keywords if key.arg == "enabled" and isinstance(key.value, ast.Constant))
+    if any(value.value is False for value in off):
+        return Fix(
+            f"leave `{shown}` out, and call the model outside of autocast, where it has no effect: casts in the block, "
+            "such as `x.float()`, are in the graph"
+        )
+    return Fix(f"cast where it is meant, `x.to(torch.bfloat16)`, or call the whole model under `{shown}`")
+
+
+def fix_torch_random(subject: Subject) -> Fix:
+    """The fix for numbers that torch draws, and for its seeds."""
+    if called_name(subject.node) in _SEEDS:
+        return Fix(
+            f"leave `{subject.seen.place.expression}` to the caller; numbers that are the same at every call are drawn "
+            "once, in __init__, and kept in a buffer"
+        )
+    return Fix("draw outside and pass the numbers as an input, if results should repeat")
 
 
 def fix_input_update(subject: Subject) -> Fix:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fxquant.check.finding import Edit
 from fxquant.check.observation import Observation
@@ -19,10 +19,16 @@ class Fix:
     Attributes:
         text: in words, with the user's own expressions.
         edit: the same as a change of the source, None where it takes more than that.
+        otherwise: what to do where the model does not run with the edit; None for what its kind says.
     """
 
     text: str
     edit: Edit | None = None
+    otherwise: Fix | None = None
+
+    def unless_it_fails(self, otherwise: Fix) -> Fix:
+        """This fix where its edit runs, else another one."""
+        return replace(self, otherwise=otherwise)
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,11 @@ class Subject:
 
     @property
     def float_setting(self) -> str:
-        """How to keep the module float."""
-        path = self.seen.place.module_path
-        if path:
-            return f"keep the module float: PrepareCustomConfig().set_non_traceable_module_names([{path!r}])"
+        """How to keep the modules float in which it happened."""
+        paths = self.seen.module_paths
+        if all(paths):
+            which = "module" if len(paths) == 1 else "modules"
+            return f"keep the {which} float: PrepareCustomConfig().set_non_traceable_module_names({list(paths)!r})"
         return (
             "move it into a module of its own and keep that float: "
             "PrepareCustomConfig().set_non_traceable_module_names([its path])"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fxquant.check.finding import FindingKind
+from fxquant.check.finding import Edit, FindingKind
 from fxquant.check.fixes.branches import fix_branch
 from fxquant.check.fixes.calls import (
     fix_factory,
@@ -13,11 +13,20 @@ from fxquant.check.fixes.calls import (
     fix_module_in_forward,
     fix_unpacking,
 )
-from fxquant.check.fixes.effects import fix_dropout, fix_grad_mode, fix_input_update, fix_python_random, fix_update
+from fxquant.check.fixes.effects import (
+    fix_autocast,
+    fix_dropout,
+    fix_grad_mode,
+    fix_input_update,
+    fix_python_random,
+    fix_torch_random,
+    fix_update,
+)
 from fxquant.check.fixes.fix import Fix, Subject
 from fxquant.check.fixes.numbers import fix_loop, fix_numpy, fix_size, fix_size_branch, fix_tensor_number
 from fxquant.check.observation import Observation
 from fxquant.check.source_tree import Sources
+from fxquant.check.try_edit import EditTrial
 
 _K = FindingKind
 
@@ -36,6 +45,8 @@ _REWRITES: Mapping[FindingKind, Callable[[Subject], Fix]] = {
     _K.PYTHON_RANDOM: fix_python_random,
     _K.ALWAYS_DROPOUT: fix_dropout,
     _K.GRAD_MODE: fix_grad_mode,
+    _K.AUTOCAST: fix_autocast,
+    _K.TORCH_RANDOM: fix_torch_random,
     _K.INPUT_UPDATE: fix_input_update,
     _K.ATTRIBUTE_UPDATE: fix_update,
     _K.CONTAINER_UPDATE: fix_update,
@@ -64,8 +75,6 @@ _TEXTS: Mapping[FindingKind, str] = {
     _K.WRAPPED_FUNCTION: "nothing to do",
     _K.CUSTOM_FUNCTION: "nothing to do while `{expression}` may stay float; to have it in int8, write it with torch's "
     "operations, a straight-through estimator as `x + (f(x) - x).detach()`",
-    _K.AUTOCAST: "cast where it is meant, `x.to(torch.bfloat16)`, or call the whole model under `{expression}`",
-    _K.TORCH_RANDOM: "draw outside and pass the numbers as an input, if results should repeat",
     _K.TIME: "pass the time as an input instead of `{expression}`",
     _K.ROOT_HOOK: "nothing to do for fxquant; for plain tracing do in forward what the hook does",
     _K.MODULE_HOOK: "do in a module of its own what the hook does: quantization replaces modules and their hooks",
@@ -80,14 +89,31 @@ _TEXTS: Mapping[FindingKind, str] = {
     _K.PLAIN_TRACING: "nothing to do for fxquant, which captures it with the example's values",
     _K.DIVERGENCE: "{setting_first}",
 }
+_NOTHING = "nothing to do for fxquant, which captures it as it is"
+# For changes of the source with which the model does not run.
+_OTHERWISE: Mapping[FindingKind, str] = {
+    _K.TENSOR_NUMBER: "stay in torch: compute with the tensor instead of `{expression}`; or {setting}",
+    _K.TENSOR_NUMPY: "compute in torch instead of `{expression}`; or {setting}",
+    _K.SIZE: "keep sizes in the graph instead of `{expression}`: compute with `//`, `*` and slices; or make one model "
+    "a size",
+    _K.SIZE_BRANCH: "decide `{expression}` in __init__, or capture one model for each branch",
+    _K.FACTORY: f"{_NOTHING}; for plain tracing make it once, in __init__",
+    _K.ITEM_ASSIGNMENT: f"{_NOTHING}; for plain tracing build the result instead of writing into `{{expression}}`",
+    _K.UNPACKING: f"{_NOTHING}; for plain tracing name the elements one by one",
+    _K.PYTHON_RANDOM: "draw outside and pass the result as an input instead of `{expression}`",
+    _K.ALWAYS_DROPOUT: "use nn.Dropout, which follows train() and eval(), instead of `{expression}`",
+    _K.GRAD_MODE: "leave `{expression}` out, and call the whole model under it",
+    _K.INPUT_UPDATE: "write into a copy of the input, or use the operation that is not in place",
+}
 
 
-def fix_for(seen: Observation, sources: Sources) -> Fix:
-    """What to do about ``seen``.
+def fix_for(seen: Observation, sources: Sources, trial: EditTrial) -> Fix:
+    """What to do about ``seen``; a change of a function that runs is suggested when the model runs with it.
 
     Args:
         seen: what was seen, and where.
         sources: parsed files.
+        trial: tells whether the model runs with a change.
     """
     place = seen.place
     file = sources.file(place.file)
@@ -95,12 +121,25 @@ def fix_for(seen: Observation, sources: Sources) -> Fix:
     statement = file.statement_of(node) if node is not None else file.statement_at(place.line)
     subject = Subject(seen, file, node, statement)
     if seen.kind in _REWRITES:
-        return _REWRITES[seen.kind](subject)
+        found: Fix | None = _REWRITES[seen.kind](subject)
+        while found is not None and found.edit is not None and not _works(found.edit, seen, trial):
+            found = found.otherwise
+        return found if found is not None else _in_words(_OTHERWISE, subject)
+    return _in_words(_TEXTS, subject)
+
+
+def _works(edit: Edit, seen: Observation, trial: EditTrial) -> bool:
+    """Whether an edit can be suggested; where modules are made is not run again."""
+    return seen.kind is _K.MODULE_IN_CONTAINER or trial.works(edit, seen)
+
+
+def _in_words(texts: Mapping[FindingKind, str], subject: Subject) -> Fix:
+    """What a table says about a kind."""
+    seen, place = subject.seen, subject.seen.place
     setting = subject.float_setting
     shown = place.expression or place.code or "it"
-    text = _TEXTS[seen.kind]
     return Fix(
-        text.format(
+        texts[seen.kind].format(
             expression=" ".join(shown.split()),
             value=seen.value or "it",
             setting=setting,

@@ -8,16 +8,20 @@ from fractions import Fraction
 import torch
 
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
+from fxquant.check.fixes.picks import fix_pick
 
 
 def fix_tensor_number(subject: Subject) -> Fix:
     """The fix for a tensor value that Python takes out of torch."""
     node = subject.node
     if isinstance(node, ast.Subscript):
-        return _fix_index(node, subject)
+        return fix_pick(node, subject)
     if not isinstance(node, ast.Call) or _used_as_index(node, subject):
         return _generic_number(subject)
     name, text = called_name(node), [subject.source_of(argument) for argument in node.args]
+    rounded = _rounded(node, subject)
+    if rounded is not None:
+        return rounded
     if name == "item" and isinstance(node.func, ast.Attribute):
         return subject.replacing(node, subject.source_of(node.func.value))
     if name == "int" and not _is_operand(node, subject):
@@ -87,16 +91,15 @@ def fix_loop(subject: Subject) -> Fix:
     )
 
 
-def _fix_index(node: ast.Subscript, subject: Subject) -> Fix:
-    base, index = subject.source_of(node.value), subject.source_of(node.slice)
-    if isinstance(node.slice, (ast.Slice, ast.Tuple)):
-        return Fix(
-            f"a slice `{base}[{index}]` whose ends are tensor values has another size each time: keep the whole and "
-            f"mask it, `torch.where(torch.arange({base}.shape[-1]) < length, {base}, 0)`; or {subject.float_setting}"
-        )
-    if isinstance(node.value, (ast.List, ast.Tuple)):
-        return subject.replacing(node, f"torch.stack(({', '.join(map(subject.source_of, node.value.elts))},))[{index}]")
-    return Fix(f"index a tensor instead of a list: `torch.stack(tuple({base}))[{index}]`; or {subject.float_setting}")
+def _rounded(node: ast.Call, subject: Subject) -> Fix | None:
+    """Python's ``round`` of a number that was a tensor, as torch's."""
+    above = subject.file.parent(node)
+    if not isinstance(above, ast.Call) or called_name(above) != "round" or above.args[:1] != [node]:
+        return None
+    tensor = node.func.value if isinstance(node.func, ast.Attribute) else node.args[0]
+    digits = [*above.args[1:], *(key.value for key in above.keywords)]
+    decimals = f", decimals={subject.source_of(digits[0])}" if digits else ""
+    return subject.replacing(above, f"torch.round({subject.source_of(tensor)}{decimals})")
 
 
 def _is_operand(node: ast.expr, subject: Subject) -> bool:
