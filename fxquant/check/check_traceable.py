@@ -84,7 +84,7 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
             result = _examine(copied, example_inputs, probes, attempt.graph, places, run.keeps_state, outer)
             plain = trace_plainly(copied, places)
         whole = observe_whole(model, example_inputs, plain.error, sources, first_use)
-        seen = merge(attempt.seen, [*run.seen, *whole], model, sources)
+        seen = [item for item in merge(attempt.seen, [*run.seen, *whole], model, sources) if not plain.disproves(item)]
         seen += _stopped_elsewhere(plain, seen, run.lines)
         evidence = Evidence(result.captured, model.training, result.proof, result.regions, sources)
         findings = tuple(judge(seen, evidence))

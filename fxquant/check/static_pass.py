@@ -14,7 +14,7 @@ from torch import nn
 from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation, Place
 from fxquant.check.risky_source import Scope, dotted, resolve, risks
-from fxquant.check.source_tree import Function, SourceFile
+from fxquant.check.source_tree import Function, SourceFile, own_nodes
 from fxquant.check.user_frames import Places, is_installed
 from fxquant.check.watched_functions import kind_of_function
 
@@ -66,13 +66,13 @@ class StaticPass:
         """Reads of ``self.training``, and calls that draw numbers or read clocks without Python noticing."""
         found = []
         for code, ran in self.lines.items():
-            function = self._function(code)
+            file = self.places.sources.file(code.co_filename)
+            function = file.function_at(code) or file.lambda_at(code)
             names = self._names_in(code, function) if function is not None else {}
-            nodes = ast.walk(function) if function is not None else ()
+            nodes = own_nodes(function) if function is not None else ()
             for node in (node for node in nodes if isinstance(node, ast.expr) and node.lineno in ran):
                 kind = self._kind_of(node, code, names)
                 if kind is not None:
-                    file = self.places.sources.file(code.co_filename)
                     place = self._place(file, node.lineno, code, file.source_of(node))
                     value = str(self.model.training) if kind is FindingKind.TRAINING else ""
                     found.append(Observation(kind, place, value))
@@ -91,7 +91,7 @@ class StaticPass:
     def _function(self, code: CodeType) -> Function | None:
         return self.places.sources.file(code.co_filename).function_at(code)
 
-    def _names_in(self, code: CodeType, function: Function) -> dict[str, Any]:
+    def _names_in(self, code: CodeType, function: Function | ast.Lambda) -> dict[str, Any]:
         """What names mean in a function: the globals of its file, and what it imports itself."""
         path = code.co_filename
         if path not in self._globals:
@@ -232,7 +232,7 @@ def _globals_of(path: str) -> dict[str, Any]:
     return dict(vars(owner)) if owner is not None else {}
 
 
-def _imported_in(function: Function) -> dict[str, Any]:
+def _imported_in(function: Function | ast.Lambda) -> dict[str, Any]:
     """The modules that a function imports itself, by the names it gives them."""
     names: dict[str, Any] = {}
     for node in ast.walk(function):
