@@ -130,8 +130,9 @@ def _examine(
 def _require_inputs(example_inputs: Any, probes: Any) -> None:
     if example_inputs is None:
         raise CaptureError("check_traceable needs example_inputs", remedy="pass a tuple of typical inputs")
-    if isinstance(probes, str) and probes != "auto":
-        raise ConfigError(f"probes={probes!r} is not known", remedy="pass 'auto', or a list of inputs to compare on")
+    if not isinstance(probes, (list, tuple)) and not (isinstance(probes, str) and probes == "auto"):
+        given = repr(probes) if isinstance(probes, str) else f"a {type(probes).__name__}"
+        raise ConfigError(f"probes cannot be {given}", remedy="pass 'auto', or a list of inputs to compare on")
     args, kwargs = split_inputs(example_inputs)
     if not any(isinstance(item, Tensor) for _, item in leaves((args, kwargs))):
         raise CaptureError("example_inputs has no tensor", remedy="pass a tuple of typical inputs")
