@@ -105,3 +105,34 @@ class UnpacksInsideTorch(Case):
             return self.first(self.encoder(x))
 
     inputs = staticmethod(lambda: (torch.randn(2, 5, 6),))
+
+
+SCALE = torch.ones(6)
+
+
+class UnreachedAndHarmless(Case):
+    """What the example does not reach changes local values only, and reads what outlives the call."""
+
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = 3
+            self.register_buffer("bias", torch.zeros(6))
+
+        def forward(self, x: Tensor, steps: int = 0) -> Tensor:
+            y: Tensor = self.first(x)
+            if self.debug:
+                y += 1
+                steps += 1
+                count = self.calls
+                count += steps
+                bias = self.bias.add(SCALE.add(1))
+                bias += count
+                SCALES = [y]
+                SCALES.append(bias)
+                device = next(self.parameters()).device
+                y = F.dropout(F.rrelu(y.to(device)), 0.5, training=False)
+                y = F.alpha_dropout(torch.dropout(y, 0.5, self.training), 0.5)
+            return y
+
+    inputs = staticmethod(rows)
