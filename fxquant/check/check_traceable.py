@@ -102,7 +102,9 @@ def _stopped_elsewhere(
         return []
     if plain.stopped.kind is FindingKind.MODULE_IN_FORWARD and any(item.kind in _MADE for item in seen):
         return []  # where it is made says more than where it is called
-    known = {(item.place.file, item.place.line) for item in seen}
+    counted = plain.stopped.kind is FindingKind.UNPACKING  # the length of what is unpacked says so too
+    saying = [item for item in seen if counted or item.kind is not FindingKind.LENGTH]
+    known = {(item.place.file, item.place.line) for item in saying}
     place = plain.stopped.place.file, plain.stopped.place.line
     return [plain.stopped] if place in reached - known else []
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from torch import nn
 
 from fxquant.check.finding import FindingKind
+from fxquant.check.hooks import defined, forward_hooks_of, gradient_hooks_of, name_of
 from fxquant.check.kinds import MEANINGS, Rule
 from fxquant.check.observation import Observation, Place
 from fxquant.check.source_tree import Sources
@@ -54,7 +55,15 @@ def merge(
             _add(found, placed, known.get(placed.key))
     for item in run:
         _add(found, replace(item, handled=item.handled or blocks.get(item.kind, "")), None)
-    return _without_echoes(list(found.values()), known)
+    kinds = {path: type(module) for path, module in model.named_modules() if path}
+    return [_with_kind(item, kinds) for item in _without_echoes(list(found.values()), known)]
+
+
+def _with_kind(item: Observation, kinds: Mapping[str, type]) -> Observation:
+    """The observation, with the class of torch.nn in which it happened."""
+    kind = kinds.get(item.place.module_path)
+    of_torch = kind is not None and kind.__module__.startswith("torch.nn.")
+    return replace(item, inside=kind.__name__) if kind is not None and of_torch else item
 
 
 def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) -> Iterator[Observation]:
@@ -71,19 +80,21 @@ def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) 
         same = seen.get((item.place.module_path, name), []) or at_line.get((item.place.file, item.place.line, name), [])
         if item.kind in _UPDATES and same and item.key not in {other.key for other in same}:
             for other in same:
-                yield replace(item, kind=other.kind, place=other.place)
+                yield replace(item, kind=other.kind, place=other.place, owner=other.owner)
         else:
             yield item
 
 
 def _add(found: dict[object, Observation], item: Observation, seen: Observation | None) -> None:
     if seen is not None:
-        item = replace(item, place=seen.place, value=item.value or seen.value, handled=item.handled or seen.handled)
+        handled, value = item.handled or seen.handled, item.value or seen.value
+        item = replace(item, place=seen.place, value=value, handled=handled, owner=seen.owner)
     before = found.get(item.key)
     if before is None:
         found[item.key] = item
     else:
-        found[item.key] = replace(before, handled=before.handled or item.handled, value=before.value or item.value)
+        handled, value = before.handled or item.handled, before.value or item.value
+        found[item.key] = replace(before, handled=handled, value=value, owner=before.owner or item.owner)
 
 
 def _is_noise(item: Observation, known: dict[tuple[FindingKind, str, int], Observation]) -> bool:
@@ -99,12 +110,27 @@ def _placed(item: Observation, model: nn.Module, sources: Sources) -> Observatio
     """The observation, under the kind and at the line that say most."""
     if item.kind is _K.FLAG and not item.place.file:
         return replace(item, place=first_use(item.value.partition("=")[0], model, sources))
+    if item.kind is _K.MODULE_HOOK:
+        return _with_hooks(item, model, sources)
     if item.kind is _K.SIZE and item.place.file:
         file = sources.file(item.place.file)
         node = file.expression_like(item.place.line, item.place.expression) if item.place.expression else None
         if node is not None and any(_is_range(part) for part in (node, *file.parents(node))):
             return replace(item, kind=_K.SIZE_LOOP)
     return item
+
+
+def _with_hooks(item: Observation, model: nn.Module, sources: Sources) -> Observation:
+    """Hooks by their names: capture names the module that has them."""
+    module = dict(model.named_modules()).get(item.value)
+    if module is None:  # inside of what capture opened
+        return item
+    if item.value:
+        names = ", ".join(map(name_of, (*forward_hooks_of(module), *gradient_hooks_of(module))))
+        return replace(item, value=f"{names} on {item.value}")
+    hooks = gradient_hooks_of(module)  # the others on the model itself are seen without running it
+    place = defined(hooks[0], sources) if hooks and not item.place.file else item.place
+    return replace(item, kind=_K.ROOT_HOOK, place=place, value=", ".join(map(name_of, hooks)))
 
 
 def _is_range(node: ast.AST) -> bool:

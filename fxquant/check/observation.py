@@ -35,6 +35,8 @@ class Observation:
         value: the answer that was given, or what was found, as text.
         handled: how capture dealt with it, one clause, "" when capture did not say.
         mode: ``training`` or ``eval`` when it happens in that mode only, which is not the model's; "" otherwise.
+        owner: path of the module that was changed, None where it is the one whose forward was running.
+        inside: class of torch.nn whose own code did it, when called by the user's line; "" for the user's code.
     """
 
     kind: FindingKind
@@ -42,6 +44,8 @@ class Observation:
     value: str = ""
     handled: str = ""
     mode: str = ""
+    owner: str | None = None
+    inside: str = ""
 
     @property
     def key(self) -> tuple[FindingKind, str, int]:

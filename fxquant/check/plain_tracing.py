@@ -78,7 +78,7 @@ def trace_plainly(model: nn.Module, places: Places) -> PlainTracing:
         kind = next((kind for part, kind in _MEANINGS if part in str(error)), _K.PLAIN_TRACING)
         if not _raised_by_user(error, places):
             kind = _K.PLAIN_TRACING
-        stopped = Observation(kind, place, text) if place.file else None
+        stopped = Observation(kind, place, "" if kind is _K.SIZE else text) if place.file else None
         behind = _lines_of(error)
     passed = frozenset(line for line in ran - behind if not _is_match(line, places))
     return PlainTracing(text, stopped, passed, _assigns(tracer))
