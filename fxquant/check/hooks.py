@@ -21,8 +21,9 @@ def gradient_hooks_of(module: nn.Module) -> list[Any]:
 
 
 def name_of(hook: Any) -> str:
-    """What a hook is called."""
-    return str(getattr(_function_of(hook), "__qualname__", repr(hook)))
+    """What a hook is called; an object that is one, by its class."""
+    function = _function_of(hook)
+    return str(getattr(function, "__qualname__", type(function).__name__))
 
 
 def defined(function: Any, sources: Sources) -> Place:

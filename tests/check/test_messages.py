@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -114,11 +115,21 @@ class Applied(Layer):
         return self.fc(x)
 
 
-def test_a_hook_of_a_layer_is_named() -> None:
+class Doubles:
+    """A hook that is an object."""
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output * 2
+
+
+@pytest.mark.parametrize(
+    ("hook", "name"), [(double, "double"), (functools.partial(double), "double"), (Doubles(), "Doubles")]
+)
+def test_a_hook_of_a_layer_is_named(hook: Any, name: str) -> None:
     model = Applied().eval()
-    model.fc.register_forward_hook(double)
+    model.fc.register_forward_hook(hook)
     (found,) = _found(model, ROWS, FindingKind.MODULE_HOOK)
-    assert found.message == "the hook double on fc is lost when quantization replaces its module"
+    assert found.message == f"the hook {name} on fc is lost when quantization replaces its module"
 
 
 @pytest.mark.parametrize("training", [False, True])
