@@ -20,7 +20,8 @@ _EXAMPLES = """examples:
   fxquant explain net.fxq --slowest --input 1,3,224,224
   fxquant compare net.py:model net.fxq --data photos/ --image-size 224 --recommend
 
-exit codes: 0 done, 1 an error with a remedy, 2 wrong arguments, 3 a limit that was asked for is not kept, 130 stopped
+exit codes: 0 done, 1 an error with a remedy, 2 wrong arguments, 3 a limit that was asked for is not kept, 130 stopped;
+of check: 1 the report has an error that fxquant does not handle, 2 there is no report
 """
 _FAILED, _STOPPED = 1, 130
 _TRACEBACK = "FXQUANT_TRACEBACK"
@@ -34,14 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 1 when the command failed with an error that has a remedy, 3 when a limit that was asked for
-        is not kept, 130 when it was interrupted. argparse exits with 2 itself.
+        is not kept, 130 when it was interrupted. argparse exits with 2 itself. ``check`` keeps 1 for what its report
+        says, and fails with 2.
     """
     options = build_parser().parse_args(arguments)
+    failed = int(getattr(options, "failed", _FAILED))
     try:
         return int(options.run(options))
     except FxquantError as error:
         print(f"fxquant: {_one_paragraph(error)}", file=sys.stderr)
-        return _FAILED
+        return failed
     except KeyboardInterrupt:
         return _STOPPED
     except BrokenPipeError:  # the reader, such as head, has seen enough; nothing is left to be flushed into it
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         remedy = f"it may be the model's own; {_TRACEBACK}=1 in the environment shows where it comes from"
         print(f"fxquant: {type(error).__name__}: {' '.join(str(error).split())}. Remedy: {remedy}", file=sys.stderr)
-        return _FAILED
+        return failed
 
 
 def build_parser() -> argparse.ArgumentParser:

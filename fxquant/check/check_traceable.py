@@ -86,6 +86,7 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
             plain = trace_plainly(copied, places)
         whole = observe_whole(model, example_inputs, plain.error, sources, first_use)
         seen = merge(attempt.seen, [*run.seen, *whole], model, sources, run.modules)
+        seen = [item for item in seen if not plain.disproves(item)]
         seen += _stopped_elsewhere(plain, seen, run.lines)
         trial = EditTrial(copied, example_inputs, sources, run.codes, outer)
         evidence = Evidence(result.captured, model.training, result.proof, result.regions, sources, trial)
@@ -105,7 +106,9 @@ def _stopped_elsewhere(
         return []
     if plain.stopped.kind is FindingKind.MODULE_IN_FORWARD and any(item.kind in _MADE for item in seen):
         return []  # where it is made says more than where it is called
-    known = {(item.place.file, item.place.line) for item in seen}
+    counted = plain.stopped.kind is FindingKind.UNPACKING  # the length of what is unpacked says so too
+    saying = [item for item in seen if counted or item.kind is not FindingKind.LENGTH]
+    known = {(item.place.file, item.place.line) for item in saying}
     place = plain.stopped.place.file, plain.stopped.place.line
     return [plain.stopped] if place in reached - known else []
 
@@ -133,8 +136,9 @@ def _examine(
 def _require_inputs(example_inputs: Any, probes: Any) -> None:
     if example_inputs is None:
         raise CaptureError("check_traceable needs example_inputs", remedy="pass a tuple of typical inputs")
-    if isinstance(probes, str) and probes != "auto":
-        raise ConfigError(f"probes={probes!r} is not known", remedy="pass 'auto', or a list of inputs to compare on")
+    if not isinstance(probes, (list, tuple)) and not (isinstance(probes, str) and probes == "auto"):
+        given = repr(probes) if isinstance(probes, str) else f"a {type(probes).__name__}"
+        raise ConfigError(f"probes cannot be {given}", remedy="pass 'auto', or a list of inputs to compare on")
     args, kwargs = split_inputs(example_inputs)
     if not any(isinstance(item, Tensor) for _, item in leaves((args, kwargs))):
         raise CaptureError("example_inputs has no tensor", remedy="pass a tuple of typical inputs")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,13 +109,21 @@ def _eager_macs(model: nn.Module, inputs: Any) -> dict[str, int]:
     """Multiply-accumulates of each module, "" for the whole model."""
     from torch.utils.flop_counter import FlopCounterMode  # takes a second to import
 
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops})
     with counter:
         call(model, inputs)
     counts = {name: sum(by_op.values()) // 2 for name, by_op in counter.get_flop_counts().items()}
     root = type(model).__name__
     found = {name.removeprefix(f"{root}."): count for name, count in counts.items() if name.startswith(f"{root}.")}
     return {**found, "": counts.get("Global", 0)}
+
+
+def _recurrent_flops(
+    inputs: Sequence[int], by_inputs: Sequence[int], by_state: Sequence[int], *args: Any, **kwargs: Any
+) -> int:
+    """Of one layer of an LSTM, which runs as one operator: both weights, at every step of every row."""
+    steps, rows = inputs[:2]
+    return 2 * steps * rows * (math.prod(by_inputs) + math.prod(by_state))
 
 
 def _unique_parameters(model: nn.Module) -> int:

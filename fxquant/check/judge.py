@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fxquant.capture.facts import CHECKED
 from fxquant.check.compare import Outcome
@@ -15,7 +16,7 @@ from fxquant.check.observation import Observation, Place
 from fxquant.check.proof import Proof, ProofRow
 from fxquant.check.source_tree import Sources
 from fxquant.check.try_edit import EditTrial
-from fxquant.check.user_frames import is_installed
+from fxquant.check.user_frames import expression_text, is_installed
 
 _K = FindingKind
 _OF_SELF = (_K.ATTRIBUTE_UPDATE, _K.CONTAINER_UPDATE)
@@ -41,6 +42,8 @@ _PROVEN = {
     _K.TENSOR_NUMBER: "recorded as an operation: exact for other values",
     _K.TENSOR_NUMPY: "recorded as an operation: exact for other values",
 }
+# Of a size that plain tracing stops at, and that capture had no need to make a number of.
+_STOPPED_AT_SIZE = "`{expression}` makes a Python number of a size, which plain tracing cannot"
 
 
 @dataclass(frozen=True)
@@ -66,18 +69,24 @@ class Evidence:
 
 def judge(seen: Iterable[Observation], evidence: Evidence) -> list[Finding]:
     """Findings, unhandled errors first."""
-    findings = [_finding(item, evidence) for item in seen]
+    findings = [found for item in seen if _tells(item, found := _finding(item, evidence), evidence)]
     findings += _unexplained(evidence, findings)
     order = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
     return sorted(findings, key=lambda item: (not item.is_unhandled_error, order[item.severity]))
 
 
 def _finding(seen: Observation, evidence: Evidence) -> Finding:
-    meaning, place = MEANINGS[seen.kind], seen.place
     severity, handled, remark = _verdict(seen, evidence)
+    seen = replace(seen, place=_without_body(seen.place, evidence.sources))
+    meaning, place = MEANINGS[seen.kind], seen.place
     shown = place.expression or place.code or (f"line {place.line}" if place.line else seen.value)
     value = f"self.{seen.value}" if seen.kind in _OF_SELF and seen.value.isidentifier() else seen.value
-    message = meaning.message.format(expression=" ".join(shown.split()), value=value or "so")
+    if seen.kind in _OF_SELF and seen.owner is not None:
+        value = _within(seen.owner, place.module_path, value)
+    template = _STOPPED_AT_SIZE if seen.kind is _K.SIZE and not value else meaning.message
+    if seen.inside and meaning.rule is Rule.GUARD:
+        template = f"{seen.inside} of torch.nn, which `{{expression}}` calls, builds in a fact of the example"
+    message = template.format(expression=" ".join(shown.split()), value=value or "so")
     fix = fix_for(seen, evidence.sources, evidence.trial)
     return Finding(
         kind=seen.kind,
@@ -92,6 +101,37 @@ def _finding(seen: Observation, evidence: Evidence) -> Finding:
         expression=place.expression,
         edit=fix.edit,
     )
+
+
+def _tells(seen: Observation, finding: Finding, evidence: Evidence) -> bool:
+    """Whether a finding says anything to the user: not what torch.nn does by itself and what does not matter."""
+    if MEANINGS[seen.kind].rule is not Rule.GUARD or finding.severity is not Severity.INFO:
+        return True
+    statement = _whole_statement(seen.place, evidence.sources) if seen.kind is _K.LENGTH else None
+    of_region = statement is not None and covering(evidence.regions, seen.place) is not None  # of its results
+    return not seen.inside and not of_region
+
+
+def _within(owner: str, path: str, names: str) -> str:
+    """``self.bn.training`` for what a method at ``path`` changes of the module at ``owner``."""
+    inner = owner.removeprefix(f"{path}.") if path else owner
+    start = f"self.{inner}" if not path or owner.startswith(f"{path}.") else owner or "the model"
+    return ", ".join(f"{start}.{name}" for name in names.removeprefix("self.").split(", "))
+
+
+def _without_body(place: Place, sources: Sources) -> Place:
+    """The place, where its expression is a whole ``if`` or loop: what that asks for alone."""
+    if not isinstance(_whole_statement(place, sources), (ast.If, ast.While, ast.For, ast.With)):
+        return place
+    return replace(place, expression=expression_text(sources.file(place.file), place.line, None))
+
+
+def _whole_statement(place: Place, sources: Sources) -> ast.stmt | None:
+    """The statement at a place, where its expression is all of it."""
+    file = sources.file(place.file)
+    statement = file.statement_at(place.line) if place.expression else None
+    whole = statement is not None and place.expression.split() == file.source_of(statement).split()
+    return statement if whole else None
 
 
 def _verdict(seen: Observation, evidence: Evidence) -> tuple[Severity, str, str]:

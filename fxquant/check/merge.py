@@ -9,6 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from fxquant.check.finding import FindingKind
+from fxquant.check.hooks import defined, forward_hooks_of, gradient_hooks_of, name_of
 from fxquant.check.kinds import MEANINGS, Rule
 from fxquant.check.observation import Observation, Place
 from fxquant.check.source_tree import Sources
@@ -51,15 +52,24 @@ def merge(
     known = {item.key: item for item in reversed(run)}
     found: dict[object, Observation] = {}
     blocks: dict[FindingKind, str] = {}
+    kinds = {path: type(module) for path, module in model.named_modules() if path}
     for item in captured:
-        placed = _in_its_module(_placed(item, model, sources), modules)
+        placed = _in_its_module(_with_kind(_placed(item, model, sources), kinds), modules)
         if placed.kind in _BLOCKS and placed.key not in known:
             blocks[placed.kind] = placed.handled  # capture names the line that a decorator is used on
         elif not _is_noise(placed, known):
             _add(found, placed, known.get(placed.key))
     for item in run:
-        _add(found, replace(item, handled=item.handled or blocks.get(item.kind, "")), None)
+        handled = item.handled or blocks.get(item.kind, "")
+        _add(found, _with_kind(replace(item, handled=handled), kinds), None)
     return _without_echoes(list(found.values()), known)
+
+
+def _with_kind(item: Observation, kinds: Mapping[str, type]) -> Observation:
+    """The observation, with the class of torch.nn in which it happened."""
+    kind = kinds.get(item.place.module_path)
+    of_torch = kind is not None and kind.__module__.startswith("torch.nn.")
+    return replace(item, inside=kind.__name__) if kind is not None and of_torch else item
 
 
 def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) -> Iterator[Observation]:
@@ -76,7 +86,7 @@ def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) 
         same = seen.get((item.place.module_path, name), []) or at_line.get((item.place.file, item.place.line, name), [])
         if item.kind in _UPDATES and same and item.key not in {other.key for other in same}:
             for other in same:
-                yield replace(item, kind=other.kind, place=other.place)
+                yield replace(item, kind=other.kind, place=other.place, owner=other.owner)
         else:
             yield item
 
@@ -84,7 +94,8 @@ def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) 
 def _add(found: dict[object, Observation], item: Observation, seen: Observation | None) -> None:
     if seen is not None:
         place = replace(seen.place, module_path=item.place.module_path)
-        item = replace(item, place=place, value=item.value or seen.value, handled=item.handled or seen.handled)
+        handled, value = item.handled or seen.handled, item.value or seen.value
+        item = replace(item, place=place, value=value, handled=handled, owner=seen.owner)
     before = found.get(item.key)
     if before is None:
         found[item.key] = item
@@ -94,6 +105,7 @@ def _add(found: dict[object, Observation], item: Observation, seen: Observation 
             before,
             handled=_handled_in_both(before, item),
             value=before.value or item.value,
+            owner=before.owner or item.owner,
             others=tuple(path for path in others if path != before.place.module_path),
         )
 
@@ -120,6 +132,8 @@ def _placed(item: Observation, model: nn.Module, sources: Sources) -> Observatio
     """The observation, under the kind and at the line that say most."""
     if item.kind is _K.FLAG and not item.place.file:
         return replace(item, place=first_use(item.value.partition("=")[0], model, sources))
+    if item.kind is _K.MODULE_HOOK:
+        return _with_hooks(item, model, sources)
     if item.kind is _K.SIZE and item.place.file:
         file = sources.file(item.place.file)
         node = file.expression_like(item.place.line, item.place.expression) if item.place.expression else None
@@ -135,6 +149,19 @@ def _in_its_module(item: Observation, modules: Mapping[tuple[str, int], Collecti
     if not paths or place.module_path in paths:
         return item
     return replace(item, place=replace(place, module_path=min(paths)))
+
+
+def _with_hooks(item: Observation, model: nn.Module, sources: Sources) -> Observation:
+    """Hooks by their names: capture names the module that has them."""
+    module = dict(model.named_modules()).get(item.value)
+    if module is None:  # inside of what capture opened
+        return item
+    if item.value:
+        names = ", ".join(map(name_of, (*forward_hooks_of(module), *gradient_hooks_of(module))))
+        return replace(item, value=f"{names} on {item.value}")
+    hooks = gradient_hooks_of(module)  # the others on the model itself are seen without running it
+    place = defined(hooks[0], sources) if hooks and not item.place.file else item.place
+    return replace(item, kind=_K.ROOT_HOOK, place=place, value=", ".join(map(name_of, hooks)))
 
 
 def _is_range(node: ast.AST) -> bool:

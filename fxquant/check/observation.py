@@ -36,6 +36,8 @@ class Observation:
         handled: how capture dealt with it, one clause, "" when capture did not say.
         mode: ``training`` or ``eval`` when it happens in that mode only, which is not the model's; "" otherwise.
         others: paths of other modules in whose forward the same happened on the same line.
+        owner: path of the module that was changed, None where it is the one whose forward was running.
+        inside: class of torch.nn whose own code did it, when called by the user's line; "" for the user's code.
     """
 
     kind: FindingKind
@@ -44,6 +46,8 @@ class Observation:
     handled: str = ""
     mode: str = ""
     others: tuple[str, ...] = ()
+    owner: str | None = None
+    inside: str = ""
 
     @property
     def key(self) -> tuple[FindingKind, str, int]:

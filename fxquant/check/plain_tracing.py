@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
+from typing import Any
 
 from torch import fx, nn
 
@@ -32,6 +38,8 @@ _MEANINGS = (
     ("invalid __array_struct__", _K.TENSOR_NUMPY),
     ("is not installed as a submodule", _K.MODULE_IN_FORWARD),
 )
+# Kinds that are errors for no other reason than that plain tracing stops there.
+_STOPS = frozenset((_K.ITEM_ASSIGNMENT, _K.UNPACKING, _K.FACTORY))
 
 
 @dataclass(frozen=True)
@@ -41,24 +49,75 @@ class PlainTracing:
     Attributes:
         error: its message, "" when it traces the model.
         stopped: where, None when it traces the model or stops in no line of the user's.
+        passed: (file, line) of the user's lines that it traces.
+        assigns: whether it writes values of the graph into items of constants, which it does without stopping.
     """
 
     error: str = ""
     stopped: Observation | None = None
+    passed: frozenset[tuple[str, int]] = frozenset()
+    assigns: bool = False
+
+    def disproves(self, seen: Observation) -> bool:
+        """Whether plain tracing goes past what was said to stop it."""
+        if seen.kind is _K.ITEM_ASSIGNMENT and self.assigns:
+            return False
+        return seen.kind in _STOPS and (seen.place.file, seen.place.line) in self.passed
 
 
 def trace_plainly(model: nn.Module, places: Places) -> PlainTracing:
     """Trace a copy of ``model`` as torch.fx does."""
+    ran: set[tuple[str, int]] = set()
+    tracer, text, stopped, behind = fx.Tracer(), "", None, set[tuple[str, int]]()
     try:
-        fx.Tracer().trace(copy_module(model))
+        with _noting_lines(ran, places):
+            tracer.trace(copy_module(model))
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         place = places.of_error(error)
         kind = next((kind for part, kind in _MEANINGS if part in str(error)), _K.PLAIN_TRACING)
         if not _raised_by_user(error, places):
             kind = _K.PLAIN_TRACING
-        return PlainTracing(text, Observation(kind, place, text) if place.file else None)
-    return PlainTracing()
+        stopped = Observation(kind, place, "" if kind is _K.SIZE else text) if place.file else None
+        behind = _lines_of(error)
+    passed = frozenset(line for line in ran - behind if not _is_match(line, places))
+    return PlainTracing(text, stopped, passed, _assigns(tracer))
+
+
+def _is_match(line: tuple[str, int], places: Places) -> bool:
+    """Whether a line is one of a ``match``, whose patterns a proxy fails without stopping."""
+    file, number = line
+    return isinstance(places.sources.file(file).statement_at(number), ast.Match)
+
+
+def _assigns(tracer: fx.Tracer) -> bool:
+    nodes = tracer.graph.nodes if hasattr(tracer, "graph") else ()
+    return any("setitem" in str(node.target) for node in nodes)
+
+
+@contextmanager
+def _noting_lines(ran: set[tuple[str, int]], places: Places) -> Iterator[None]:
+    """Add the user's lines that run to ``ran``."""
+
+    def on_line(frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+        ran.add((frame.f_code.co_filename, frame.f_lineno))
+        return on_line
+
+    was = sys.gettrace()
+    sys.settrace(lambda frame, *_: on_line if places.user.owns(frame.f_code) else None)
+    try:
+        yield
+    finally:
+        sys.settrace(was)
+
+
+def _lines_of(error: Exception) -> set[tuple[str, int]]:
+    """The lines that an error came through."""
+    found, trace = set(), error.__traceback__
+    while trace is not None:
+        found.add((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    return found
 
 
 def _raised_by_user(error: Exception, places: Places) -> bool:

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import torch
 
+from fxquant.check.finding import FindingKind
+from fxquant.check.source_tree import Function
+from fxquant.check.watched_functions import kind_of_function
+
 _ADDING = frozenset(("append", "extend", "insert", "update", "pop", "popitem", "clear", "setdefault", "remove", "add"))
 _VALUES = frozenset(("item", "tolist", "numpy"))
-_DRAWS = frozenset(
-    ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "normal", "bernoulli", "multinomial",
-     "gumbel_softmax")
+_PUSHES = frozenset(
+    ("next", "heapq.heappush", "heapq.heappop", "heapq.heapify", "heapq.heappushpop", "heapq.heapreplace",
+     "bisect.insort", "bisect.insort_left", "bisect.insort_right")
 )  # fmt: skip
-_FUNCTIONAL = ("F", "nn.functional", "torch.nn.functional")
+_DRAWS = frozenset(
+    ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli",
+     "multinomial", "poisson", "gumbel_softmax")
+)  # fmt: skip
+_DRAWING_METHODS = frozenset(("bernoulli", "multinomial"))
+# Dropping values: which argument turns it on, and whether it is on without. Source: torch/nn/functional.py, torch 2.13.
+_DROPS = {
+    "dropout": (2, True), "dropout1d": (2, True), "dropout2d": (2, True), "dropout3d": (2, True),
+    "alpha_dropout": (2, False), "feature_alpha_dropout": (2, False), "feature_dropout": (2, False),
+    "rrelu": (3, False),
+}  # fmt: skip
+_MUTABLE = (torch.Tensor, list, dict, set, bytearray)
 _BLOCKS = {
     "no_grad": "runs without gradients", "enable_grad": "sets the gradient mode", "inference_mode": "runs without "
     "gradients", "set_grad_enabled": "sets the gradient mode", "autocast": "changes the dtype of operations",
 }  # fmt: skip
-_CLOCKS = frozenset(("time", "perf_counter", "monotonic", "process_time"))
 _SEEDS = frozenset(("manual_seed", "seed", "set_rng_state"))
 _REGISTERS = frozenset(("register_buffer", "register_parameter", "register_module", "add_module"))
 
@@ -33,11 +49,34 @@ class Scope:
         names: the globals of its file, and what it imports.
         declared: names that it declares global.
         own: what its own object, or class, is called.
+        local: its arguments, and the names that it assigns.
+        shared: local names that may mean what the caller, or its own object, holds too.
+        owner: its own object, None where that is not known.
     """
 
     names: Mapping[str, Any]
     declared: Collection[str] = ()
     own: Collection[str] = ("self", "cls")
+    local: Collection[str] = ()
+    shared: Collection[str] = ()
+    owner: Any = None
+
+    def value(self, name: str) -> Any:
+        """What a dotted name means, None where that is not known."""
+        first = name.partition(".")[0]
+        if first in self.own and self.owner is not None:
+            return resolve(name, {first: self.owner})
+        return None if first in self.local else resolve(name, self.names)
+
+    def is_global(self, node: ast.AST) -> bool:
+        """Whether an expression is an object of the file, or an attribute of one, and no module."""
+        first = dotted(node).partition(".")[0]
+        known = first in self.names and first not in self.local and first not in self.own
+        return known and not isinstance(self.value(dotted(node)), ModuleType)
+
+    def outlives(self, node: ast.AST) -> bool:
+        """Whether what an expression means is there after the call: the function's own, or the file's."""
+        return self.is_own(node) or self.is_global(node)
 
     def is_own(self, node: ast.AST) -> bool:
         """Whether an expression is the function's own object, an attribute of it, or its class."""
@@ -46,6 +85,56 @@ class Scope:
         if isinstance(node, ast.Attribute):
             return self.is_own(node.value)
         return isinstance(node, ast.Name) and node.id in self.own
+
+
+def scope_of(function: Function, names: Mapping[str, Any], owner: Any) -> Scope:
+    """What names mean in ``function``.
+
+    Args:
+        function: parsed.
+        names: the globals of its file, and what it imports.
+        owner: its own object, None where that is not known.
+    """
+    declared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
+    arguments = function.args
+    given = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    others = [item for item in (arguments.vararg, arguments.kwarg) if item is not None]
+    stored = [node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    local = {*(item.arg for item in (*given, *others)), *stored} - declared
+    scope = Scope(names, declared, ("self", "cls", *(item.arg for item in given[:1])), local, (), owner)
+    inputs = [item.arg for item in given[1:] if function.name == "forward" and _may_be_tensor(item)]
+    return replace(scope, shared=_shared(function, scope, inputs))
+
+
+def _may_be_tensor(argument: ast.arg) -> bool:
+    return argument.annotation is None or "Tensor" in ast.unparse(argument.annotation)
+
+
+def _shared(function: Function, scope: Scope, inputs: Iterable[str]) -> set[str]:
+    """Inputs that are never assigned anew, and names that are assigned to what the function's object holds."""
+    assigned: dict[str, list[ast.expr | None]] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            assigned.setdefault(node.targets[0].id, []).append(node.value)
+    stored = Counter(
+        node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
+    added = Counter(
+        node.target.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)
+    )
+    found = {name for name in inputs if stored[name] == added[name]}
+    for name, values in assigned.items():
+        only = stored[name] == added[name] + len(values)
+        if only and all(_is_held(value, scope) for value in values):
+            found.add(name)
+    return found
+
+
+def _is_held(value: ast.expr | None, scope: Scope) -> bool:
+    """Whether an expression is a tensor or container that the function's object holds."""
+    return isinstance(value, ast.Attribute) and scope.is_own(value) and isinstance(scope.value(dotted(value)), _MUTABLE)
 
 
 def risks(node: ast.AST, scope: Scope) -> Iterator[str]:
@@ -94,7 +183,7 @@ def _stores(node: ast.AST, scope: Scope) -> str:
     if not isinstance(context, (ast.Store, ast.Del)):
         return ""
     if isinstance(node, ast.Attribute):
-        return f"changes {ast.unparse(node)}" if scope.is_own(node) or node.attr == "data" else ""
+        return f"changes {ast.unparse(node)}" if scope.outlives(node.value) or node.attr == "data" else ""
     if isinstance(node, ast.Subscript):
         return f"writes into {ast.unparse(node.value)}"
     return ""
@@ -104,13 +193,17 @@ def _calls_method(node: ast.AST, scope: Scope) -> str:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return ""
     method, owner = node.func.attr, dotted(node.func.value)
+    attribute = isinstance(node.func.value, ast.Attribute) and scope.is_own(node.func.value)
     if method.endswith("_") and not method.endswith("__") and not method.startswith("_"):
         return f"writes in place: {ast.unparse(node)}"
-    if method in _ADDING and isinstance(node.func.value, ast.Attribute) and scope.is_own(node.func.value):
+    held = attribute or scope.is_global(node.func.value)
+    if method in _ADDING and held and not isinstance(scope.value(owner), torch.Tensor):
         return f"changes {owner}"
     if method in _REGISTERS and scope.is_own(node.func.value):
         return f"changes {owner}: {ast.unparse(node)}"
     if method in ("sample", "rsample") and not node.args:
+        return f"draws random numbers: {ast.unparse(node)}"
+    if method in _DRAWING_METHODS and owner != "torch":
         return f"draws random numbers: {ast.unparse(node)}"
     if method in _VALUES and not node.args and owner.partition(".")[0] not in ("np", "numpy"):
         return f"takes the value of a tensor: {ast.unparse(node)}"
@@ -120,7 +213,10 @@ def _calls_method(node: ast.AST, scope: Scope) -> str:
 def _calls_in_place(node: ast.AST, scope: Scope) -> str:
     if not isinstance(node, ast.Call):
         return ""
-    if dotted(node.func) == "setattr" and node.args and scope.is_own(node.args[0]):
+    name = dotted(node.func)
+    if (name in ("setattr", "delattr") or name.endswith("__setattr__")) and node.args and scope.outlives(node.args[0]):
+        return f"changes {ast.unparse(node.args[0])}: {ast.unparse(node)}"
+    if name in _PUSHES and node.args and scope.outlives(node.args[0]):
         return f"changes {ast.unparse(node.args[0])}: {ast.unparse(node)}"
     for keyword in node.keywords:
         literal = isinstance(keyword.value, ast.Constant) and keyword.value.value
@@ -129,33 +225,54 @@ def _calls_in_place(node: ast.AST, scope: Scope) -> str:
     return ""
 
 
+def _adds_in_place(node: ast.AST, scope: Scope) -> str:
+    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id in scope.shared:
+        return f"writes in place: {ast.unparse(node)}"
+    return ""
+
+
 def _draws(node: ast.AST, scope: Scope) -> str:
     if not isinstance(node, ast.Call):
         return ""
     name = dotted(node.func)
-    owner, _, function = name.rpartition(".")
-    module = getattr(resolve(name, scope.names), "__module__", None) or ""
-    if owner.split(".")[-1] == "random" or owner.startswith(("np.random", "numpy.random")) or module == "random":
+    kind = kind_of_function(scope.value(name))
+    if kind is FindingKind.PYTHON_RANDOM:
         return f"draws random numbers in Python: {ast.unparse(node)}"
-    if function in _DRAWS and owner in ("torch", *_FUNCTIONAL):
-        return f"draws random numbers: {ast.unparse(node)}"
-    if function in _SEEDS and owner in ("torch", "torch.random"):
-        return f"sets the random state: {ast.unparse(node)}"
-    if function in _CLOCKS and owner == "time":
+    if kind is FindingKind.TIME:
         return f"reads a clock: {ast.unparse(node)}"
-    given = (*node.args, *(key.value for key in node.keywords))
-    follows = any(
-        isinstance(part, ast.Attribute) and part.attr == "training" for item in given for part in ast.walk(item)
-    )
-    if function.endswith("dropout") and owner in _FUNCTIONAL and not follows:
+    function = _name_in_torch(scope.value(name))
+    if function in _DRAWS:
+        return f"draws random numbers: {ast.unparse(node)}"
+    if name.rpartition(".")[2] in _SEEDS and name.startswith("torch."):
+        return f"sets the random state: {ast.unparse(node)}"
+    if function in _DROPS and _is_on(node, *_DROPS[function]):
         return f"drops values in eval mode too: {ast.unparse(node)}"
     return ""
+
+
+def _name_in_torch(function: Any) -> str:
+    """The name of a function of torch or torch.nn.functional, "" for any other."""
+    name = str(getattr(function, "__name__", ""))
+    known = (getattr(place, name, None) for place in (torch, torch.nn.functional) if name)
+    return name if any(function is item for item in known) else ""
+
+
+def _is_on(call: ast.Call, position: int, default: bool) -> bool:
+    """Whether a call drops values whatever the mode of the model."""
+    named = [item.value for item in call.keywords if item.arg in ("training", "train")]
+    given = [*named, *call.args[position : position + 1]]
+    if not given:
+        return default
+    if isinstance(given[0], ast.Constant):
+        return bool(given[0].value)
+    words = (getattr(part, "attr", getattr(part, "id", "")) for part in ast.walk(given[0]))
+    return "training" not in words
 
 
 def _custom_function(node: ast.AST, scope: Scope) -> str:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "apply":
         owner = node.func.value.func if isinstance(node.func.value, ast.Call) else node.func.value
-        found = resolve(dotted(owner), scope.names)
+        found = scope.value(dotted(owner))
         if isinstance(found, type) and issubclass(found, torch.autograd.Function):
             return f"calls a torch.autograd.Function, whose backward would be lost: {ast.unparse(node)}"
     return ""
@@ -169,5 +286,5 @@ def _block(node: ast.AST, scope: Scope) -> str:
 
 
 _FINDERS: tuple[Callable[[ast.AST, Scope], str], ...] = (
-    _stores, _calls_method, _calls_in_place, _draws, _custom_function, _block,
+    _stores, _calls_method, _calls_in_place, _adds_in_place, _draws, _custom_function, _block,
 )  # fmt: skip

@@ -13,6 +13,17 @@ from types import CodeType
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def own_nodes(function: Function | ast.Lambda) -> Iterator[ast.AST]:
+    """The nodes of a function that run when it is called: not those of functions and lambdas inside it."""
+    body = function.body if isinstance(function.body, list) else [function.body]
+    waiting: list[ast.AST] = list(body)
+    while waiting:
+        node = waiting.pop(0)
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            waiting += ast.iter_child_nodes(node)
+
+
 @dataclass(frozen=True)
 class Span:
     """A stretch of source: lines from 1, columns in bytes from 0, as ``ast`` and code objects count them."""
@@ -102,6 +113,15 @@ class SourceFile:
         """The function that ``code`` was compiled from."""
         return self._syntax.functions.get((code.co_name, code.co_firstlineno))
 
+    def lambda_at(self, code: CodeType) -> ast.Lambda | None:
+        """The lambda that ``code`` was compiled from."""
+        if code.co_name != "<lambda>":
+            return None
+        spans = [span for index in range(len(code.co_code) // 2) if (span := span_of(code, 2 * index)) is not None]
+        around = [node for node in self._around(code.co_firstlineno) if isinstance(node, ast.Lambda)]
+        holding = [node for node in around if all(_holds(node.body, span) for span in spans if span.end_column)]
+        return holding[-1] if holding else None
+
     def _around(self, line: int, within: ast.AST | None = None) -> Iterator[ast.AST]:
         """The nodes that a line belongs to, outer ones before inner ones."""
         above = within or self.tree
@@ -161,6 +181,13 @@ def _first_line(node: ast.AST, otherwise: int) -> int:
     """The line a node begins at, with its decorators."""
     decorators: list[ast.expr] = getattr(node, "decorator_list", [])
     return min([otherwise, *(item.lineno for item in decorators)])
+
+
+def _holds(node: ast.expr, span: Span) -> bool:
+    """Whether a stretch of source is within ``node``."""
+    whole = _span(node)
+    first, last = (whole.line, whole.column), (whole.end_line, whole.end_column)
+    return first <= (span.line, span.column) and (span.end_line, span.end_column) <= last
 
 
 def _span(node: ast.expr) -> Span:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -13,8 +14,8 @@ from torch import nn
 
 from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation, Place
-from fxquant.check.risky_source import Scope, dotted, resolve, risks
-from fxquant.check.source_tree import Function, SourceFile
+from fxquant.check.risky_source import dotted, resolve, risks, scope_of
+from fxquant.check.source_tree import Function, SourceFile, own_nodes
 from fxquant.check.user_frames import Places, is_installed
 from fxquant.check.watched_functions import kind_of_function
 
@@ -66,13 +67,13 @@ class StaticPass:
         """Reads of ``self.training``, and calls that draw numbers or read clocks without Python noticing."""
         found = []
         for code, ran in self.lines.items():
-            function = self._function(code)
+            file = self.places.sources.file(code.co_filename)
+            function = file.function_at(code) or file.lambda_at(code)
             names = self._names_in(code, function) if function is not None else {}
-            nodes = ast.walk(function) if function is not None else ()
+            nodes = own_nodes(function) if function is not None else ()
             for node in (node for node in nodes if isinstance(node, ast.expr) and node.lineno in ran):
                 kind = self._kind_of(node, code, names)
                 if kind is not None:
-                    file = self.places.sources.file(code.co_filename)
                     place = self._place(file, node.lineno, code, file.source_of(node))
                     value = str(self.model.training) if kind is FindingKind.TRAINING else ""
                     found.append(Observation(kind, place, value))
@@ -91,12 +92,13 @@ class StaticPass:
     def _function(self, code: CodeType) -> Function | None:
         return self.places.sources.file(code.co_filename).function_at(code)
 
-    def _names_in(self, code: CodeType, function: Function) -> dict[str, Any]:
+    def _names_in(self, code: CodeType, function: Function | ast.Lambda) -> dict[str, Any]:
         """What names mean in a function: the globals of its file, and what it imports itself."""
         path = code.co_filename
         if path not in self._globals:
             self._globals[path] = _globals_of(path)
-        return {**self._globals[path], **_imported_in(function)}
+        package = str(self._globals[path].get("__package__") or "")
+        return {**self._globals[path], **_imported_in(function, package)}
 
     def _read_whole(self, function: Any, depth: int) -> None:
         """Read a function of the user's that did not run at all."""
@@ -113,7 +115,8 @@ class StaticPass:
             return  # what every model of a library runs through
         file = self.places.sources.file(code.co_filename)
         names = self._names_in(code, function)
-        scope = _scope_of(function, names)
+        owner = self._owners.get(code)
+        scope = scope_of(function, names, owner[1] if owner is not None else None)
         for statement in _unreached(function.body, ran):
             self._add(statement, file, code, risks(statement, scope))
         for node in _perhaps_unreached(function, ran):
@@ -134,9 +137,20 @@ class StaticPass:
             self.observations[Observation(FindingKind.UNREACHED, place, clause)] = None
 
     def _method(self, name: str, code: CodeType) -> FunctionType | None:
+        """The function behind a method or a property of the object that a function belongs to."""
         owner = self._owners.get(code)
         found = inspect.getattr_static(type(owner[1]), name, None) if owner is not None else None
+        found = found.fget if isinstance(found, property) else getattr(found, "func", found)  # of a cached property
         return found if isinstance(found, FunctionType) else None
+
+    def _inherited(self, name: str, code: CodeType) -> Any:
+        """What ``super().name`` means in a method."""
+        owner = self._owners.get(code)
+        kinds = iter(type(owner[1]).__mro__ if owner is not None else ())
+        for kind in kinds:
+            if any(_code_of(value) is code for value in vars(kind).values()):
+                break
+        return next((vars(kind)[name] for kind in kinds if name in vars(kind)), None)
 
     def _read_methods(self, name: ast.expr, code: CodeType, depth: int) -> None:
         """Read the methods that a call may mean by a name that is made when it runs: ``getattr(self, f"run_{x}")``."""
@@ -151,7 +165,10 @@ class StaticPass:
 
     def _called(self, call: ast.Call, code: CodeType, names: Mapping[str, Any]) -> Any:
         """The function of the user's that a call means by its name, None where that is not known."""
-        found = self._resolved(dotted(call.func), code, names)
+        if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "super()":
+            found = self._inherited(call.func.attr, code)
+        else:
+            found = self._resolved(dotted(call.func), code, names)
         if isinstance(found, nn.Module):
             return inspect.getattr_static(type(found), "forward", None)
         found = getattr(found, "__func__", found)
@@ -200,13 +217,6 @@ def _perhaps_unreached(function: Function, ran: set[int]) -> Iterator[ast.AST]:
             yield from node.values[1:]
 
 
-def _scope_of(function: Function, names: Mapping[str, Any]) -> Scope:
-    declared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
-    arguments = getattr(function, "args", None)
-    first = [item.arg for item in arguments.args[:1]] if arguments is not None else []
-    return Scope(names, declared, ("self", "cls", *first))
-
-
 def _own_lines(statement: ast.stmt, inner: list[Any]) -> set[int]:
     last = min((item.lineno for item in inner), default=(statement.end_lineno or statement.lineno) + 1) - 1
     return set(range(statement.lineno, max(last, statement.lineno) + 1))
@@ -220,10 +230,16 @@ def _owners(model: nn.Module) -> dict[CodeType, tuple[str, nn.Module]]:
             if kind.__module__.startswith("torch."):
                 break
             for value in vars(kind).values():
-                code = getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
+                code = _code_of(value)
                 if code is not None:
                     found.setdefault(code, (path, module))
     return found
+
+
+def _code_of(value: Any) -> CodeType | None:
+    """The code of a method or a property, past its decorators."""
+    value = value.fget if isinstance(value, property) else value
+    return getattr(inspect.unwrap(value) if callable(value) else value, "__code__", None)
 
 
 def _globals_of(path: str) -> dict[str, Any]:
@@ -232,14 +248,17 @@ def _globals_of(path: str) -> dict[str, Any]:
     return dict(vars(owner)) if owner is not None else {}
 
 
-def _imported_in(function: Function) -> dict[str, Any]:
-    """The modules that a function imports itself, by the names it gives them."""
+def _imported_in(function: Function | ast.Lambda, package: str) -> dict[str, Any]:
+    """What a function imports itself, by the names it gives them, as far as it is loaded."""
     names: dict[str, Any] = {}
     for node in ast.walk(function):
         for alias in node.names if isinstance(node, ast.Import) else ():
             whole = alias.name if alias.asname else alias.name.partition(".")[0]
             if whole in sys.modules:
                 names[alias.asname or whole] = sys.modules[whole]
+        if isinstance(node, ast.ImportFrom) and (package or not node.level):
+            home = sys.modules.get(importlib.util.resolve_name("." * node.level + (node.module or ""), package))
+            names.update({alias.asname or alias.name: getattr(home, alias.name, None) for alias in node.names})
     return names
 
 

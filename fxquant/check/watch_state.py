@@ -73,7 +73,9 @@ class StateWatch:
         text = file.source_of(statement).partition("\n")[0] if statement is not None else file.line(line)
         name = name if slot.kind in (FindingKind.PYTHON_RANDOM, FindingKind.GLOBAL_UPDATE) else f"self.{name}"
         path = self.places.module_path(frame)
-        self.observations[Observation(slot.kind, Place(file.path, line, file.line(line), path, text), name)] = None
+        place = Place(file.path, line, file.line(line), path, text)
+        owner = slot.owner if slot.owner != path else None
+        self.observations[Observation(slot.kind, place, name, owner=owner)] = None
 
 
 def read_all(slots: list[Slot]) -> list[Any]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from fxquant.capture.inputs import split_inputs
 from fxquant.check.finding import FindingKind
+from fxquant.check.hooks import defined, forward_hooks_of, name_of
 from fxquant.check.observation import Observation, Place
 from fxquant.check.probes import Example, is_mask
 from fxquant.check.source_tree import Sources
@@ -32,12 +33,12 @@ def observe_whole(
         sources: parsed files.
         first_use: the first line of forward that reads one of its parameters.
     """
-    for hook in (*model._forward_pre_hooks.values(), *model._forward_hooks.values()):
-        yield Observation(FindingKind.ROOT_HOOK, _defined(hook, sources), getattr(hook, "__qualname__", repr(hook)))
+    for hook in forward_hooks_of(model):
+        yield Observation(FindingKind.ROOT_HOOK, defined(hook, sources), name_of(hook))
     if type(model).__module__.startswith("torch.nn.") and plain_error:
         yield Observation(FindingKind.ROOT_LEAF, Place(), type(model).__name__)
     if _SIGNATURE in plain_error:
-        yield Observation(FindingKind.KEYWORDS, _defined(inspect.unwrap(model.forward), sources))
+        yield Observation(FindingKind.KEYWORDS, defined(inspect.unwrap(model.forward), sources))
     for leaf in Example.of(model, inputs).leaves():
         if is_mask(leaf.name, leaf.tensor):
             place = first_use(leaf.name.partition(".")[0], model, sources)
@@ -57,13 +58,3 @@ def _left_out(model: nn.Module, inputs: Any) -> list[str]:
     except TypeError:
         return []
     return [name for name, item in signature.parameters.items() if item.default is None and name not in given]
-
-
-def _defined(function: Any, sources: Sources) -> Place:
-    """Where a function is written."""
-    function = getattr(function, "func", function)  # of a partial
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    if code is None:
-        return Place()
-    file = sources.file(code.co_filename)
-    return Place(file.path, code.co_firstlineno, file.line(code.co_firstlineno))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import inspect
 import itertools
 import operator
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -241,9 +243,25 @@ def _called(found: Callable[[], Any] | Any, text: str) -> Any:
     try:
         return found()
     except (Exception, SystemExit) as error:
-        raise FxquantError(
-            f"{text} raised {type(error).__name__}: {error}", remedy="it is called without arguments"
-        ) from error
+        remedy = _where_raised(error) if _takes_nothing(found) else "it is called without arguments"
+        raise FxquantError(f"{text} raised {type(error).__name__}: {error}", remedy=remedy) from error
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    """Whether a function, or a class, can be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _where_raised(error: BaseException) -> str:
+    """A remedy that names the line an error comes from."""
+    if isinstance(error, SyntaxError):
+        return f"correct {error.filename}:{error.lineno}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"see {last.filename}:{last.lineno}, which raised it"
 
 
 def _import(place: str, text: str) -> Any:
@@ -252,9 +270,8 @@ def _import(place: str, text: str) -> Any:
     except FxquantError:
         raise
     except (Exception, SystemExit) as error:
-        raise FxquantError(
-            f"{place} cannot be imported: {type(error).__name__}: {error}", remedy=f"check {text}, and PYTHONPATH"
-        ) from error
+        remedy = f"check {text}, and PYTHONPATH" if isinstance(error, ImportError) else _where_raised(error)
+        raise FxquantError(f"{place} cannot be imported: {type(error).__name__}: {error}", remedy=remedy) from error
 
 
 def _import_module(name: str) -> Any:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
+import os
 import random
+import secrets
+from random import random as draw
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from case import Case, rows
 from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 
 class Layer(nn.Module):
@@ -298,4 +305,125 @@ class CountsInTraining(Case):
                 self.calls += 1  # finding: attribute-update
             return y
 
+    inputs = staticmethod(rows)
+
+
+class Meter:
+    """Counts for the whole process."""
+
+    total = 0
+
+
+HISTORY: list[Tensor] = []
+
+
+class UnreachedOutside(Case):
+    class before(Layer):
+        def __init__(self, mode: str = "plain") -> None:
+            super().__init__(mode)
+            self.heap: list[int] = []
+            self.numbers = iter([1])
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            if self.mode == "a":
+                object.__setattr__(self, "calls", 2)  # finding: unreached
+            if self.mode == "b":
+                UnreachedOutside.outcome = "other"  # finding: unreached
+            if self.mode == "c":
+                Meter.total += 1  # finding: unreached
+            if self.mode == "d":
+                HISTORY.append(y)  # finding: unreached
+            if self.mode == "e":
+                heapq.heappush(self.heap, 1)  # finding: unreached
+            if self.mode == "f":
+                next(self.numbers)  # finding: unreached
+            if self.mode == "g":
+                x += 1  # finding: unreached
+            if self.mode == "h":
+                total = self.total
+                total *= 2  # finding: unreached
+            return y
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedNumbers(Case):
+    class before(Layer):
+        def __init__(self, mode: str = "plain") -> None:
+            super().__init__(mode)
+            self.numbers, self.others = np.random.default_rng(0), random.Random(1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            if self.mode == "python":
+                y = y * draw()  # finding: unreached
+                y = y * float(self.numbers.normal())  # finding: unreached
+                y = y * self.others.random()  # finding: unreached
+                y = y + secrets.randbelow(3)  # finding: unreached
+                y = y + os.urandom(1)[0]  # finding: unreached
+            if self.mode == "torch":
+                y = y + torch.poisson(y)  # finding: unreached
+                y = y + y.bernoulli()  # finding: unreached
+            if self.mode == "drop":
+                y = torch.dropout(y, 0.5, True)  # finding: unreached
+                y = dropout(y, 0.5)  # finding: unreached
+                y = F.dropout1d(y, 0.5)  # finding: unreached
+                y = F.rrelu(y, training=True)  # finding: unreached
+            return y
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedImport(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            if self.mode == "twice":
+                from broken_unreached import Twice as Imported
+
+                y = Imported.apply(y)  # finding: unreached
+            return y
+
+    after = After
+    inputs = staticmethod(rows)
+
+
+class UnreachedBase(Case):
+    class before(nn.Module):
+        class Base(Layer):
+            def forward(self, x: Tensor) -> Tensor:
+                self.last = x  # finding: unreached
+                return self.first(x)
+
+        class Inner(Base):
+            def forward(self, x: Tensor) -> Tensor:
+                return super().forward(x) if self.mode == "keep" else self.first(x)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = self.Inner()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    after = After
+    inputs = staticmethod(rows)
+    same = False
+
+
+class UnreachedProperty(Case):
+    class before(Layer):
+        @property
+        def counter(self) -> int:
+            self.calls += 1  # finding: unreached
+            return self.calls
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            return y / self.counter if self.mode == "mean" else y
+
+    after = After
     inputs = staticmethod(rows)

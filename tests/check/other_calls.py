@@ -120,7 +120,7 @@ class CausalMaskCached(Case):
         def forward(self, x: Tensor) -> Any:
             n = x.shape[1]
             if self.mask is None or self.mask.shape[0] != n:
-                self.mask = torch.triu(torch.full((n, n), float("-inf")), 1)  # finding: attribute-update, factory
+                self.mask = torch.triu(torch.full((n, n), float("-inf")), 1)  # finding: attribute-update
             y = self.first(x)
             return torch.softmax(y @ y.transpose(1, 2) + self.mask, -1) @ y
 

@@ -135,3 +135,16 @@ class Datetime(Case):
 
     inputs = staticmethod(rows)
     outcome = "region"
+
+
+class LambdaOverTwoLines(Case):
+    outcome = "region"
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            draw = lambda low, high: (  # noqa: E731
+                float(NPRNG.uniform(low, high))  # finding: python-random
+            )
+            return self.first(x) * draw(0.0, 1.0)
+
+    inputs = staticmethod(rows)

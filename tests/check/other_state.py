@@ -197,7 +197,7 @@ class ConstBatchExpand(Case):
             self.tok = nn.Parameter(torch.randn(1, 1, 6))
 
         def forward(self, x: Tensor) -> Any:
-            return torch.cat([self.tok.expand(x.size(0), -1, -1), self.first(x)], 1)  # finding: factory
+            return torch.cat([self.tok.expand(x.size(0), -1, -1), self.first(x)], 1)
 
     inputs = staticmethod(lambda: (torch.randn(2, 3, 6),))
 

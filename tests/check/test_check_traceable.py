@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fxquant import FxquantError
 from fxquant.check import FindingKind, Severity, check_traceable
+from fxquant.errors import ConfigError
 
 
 class Plain(nn.Module):
@@ -41,6 +42,21 @@ def test_a_plain_model_passes_with_proof_and_full_coverage() -> None:
     )
     assert report.coverage.mac_share == 1.0
     assert "will be int8" in str(report)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_recurrent_layers_count_with_all_their_weights(kind: type[nn.RNNBase], gates: int, both_ways: bool) -> None:
+    model = nn.Sequential(kind(8, 16, batch_first=True, bidirectional=both_ways))
+    coverage = check_traceable(model.eval(), (torch.randn(2, 5, 8),)).coverage
+    assert coverage.macs == 2 * 5 * gates * 16 * (8 + 16) * (2 if both_ways else 1)
+    assert coverage.int8_macs == 0
+
+
+@pytest.mark.parametrize("probes", [3, None, "all", {"x": IMAGE}, IMAGE])
+def test_probes_that_are_no_list_of_inputs_are_refused(probes: Any) -> None:
+    with pytest.raises(ConfigError, match="pass 'auto', or a list of inputs"):
+        check_traceable(Plain().eval(), (IMAGE,), probes=probes)
 
 
 def _exported() -> Any:
@@ -149,8 +165,6 @@ def test_given_probes_take_the_place_of_those_made_up() -> None:
     report = check_traceable(Plain().eval(), (IMAGE,), probes=[(torch.randn(5, 3, 9, 9),)])
     names = [row.name for row in report.proof.rows]
     assert "probe 0" in names and not any(name.startswith("batch") for name in names)
-    with pytest.raises(FxquantError, match="probes"):
-        check_traceable(Plain().eval(), (IMAGE,), probes="all")
 
 
 def test_keyword_inputs_nested_inputs_and_half_precision() -> None:

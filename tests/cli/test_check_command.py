@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def inputs():
     return {"x": torch.randn(3, SIZE)}
 
 fixed = (torch.randn(3, SIZE),)
+
+class NoWeights(Net):
+    def __init__(self):
+        raise RuntimeError("weights not found")
+
+def no_data():
+    raise RuntimeError("no data here")
 """
 
 
@@ -105,11 +113,23 @@ def test_an_unhandled_error_exits_with_1(file: Path, capsys: pytest.CaptureFixtu
         (["nowhere.at_all:Net", "--input", "3,4"], "cannot be imported"),
         (["missing.py:Net", "--input", "3,4"], "there is no file"),
         (["FILE", "--input", "3,4"], "is neither module:object"),
+        (["FILE:NoWeights", "--input", "3,4"], "weights not found. Remedy: see FILE:45"),
+        (["FILE:Net", "--inputs", "FILE:no_data"], "no data here. Remedy: see FILE:48"),
+        (["BROKEN:Net", "--input", "3,4"], "Remedy: correct BROKEN:2"),
+        (["RAISING:Net", "--input", "3,4"], "Remedy: see RAISING:1"),
+        (["FILE:Tokens", "--input", "2,6"], "for whole numbers, such as ids, --input 2,6:int64"),
     ],
 )
-def test_what_cannot_be_checked_is_said_in_one_line(
+def test_what_cannot_be_checked_is_said_in_one_line_with_exit_code_2(
     arguments: list[str], words: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["check", *(item.replace("FILE", str(file)) for item in arguments)]) == 1
+    names = {"FILE": str(file), "BROKEN": f"{file.parent}/broken.py", "RAISING": f"{file.parent}/raising.py"}
+    Path(names["BROKEN"]).write_text("import torch\ndef (:\n")
+    Path(names["RAISING"]).write_text("1 / 0\n")
+
+    def filled(text: str) -> str:
+        return functools.reduce(lambda found, name: found.replace(name, names[name]), names, text)
+
+    assert cli.main(["check", *map(filled, arguments)]) == 2
     err = capsys.readouterr().err
-    assert words in err and "Traceback" not in err and len(err.splitlines()) == 1
+    assert filled(words) in err and "Traceback" not in err and len(err.splitlines()) == 1

@@ -1,0 +1,167 @@
+"""What a finding says: the part of the line that did it, the thing that changed, the hook by its name."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxquant.check import Finding, FindingKind, Severity, check_traceable
+
+IMAGE = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
+ROWS = torch.linspace(-1, 1, 2 * 5 * 8).reshape(2, 5, 8)
+
+
+def _found(model: nn.Module, inputs: Any, kind: FindingKind) -> list[Finding]:
+    report = check_traceable(model, (inputs,))
+    return [item for item in report.findings if item.kind is kind]
+
+
+class Layer(nn.Module):
+    """The layer around what is found."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm = nn.Linear(8, 8), nn.BatchNorm1d(5)
+
+
+class WholeNumber(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x)[:, : int(x.shape[1] / 2)]
+
+
+class Rounded(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x)[:, : round(x.shape[1] / 2)]
+
+
+@pytest.mark.parametrize(
+    ("model", "expression"), [(WholeNumber(), "int(x.shape[1] / 2)"), (Rounded(), "round(x.shape[1] / 2)")]
+)
+def test_a_size_that_plain_tracing_stops_at_has_no_error_for_a_value(model: nn.Module, expression: str) -> None:
+    (found,) = _found(model.eval(), ROWS, FindingKind.SIZE)
+    assert found.message == f"`{expression}` makes a Python number of a size, which plain tracing cannot"
+
+
+class PadsOdd(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.conv(x)
+        if h.shape[-1] % 2:  # an odd one
+            h = F.pad(h, (0, 1))
+        return h
+
+
+def test_a_branch_is_shown_without_what_is_in_it() -> None:
+    (found,) = _found(PadsOdd().eval(), IMAGE, FindingKind.SIZE_BRANCH)
+    assert found.message.startswith("`h.shape[-1] % 2` is False") and found.expression == "h.shape[-1] % 2"
+
+
+class RefusesOthers(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] and x.shape[1] % 3:  # no multiple of three
+            return self.fc(x)
+        return x
+
+
+def test_a_branch_that_is_shown_without_its_body_is_still_compared() -> None:
+    (found,) = _found(RefusesOthers().eval(), ROWS, FindingKind.SIZE_BRANCH)
+    assert found.severity is Severity.WARNING and "the graph does not take" in found.message
+
+
+class Divides(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        groups, _ = divmod(x.shape[2], 4)
+        return self.fc(x).reshape(x.shape[0], -1, groups, 4).sum(2)
+
+
+def test_a_line_that_also_unpacks_may_stop_plain_tracing() -> None:
+    (found,) = _found(Divides().eval(), ROWS, FindingKind.PLAIN_TRACING)
+    assert "divmod" in found.message and found.handled
+
+
+class ChangesAnother(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        self.norm.eval()
+        self.fc.calls = 1  # type: ignore[assignment]
+        return self.norm(self.fc(x))
+
+
+def test_an_attribute_of_another_module_is_named_with_it() -> None:
+    found = _found(ChangesAnother(), ROWS, FindingKind.ATTRIBUTE_UPDATE)
+    shown = {item.code.partition("  #")[0]: item.message for item in found}
+    assert "changes self.norm.training;" in shown["self.norm.eval()"]
+    assert "changes self.fc.calls;" in shown["self.fc.calls = 1"]
+
+
+def double(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """A hook."""
+    return output * 2
+
+
+def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+    """A hook on gradients."""
+
+
+class Applied(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x)
+
+
+class Doubles:
+    """A hook that is an object."""
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output * 2
+
+
+@pytest.mark.parametrize(
+    ("hook", "name"), [(double, "double"), (functools.partial(double), "double"), (Doubles(), "Doubles")]
+)
+def test_a_hook_of_a_layer_is_named(hook: Any, name: str) -> None:
+    model = Applied().eval()
+    model.fc.register_forward_hook(hook)
+    (found,) = _found(model, ROWS, FindingKind.MODULE_HOOK)
+    assert found.message == f"the hook {name} on fc is lost when quantization replaces its module"
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_backward_hook_of_the_model_is_one_of_the_model(training: bool) -> None:
+    model = Applied().train(training)
+    model.register_full_backward_hook(keep)
+    (found,) = _found(model, ROWS, FindingKind.ROOT_HOOK)
+    assert "the hook keep on the model itself" in found.message and found.code.startswith("def keep(")
+    assert not _found(model, ROWS, FindingKind.MODULE_HOOK)
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.norm = nn.MultiheadAttention(8, 2, batch_first=True), nn.InstanceNorm1d(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.attention(x, x, x, need_weights=False)
+        return self.norm(y)
+
+
+def test_facts_inside_of_torch_are_left_out_where_they_do_not_matter() -> None:
+    report = check_traceable(Attends().eval(), (ROWS,))
+    assert {item.kind for item in report.findings} == {FindingKind.COMPOSITE}, str(report)
+
+
+class SortsByValue(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [self.fc(x), x, x * 2]
+        parts.sort(key=lambda part: float(part.norm()))
+        return parts[0]
+
+
+def test_results_of_a_float_region_are_no_lengths() -> None:
+    assert not _found(SortsByValue().eval(), ROWS, FindingKind.LENGTH)
