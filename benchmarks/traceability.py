@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from report import print_machine, print_table
 from trace_one import COLUMNS, examine
 from trace_subject import Subject
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--show", type=Path, nargs="+", help="print the table of files, merged, and run nothing")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)  # a run beside another one takes thirty times as long with more
     if arguments.worker:
         return work()
     print_machine()
