@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 # With ``max_norm`` they shorten rows of their table, in eager and in a graph alike: nothing else is made of that.
-_RENORMALIZING = (F.embedding, F.embedding_bag)
+RENORMALIZING = (F.embedding, F.embedding_bag)
 _CHANGES_CONTAINER = frozenset(
     ("append", "extend", "insert", "pop", "popitem", "clear", "update", "setdefault", "remove", "discard", "reverse",
      "sort", "setitem", "delitem", "add", "iadd", "imul", "ior", "iand", "isub", "ixor", "move_to_end",
@@ -124,6 +124,6 @@ def changed_tensors(target: Any, proxies: list[ValueProxy], changed: set[int]) -
         proxies: what it is given.
         changed: ids of the tensors that are not as they were.
     """
-    if target in _RENORMALIZING:
+    if target in RENORMALIZING:
         return ()
     return tuple(proxy.node.name for proxy in proxies if id(proxy.value) in changed)

@@ -23,6 +23,7 @@ from fxquant.capture.attribute_uses import (
     is_attribute,
     spots_of_uses,
 )
+from fxquant.capture.attribute_writes import RENORMALIZING
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.fingerprint import fingerprint
@@ -113,12 +114,12 @@ def _is_made(root: nn.Module, change: Change, tracer: ValueTracer) -> bool:
 
 def _changed_parameters(root: nn.Module, changes: list[Change], tracer: ValueTracer) -> list[Trouble]:
     """Writes to parameters; a graph takes these for constants. Writes to buffers are written down."""
-    written = _written_attributes(tracer)
+    written, shortened = _written_attributes(tracer), _renormalized(root, tracer.graph)
     troubles = []
     for change in changes:
         path = f"{change.module_path}.{change.name}".lstrip(".")
         is_parameter = change.name in root.get_submodule(change.module_path)._parameters
-        if not change.tensor or not (path in written or is_parameter):
+        if not change.tensor or not (path in written or (is_parameter and path not in shortened)):
             continue
         origin = written.get(path, Origin())  # of a part that runs as Python it is not known
         place = (origin.file, origin.line, origin.code)
@@ -131,6 +132,19 @@ def _changed_parameters(root: nn.Module, changes: list[Change], tracer: ValueTra
             fact = Fact(FactKind.BUFFER_UPDATE, *place, change.module_path, "", change.name, handled)
             tracer.recorder.facts[fact] = None
     return troubles
+
+
+def _renormalized(root: nn.Module, graph: fx.Graph) -> set[str]:
+    """Tables whose rows embeddings shorten to ``max_norm``, as they do in a graph."""
+    found = set[str]()
+    for node in graph.nodes:
+        if node.target in RENORMALIZING:
+            found.update(str(source.target) for source in node.all_input_nodes if source.op == "get_attr")
+        elif node.op == "call_module" and isinstance(
+            root.get_submodule(str(node.target)), (nn.Embedding, nn.EmbeddingBag)
+        ):
+            found.add(f"{node.target}.weight")
+    return found
 
 
 def _around_both(first: str, second: str) -> str:
