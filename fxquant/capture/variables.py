@@ -125,7 +125,9 @@ def _content(cell: CellType) -> Any:
 
 
 def _is_data(value: Any) -> bool:
-    return not isinstance(value, _DEFINITIONS) and (not callable(value) or isinstance(value, (Tensor, nn.Module)))
+    if isinstance(value, nn.Module):  # of torch's own only the buffers may change
+        return type(value).__module__.startswith("torch.nn.")
+    return not isinstance(value, _DEFINITIONS) and (not callable(value) or isinstance(value, Tensor))
 
 
 def _names_used(space: dict[str, Any]) -> set[str]:
