@@ -26,6 +26,7 @@ from fxquant.capture.size_regions import may_run_as_python
 from fxquant.capture.source import Place, frames, is_user_file, place_of, user_frame, user_frames
 from fxquant.capture.structures import leaves
 from fxquant.capture.trouble import Spot, Trouble
+from fxquant.ir.ancestors import with_ancestors
 from fxquant.ir.checks import require_same
 from fxquant.ir.meta import info
 
@@ -359,14 +360,7 @@ class Answers:
 
 def _reads_attribute(node: fx.Node) -> bool:
     """Whether a number was taken out of a parameter or buffer: ``self.scale.item()``."""
-    waiting, seen = [node], set[fx.Node]()
-    while waiting:
-        node = waiting.pop()
-        if node.op == "get_attr":
-            return True
-        waiting += [source for source in node.all_input_nodes if source not in seen]
-        seen.add(node)
-    return False
+    return any(source.op == "get_attr" for source in with_ancestors([node]))
 
 
 def _is_number(value: Any) -> bool:

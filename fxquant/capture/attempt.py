@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from fxquant.capture.against_eager import Marks
 from fxquant.capture.copy_module import plain_tensors, prepare_copy
+from fxquant.capture.end_early import MOST_ROUNDS
 from fxquant.capture.find_outer_state import find_outer_state
 from fxquant.capture.find_state import find_state
 from fxquant.capture.float_regions import FloatRegions
@@ -57,8 +58,7 @@ class Attempt:
         tracer: what recorded it.
         state, outer: how the copy, and what is outside of it, were before.
         troubles: what no graph can hold.
-
-    Where ``tracer.answers.early_end`` found something, it is the beginning of one.
+        ended_by: what other sizes answer differently, where the trace ended before the model did because of it.
     """
 
     root: nn.Module
@@ -67,6 +67,7 @@ class Attempt:
     state: ModelState
     outer: OuterState
     troubles: list[Trouble]
+    ended_by: list[Trouble]
 
 
 def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | None = None) -> Attempt:
@@ -83,7 +84,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), job.versions, half
         tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
-        tracer.answers.early_end.rounds = regions.rounds
+        tracer.answers.early_end.paused = regions.rounds >= MOST_ROUNDS
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)
             stack.callback(outer.restore)
@@ -96,15 +97,15 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             stack.enter_context(patched(tracer, root))
             graph = tracer.trace(root)
             changed = outer.changed()
-    troubles = tracer.recorder.troubles
-    if not troubles and not regions.whole and not tracer.answers.early_end.found:
+    troubles, ended_by = tracer.recorder.troubles, tracer.answers.early_end.found
+    if not troubles and not regions.whole and not ended_by:
         seen_to = {item.key for item in outer.held if item.attribute}
         changes = [item for item in state.changes(model) if (item.module_path, item.name) not in seen_to]
         changes += tracer.writes.replaced
         troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules)
         if changed:
             troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
-    return Attempt(root, graph, tracer, state, outer, troubles)
+    return Attempt(root, graph, tracer, state, outer, troubles, ended_by)
 
 
 def _as_is(tensor: Tensor) -> Tensor:

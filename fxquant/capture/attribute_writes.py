@@ -14,6 +14,7 @@ from fxquant.capture.facts import FactKind
 from fxquant.capture.keep_state import Change
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.structures import unwrap
+from fxquant.ir.contents import contents, same_contents
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -102,13 +103,13 @@ class Arrays:
 
     def __init__(self, given: list[Any]) -> None:
         found = [(leaf, leaf.value if isinstance(leaf, ValueProxy) else leaf) for leaf in given]
-        self._before = [(leaf, array, array.copy()) for leaf, array in found if type(array) is np.ndarray]
+        self._before = [(leaf, array, contents(array, 1)) for leaf, array in found if type(array) is np.ndarray]
 
     def changed(self, tracer: ValueTracer) -> tuple[str, ...]:
         """Names of the nodes whose arrays the call changed; other arrays would be constants: that is reported."""
         names = []
         for leaf, array, before in self._before:
-            if not np.array_equal(array, before, equal_nan=array.dtype.kind in "fc"):
+            if not same_contents(before, contents(array, 1)):
                 if isinstance(leaf, ValueProxy):
                     names.append(leaf.node.name)
                 else:

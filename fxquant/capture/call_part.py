@@ -126,6 +126,13 @@ def _report_change(tracer: ValueTracer, name: str) -> None:
     tracer.recorder.report(FactKind.WRITE_TO_CONSTANT, title)
 
 
+def is_of_part(target: Any, proxies: list[ValueProxy], value: Any) -> bool:
+    """Whether a value was taken out of what a part that runs as Python gives, or is a list made of such a list."""
+    if target is operator.getitem:
+        return proxies[0].from_part
+    return type(value) is list and any(proxy.from_part for proxy in proxies if type(proxy.value) is list)
+
+
 class _Arguments:
     """Turns local names into inputs of a part, modules it needs, and constants."""
 

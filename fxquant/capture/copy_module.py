@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.errors import CaptureError
-from fxquant.ir.own_functions import OwnFunctions
+from fxquant.ir.own_functions import LITERALS, OwnFunctions
 
-_LITERALS = frozenset((bool, int, float, str, type(None)))
 _WAYS_TO_COPY = frozenset(
     ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__", "__getnewargs__",
      "__getnewargs_ex__", "__getattr__", "__getattribute__")
@@ -98,7 +97,7 @@ def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     for module in reversed(plain):  # what copies itself may ask the modules that it holds
         made = vars(memo[id(module)])
         for name, value in vars(module).items():
-            known = value if type(value) in _LITERALS else memo.get(id(value))
+            known = value if type(value) in LITERALS else memo.get(id(value))
             made[name] = copy.deepcopy(value, memo) if known is None else known
     copied: nn.Module = copy.deepcopy(model, memo)
     return copied

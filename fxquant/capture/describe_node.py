@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +18,7 @@ from fxquant.ir.meta import (
     qualified_name,
     qualified_type,
     set_info,
+    storage_of,
 )
 
 if TYPE_CHECKING:
@@ -48,11 +51,9 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         line=line,
         code=code,
     )
-    stored = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
-    storage = value.untyped_storage().data_ptr() if stored else 0
     found = NodeInfo(
-        value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates, storage=storage,
-        largest=largest_magnitude(value),
+        value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates,
+        storage=storage_of(value), largest=largest_magnitude(value),
     )  # fmt: skip
     set_info(node, found)
 
@@ -62,3 +63,15 @@ def name_after_module(tracer: ValueTracer, kind: str) -> str | None:
     scope = tracer.scope
     named = scope.simple and scope.module_path and scope.module_type.__module__.startswith("torch.nn.")
     return scope.module_path.replace(".", "_") if named and kind in ("call_function", "call_method") else None
+
+
+def title_of(target: Any) -> str | None:
+    """What a graph names the results of a target, which it takes long to find; None where it is to find it."""
+    if isinstance(target, str):
+        return _title(target)
+    return _title(target.__name__) if isinstance(target, (BuiltinFunctionType, FunctionType)) else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _title(name: str) -> str:
+    return fx.Graph()._target_to_str(name)

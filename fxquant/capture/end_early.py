@@ -7,8 +7,6 @@ the rest of this one would find nothing else.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fxquant.capture.probe_sizes import probe_sizes
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 _ENOUGH = 8
-_MOST_ROUNDS = 6
+MOST_ROUNDS = 6  # after as many traces of a model, none ends early
 
 
 class EndedEarlyError(BaseException):
@@ -33,14 +31,12 @@ class EarlyEnd:
 
     Attributes:
         found: what other sizes answer differently, if the trace ended because of it.
-        rounds: how many traces of the model came before this one; after some, none ends early.
-        paused: whether what is asked may be forgotten again.
+        paused: whether the trace goes on whatever is asked: it may be forgotten again, or many traces ended early.
     """
 
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
         self.found: list[Trouble] = []
-        self.rounds = 0
         self.paused = False
         self._times: Counter[Spot] = Counter()
         self._looked_at: set[Spot] = set()
@@ -52,21 +48,11 @@ class EarlyEnd:
             EndedEarlyError: it is not the first time, and other sizes answer differently.
         """
         self._times[statement] += 1
-        known = self._times[statement] < _ENOUGH or statement in self._looked_at
-        if known or self.paused or self.rounds >= _MOST_ROUNDS:
+        if self.paused or self._times[statement] < _ENOUGH or statement in self._looked_at:
             return
         self._looked_at.update(self._times)
         tracer = self.tracer
-        with _nothing_recorded(tracer):
+        with tracer.nothing_recorded():
             self.found = probe_sizes(tracer.root, tracer.graph, tracer.inputs, tracer.answers.questions)
         if self.found:
             raise EndedEarlyError
-
-
-@contextmanager
-def _nothing_recorded(tracer: ValueTracer) -> Iterator[None]:
-    was, tracer.executing = tracer.executing, True
-    try:
-        yield
-    finally:
-        tracer.executing = was

@@ -31,7 +31,8 @@ from fxquant.capture.inputs import copy_tensors, split_inputs
 from fxquant.capture.keep_state import Change, randomness_kept
 from fxquant.capture.structures import leaves
 from fxquant.capture.trouble import Trouble, spots_around
-from fxquant.ir.meta import Origin, info
+from fxquant.ir.ancestors import with_ancestors
+from fxquant.ir.meta import Origin, by_storage, info
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -138,11 +139,9 @@ def _renormalized(root: nn.Module, graph: fx.Graph) -> set[str]:
     """Tables whose rows embeddings shorten to ``max_norm``, as they do in a graph."""
     found = set[str]()
     for node in graph.nodes:
-        if node.target in RENORMALIZING:
+        if node.target in RENORMALIZING and (len(node.args) > 3 or node.kwargs.get("max_norm") is not None):
             found.update(str(source.target) for source in node.all_input_nodes if source.op == "get_attr")
-        elif node.op == "call_module" and isinstance(
-            root.get_submodule(str(node.target)), (nn.Embedding, nn.EmbeddingBag)
-        ):
+        elif node.op == "call_module" and getattr(root.get_submodule(str(node.target)), "max_norm", None) is not None:
             found.add(f"{node.target}.weight")
     return found
 
@@ -157,11 +156,7 @@ def _asked_of_written(tracer: ValueTracer) -> list[Trouble]:
     """Answers that were built in although the graph itself writes into the buffer that gave them."""
     written, troubles = _written_attributes(tracer), []
     for fact, node, spots in tracer.answers.of_state if written else ():
-        waiting, seen = [node], set[fx.Node]()
-        while waiting:
-            seen.add(waiting[-1])
-            waiting += [item for item in waiting.pop().all_input_nodes if item not in seen]
-        if any(item.op == "get_attr" and str(item.target) in written for item in seen):
+        if any(item.op == "get_attr" and str(item.target) in written for item in with_ancestors([node])):
             tracer.recorder.facts.pop(fact, None)
             troubles.append(Trouble(fact, spots))
     return troubles
@@ -170,20 +165,21 @@ def _asked_of_written(tracer: ValueTracer) -> list[Trouble]:
 def _written_attributes(tracer: ValueTracer) -> dict[str, Any]:
     """Origin of the node that writes into each parameter and buffer that the graph writes into, by path."""
     by_name = {node.name: node for node in tracer.graph.nodes}
-    paths = {info(node).storage: str(node.target) for node in tracer.graph.nodes if node.op == "get_attr"}
+    paths = {
+        storage: str(node.target)
+        for storage, nodes in by_storage(tracer.graph).items()
+        for node in nodes
+        if node.op == "get_attr"
+    }
     found = {}
     for node in tracer.graph.nodes:
         for name in info(node).mutates:
             target = by_name.get(name)
-            path = None if target is None else _attribute_written(target, paths)
-            if path is not None:
-                found[path] = info(node).origin
+            if target is not None and target.op == "get_attr":
+                found[str(target.target)] = info(node).origin
+            elif target is not None and info(target).storage in paths:  # a view of it, or ``p.data``
+                found[paths[info(target).storage]] = info(node).origin
     return found
-
-
-def _attribute_written(target: fx.Node, paths: Mapping[int, str]) -> str | None:
-    """The parameter or buffer in whose memory the value of a node lies."""
-    return str(target.target) if target.op == "get_attr" else paths.get(info(target).storage or -1)
 
 
 # -- attributes ---------------------------------------------------------------------------------------

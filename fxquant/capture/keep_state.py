@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.capture.structures import has_parts
+from fxquant.ir.own_functions import LITERALS
 
 _FLAT = (np.ndarray, array.array, bytearray)  # their elements are numbers
 _CONTAINERS = (list, dict, set, *_FLAT)
-_LITERALS = frozenset((bool, int, float, str, type(None)))
 _DEPTH = 4
 _LARGEST = 2**20  # numbers in a tensor that is kept twice
 
@@ -59,7 +59,7 @@ class ModelState:
     def _note(self, structure: Any, depth: int) -> None:
         """Remember the contents of containers and objects."""
         kind = type(structure)
-        if kind in _LITERALS or depth == 0 or id(structure) in self._contents:
+        if kind in LITERALS or depth == 0 or id(structure) in self._contents:
             return
         if kind is OrderedDict and not structure:  # a module has a dozen
             self._contents[id(structure)] = structure, {}

@@ -69,11 +69,9 @@ class ArgumentLowering:
 
     def _read(self, path: str) -> ValueProxy:
         tracer = self.tracer
-        was, tracer.executing = tracer.executing, True  # what is looked up here is no call of the user's
-        with torch._C.DisableTorchFunction():
+        with tracer.nothing_recorded(), torch._C.DisableTorchFunction():  # what is looked up is no call of the user's
             node, value = tracer.create_node("get_attr", path, (), {}), operator.attrgetter(path)(tracer.root)
             tracer.describe(node, value)
-        tracer.executing = was
         return type_for(value)(node, tracer, value, Depends.NOTHING, Depends.NOTHING)
 
     def constant(self, value: Any) -> ValueProxy:
@@ -84,9 +82,8 @@ class ArgumentLowering:
             if isinstance(value, Tensor) and self._is_written(value):
                 self.tracer.report(FactKind.WRITE_TO_CONSTANT, "a tensor that forward writes into")
             kept = value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
-            was, self.tracer.executing = self.tracer.executing, True  # it is not the user's code that sets it
-            setattr(self.tracer.root, name, kept)
-            self.tracer.executing = was
+            with self.tracer.nothing_recorded():  # it is not the user's code that sets it
+                setattr(self.tracer.root, name, kept)
             self.tracer.constants[name] = kept
             self._constants[id(value)] = value, self.attribute(name)
         return self._constants[id(value)][1]

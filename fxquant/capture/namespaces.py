@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from fxquant.capture.source import is_user_file
+from fxquant.ir.codes import codes_in
 
 Undo = Callable[[], None]
 # Libraries that do not compute with tensors of torch.
@@ -122,16 +123,9 @@ def _codes(space: dict[str, Any]) -> Iterator[CodeType]:
             for inner in list(vars(value).values()):
                 function = inner.__func__ if isinstance(inner, (staticmethod, classmethod)) else inner
                 if isinstance(function, FunctionType):
-                    yield from _nested(function.__code__)
+                    yield from codes_in(function.__code__)
         elif isinstance(value, FunctionType) and value.__globals__ is space:
-            yield from _nested(value.__code__)
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _nested(constant)
+            yield from codes_in(value.__code__)
 
 
 def _as_value(code: CodeType, name: str) -> bool:

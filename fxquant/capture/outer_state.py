@@ -133,10 +133,7 @@ def _undo(item: Held) -> list[Undo]:
 def _undo_content(value: Any, depth: int = _DEPTH) -> Iterator[Undo]:
     if isinstance(value, (list, dict, set, collections.deque)):
         yield _undo_container(value, copy.copy(value))
-        items = list(value.values() if isinstance(value, dict) else value)
-        if depth and len(items) <= _LARGEST_CONTAINER:
-            for item in items:
-                yield from () if isinstance(item, nn.Module) else _undo_content(item, depth - 1)
+        yield from _undo_items(list(value.values() if isinstance(value, dict) else value), depth)
     elif isinstance(value, np.ndarray):
         if value.flags.writeable:
             yield partial(np.copyto, value, value.copy())
@@ -171,7 +168,12 @@ def _undo_content(value: Any, depth: int = _DEPTH) -> Iterator[Undo]:
             yield partial(setattr, value, name, item)
     elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, (type, nn.Module)):
         yield _undo_container(vars(value), dict(vars(value)))
-        for item in list(vars(value).values()) if depth else ():
+        yield from _undo_items(list(vars(value).values()), depth)
+
+
+def _undo_items(items: list[Any], depth: int) -> Iterator[Undo]:
+    if depth and len(items) <= _LARGEST_CONTAINER:
+        for item in items:
             yield from () if isinstance(item, nn.Module) else _undo_content(item, depth - 1)
 
 

@@ -6,6 +6,8 @@ While a model is traced, some of torch's functions and classes are replaced for 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 ONE_CAPTURE = threading.RLock()
 """Held while the replacements are in force: two sets of them would undo each other's."""
@@ -30,3 +32,12 @@ class OwnThread:
     @executing.setter
     def executing(self, running: bool) -> None:
         self._executing = running
+
+    @contextmanager
+    def nothing_recorded(self) -> Iterator[None]:
+        """Inside, what runs is no part of the trace."""
+        was, self._executing = self._executing, True
+        try:
+            yield
+        finally:
+            self._executing = was

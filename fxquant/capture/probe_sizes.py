@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,7 @@ from fxquant.capture.inputs import BoundInputs, copy_tensors
 from fxquant.capture.keep_state import randomness_kept
 from fxquant.capture.structures import leaves, rebuild
 from fxquant.capture.trouble import Trouble
+from fxquant.ir.ancestors import with_ancestors
 from fxquant.ir.checks import CHECKS, require_same
 
 Size = Callable[[int], int]
@@ -70,7 +71,7 @@ def probe_sizes(
         return []
     found: dict[fx.Node, None] = {}
     unanswered = set(questions)
-    asks_for_layout = any(node.target == "is_contiguous" for node in _needed_for(questions))
+    asks_for_layout = any(node.target == "is_contiguous" for node in with_ancestors(questions))
     probes = [(probe, signals) for signals in _kinds_of(inputs) for probe in (*_FOR_ALL, *_FOR_SOME)]
     for probe, signals in (*probes, *([(_OTHER_LAYOUT, False)] if asks_for_layout else [])):
         statements = {questions[node].spots[0] for node in found}
@@ -101,7 +102,7 @@ def _different(
 
     What does not fit the sizes, or needs data, has no value, nor has what is computed from it.
     """
-    wanted = _needed_for(questions)
+    wanted = with_ancestors(questions)
     env: dict[fx.Node, Any] = {}
     given = iter(values)
     for node in graph.nodes:
@@ -111,17 +112,6 @@ def _different(
             with suppress(Exception):
                 env[node] = _without_data(_compute(root, node, env))
     return {node: env[node] for node in questions if node in env}
-
-
-def _needed_for(questions: Iterable[fx.Node]) -> set[fx.Node]:
-    wanted: set[fx.Node] = set()
-    pending = list(questions)
-    while pending:
-        node = pending.pop()
-        if node not in wanted:
-            wanted.add(node)
-            pending += node.all_input_nodes
-    return wanted
 
 
 def _compute(root: nn.Module, node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:

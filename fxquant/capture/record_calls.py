@@ -38,8 +38,7 @@ def record_call(recorder: Recorder, module: nn.Module) -> None:
 
 def record_factory(tracer: ValueTracer, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
     """Write down a tensor that is made from sizes, where plain tracing cannot."""
-    was, tracer.executing = tracer.executing, True
-    plain = plainly_recorded(function, args, kwargs)
-    tracer.executing = was
+    with tracer.nothing_recorded():
+        plain = plainly_recorded(function, args, kwargs)
     if not plain:
         tracer.record(FactKind.FACTORY, function.__name__, "recorded as an operation")

@@ -26,19 +26,18 @@ def run_operation(tracer: ValueTracer, kind: str, target: Any, args: tuple[Any, 
     Raises:
         Exception: whatever the operation raises.
     """
-    was, tracer.executing = tracer.executing, True
     gradients = _set_gradients(False)
     try:
-        real_args, real_kwargs = unwrap(args), unwrap(kwargs)
-        if kind == "call_module":
-            module = tracer.root.get_submodule(target)
-            call = module.forward if target in tracer.unhooked else module  # what its hooks do follows
-            return _run_module(tracer, module, call, real_args, real_kwargs)
-        if kind == "call_method":
-            return getattr(real_args[0], target)(*real_args[1:], **real_kwargs)
-        return target(*real_args, **real_kwargs)
+        with tracer.nothing_recorded():
+            real_args, real_kwargs = unwrap(args), unwrap(kwargs)
+            if kind == "call_module":
+                module = tracer.root.get_submodule(target)
+                call = module.forward if target in tracer.unhooked else module  # what its hooks do follows
+                return _run_module(tracer, module, call, real_args, real_kwargs)
+            if kind == "call_method":
+                return getattr(real_args[0], target)(*real_args[1:], **real_kwargs)
+            return target(*real_args, **real_kwargs)
     finally:
-        tracer.executing = was
         _set_gradients(gradients)
 
 

@@ -20,6 +20,7 @@ from fxquant.capture.cut_function import Cut, Where, find_cut
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.source import position
 from fxquant.capture.structures import leaves
+from fxquant.ir.codes import codes_in
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -42,11 +43,8 @@ def may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> boo
         loops: whether it is a loop over a size. Such a loop may read activations: unrolled, it would be right for one
             length only.
     """
-    was, tracer.executing = tracer.executing, True  # looking at the model's tensors is no part of the trace
-    try:
+    with tracer.nothing_recorded():  # looking at the model's tensors is no part of the trace
         return _may_run_as_python(tracer, frame, loops)
-    finally:
-        tracer.executing = was
 
 
 def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bool:
@@ -98,7 +96,7 @@ def _method_reaches_weights(module: nn.Module, name: str, seen: set[str]) -> boo
     code = getattr(inspect.unwrap(getattr(type(module), name)), "__code__", None)
     if code is None:
         return True
-    names = _names_in(code)
+    names = {mentioned for inner in codes_in(code) for mentioned in inner.co_names}
     if names & _GO_THROUGH_ALL:
         return True
     held = {**module._modules, **module._parameters}
@@ -107,12 +105,6 @@ def _method_reaches_weights(module: nn.Module, name: str, seen: set[str]) -> boo
     own = names - seen - vars(nn.Module).keys()  # ``x.float()`` is a tensor's
     methods = [item for item in own if callable(getattr(type(module), item, None))]
     return any(_method_reaches_weights(module, item, seen) for item in methods)
-
-
-def _names_in(code: CodeType) -> set[str]:
-    """Names of attributes and globals that a function mentions, functions in it included."""
-    inner = [_names_in(item) for item in code.co_consts if isinstance(item, CodeType)]
-    return set(code.co_names).union(*inner)
 
 
 def _is_weighted(held: nn.Module | nn.Parameter | None) -> bool:

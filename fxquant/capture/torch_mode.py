@@ -24,6 +24,7 @@ from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.record_calls import record_factory
 from fxquant.capture.source import is_own_file
 from fxquant.capture.structures import holds_proxy, leaves, rebuild, unwrap
+from fxquant.ir.meta import storage_of
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -91,7 +92,9 @@ class TracingMode(TorchFunctionMode):
         if isinstance(result, Tensor):
             old = [leaf for leaf in given if isinstance(leaf, Tensor) and id(leaf) not in tracer.fresh]
             result = result if tracer.precision is None else to_float32(result)
-            if not any(_share_memory(result, leaf) for leaf in old):  # as a view and ``.data`` do
+            with torch._C.DisableTorchFunction():
+                views = any(storage_of(result) == storage_of(leaf) != 0 for leaf in old)  # as ``.data`` does
+            if not views:
                 tracer.fresh[id(result)] = result
         return result
 
@@ -154,13 +157,6 @@ def _answer(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwargs: d
     found = function(*unwrap(args), **unwrap(kwargs))
     tracer.record(FactKind.STATIC, found)
     return found
-
-
-def _share_memory(first: Tensor, second: Tensor) -> bool:
-    if first.layout is not torch.strided or second.layout is not torch.strided or first.is_meta or second.is_meta:
-        return False
-    with torch._C.DisableTorchFunction():
-        return first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr() != 0
 
 
 def _has_version(leaf: Any) -> bool:

@@ -100,7 +100,7 @@ def trace_model(
             if attempt.troubles and not any(trouble.optional for trouble in troubles):
                 raise _refusal(troubles)
         else:
-            if not attempt.troubles and not attempt.tracer.answers.early_end.found:
+            if not attempt.troubles and not attempt.ended_by:
                 return _finish(model, attempt, met, half)
     # What sizes decide is built in.
     attempt = make_attempt(job, regions, True)
@@ -119,9 +119,8 @@ def _in_the_way(
         strict: whether answers about sizes stay built in.
         met: what was met in traces before it.
     """
-    found = attempt.troubles or attempt.tracer.answers.early_end.found
-    if found:
-        yield found
+    if attempt.troubles or attempt.ended_by:
+        yield attempt.troubles or attempt.ended_by
         return
     if not strict:
         questions = attempt.tracer.answers.questions

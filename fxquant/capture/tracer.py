@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Callable, Collection
-from types import BuiltinFunctionType, CodeType, FunctionType
+from types import CodeType
 from typing import Any
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor, fx, nn
 from fxquant.capture.against_eager import Marks
 from fxquant.capture.answers import Answers
 from fxquant.capture.attribute_writes import Arrays, AttributeWrites, changed_container, changed_tensors
-from fxquant.capture.call_part import call_whole
+from fxquant.capture.call_part import call_whole, is_of_part
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
-from fxquant.capture.describe_node import describe_node, name_after_module
+from fxquant.capture.describe_node import describe_node, name_after_module, title_of
 from fxquant.capture.dtypes import Dtypes
 from fxquant.capture.end_early import EndedEarlyError
 from fxquant.capture.facts import FactKind
@@ -309,7 +308,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         made = type_for(value)(node, self, value, depends, shape_depends)
         made.outside_grad = outside_gradients()
         made.parts_of = apart(target, args, kwargs)
-        made.from_part = self._runs_user_code(kind, target) or _is_of_part(target, proxies, value)
+        made.from_part = self._runs_user_code(kind, target) or is_of_part(target, proxies, value)
         return made
 
     def _make_node(
@@ -328,7 +327,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any = None
     ) -> fx.Node:
         """Add a node to the graph; where it comes from is told by ``describe_node``."""
-        node = self.graph.create_node(kind, target, None, None, name or _title_of(target), type_expr)
+        node = self.graph.create_node(kind, target, None, None, name or title_of(target), type_expr)
         node.args = args  # given at once, they would be searched for symbolic numbers
         if kwargs:
             node.kwargs = kwargs
@@ -395,25 +394,6 @@ class ValueTracer(OwnThread, fx.Tracer):
 def _versions(values: list[Any]) -> list[tuple[Tensor, int]]:
     """The tensors among values, with the numbers of writes into them."""
     return [(value, value._version) for value in values if isinstance(value, Tensor) and not value.is_inference()]
-
-
-def _is_of_part(target: Any, proxies: list[ValueProxy], value: Any) -> bool:
-    """Whether a value was taken out of what a part that runs as Python gives, or is a list made of such a list."""
-    if target is operator.getitem:
-        return proxies[0].from_part
-    return type(value) is list and any(proxy.from_part for proxy in proxies if type(proxy.value) is list)
-
-
-def _title_of(target: Any) -> str | None:
-    """What a graph names the results of a target, which it takes long to find; None where it is to find it."""
-    if isinstance(target, str):
-        return _title(target)
-    return _title(target.__name__) if isinstance(target, (BuiltinFunctionType, FunctionType)) else None
-
-
-@functools.lru_cache(maxsize=4096)
-def _title(name: str) -> str:
-    return fx.Graph()._target_to_str(name)
 
 
 def _holds_tensors(value: list[Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,11 +114,7 @@ def _noting_lines(ran: set[tuple[str, int]], places: Places) -> Iterator[None]:
 
 def _lines_of(error: Exception) -> set[tuple[str, int]]:
     """The lines that an error came through."""
-    found, trace = set(), error.__traceback__
-    while trace is not None:
-        found.add((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
-        trace = trace.tb_next
-    return found
+    return {(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)}
 
 
 def _raised_by_user(error: Exception, places: Places) -> bool:

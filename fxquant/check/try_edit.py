@@ -21,6 +21,7 @@ from fxquant.check.observation import Observation
 from fxquant.check.probes import Example, value_probes
 from fxquant.check.run_model import Result, call
 from fxquant.check.source_tree import SourceFile, Sources
+from fxquant.ir.codes import codes_in
 
 # Their fixes change results: numbers are drawn elsewhere, or not at all.
 _OTHER_NUMBERS = (FindingKind.PYTHON_RANDOM, FindingKind.ALWAYS_DROPOUT)
@@ -128,17 +129,10 @@ def _numbered(module: CodeType) -> dict[tuple[str, int], CodeType]:
     """All code in a module, by qualified name and a number among those of the same name."""
     counts: dict[str, int] = defaultdict(int)
     found = {}
-    for code in _codes_in(module):
+    for code in codes_in(module):
         found[code.co_qualname, counts[code.co_qualname]] = code
         counts[code.co_qualname] += 1
     return found
-
-
-def _codes_in(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes_in(constant)
 
 
 def _spans(code: CodeType, edit: Edit) -> bool:

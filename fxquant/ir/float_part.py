@@ -21,6 +21,7 @@ from typing import Any
 from torch import nn
 
 from fxquant.errors import FxquantError
+from fxquant.ir.codes import codes_in
 from fxquant.ir.contents import contents, same_contents
 
 _DEPTH = 3
@@ -185,14 +186,9 @@ def find_code(code: CodeType, name: str) -> CodeType:
     Raises:
         LookupError: there is none.
     """
-    if code.co_name == name:
-        return code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            try:
-                return find_code(constant, name)
-            except LookupError:
-                continue
+    for inner in codes_in(code):
+        if inner.co_name == name:
+            return inner
     raise LookupError(name)
 
 

@@ -179,6 +179,22 @@ def largest_magnitude(value: Any) -> float:
     return math.nan if math.isnan(low) else max(abs(low), abs(high))
 
 
+def storage_of(value: Any) -> int:
+    """Address of a dense tensor's storage, 0 for what has none."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
+        return 0
+    return value.untyped_storage().data_ptr()
+
+
+def by_storage(graph: fx.Graph) -> dict[int, list[fx.Node]]:
+    """The nodes of ``graph`` with values in memory, by address, in order; memory may have been used again."""
+    found: dict[int, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if info(node).storage:
+            found.setdefault(info(node).storage, []).append(node)
+    return found
+
+
 def type_of_sequence(value: tuple[Any, ...] | list[Any]) -> Callable[[Any], Any]:
     """``list`` for lists, ``tuple`` for tuples and everything derived from them."""
     return list if isinstance(value, list) else tuple

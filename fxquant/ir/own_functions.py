@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 _CONTAINERS = (list, dict, set, collections.deque)
-_LITERALS = frozenset((bool, int, float, str, type(None)))
+LITERALS = frozenset((bool, int, float, str, type(None)))  # most attributes of modules are of these types
 _DEPTH = 4
 _copies: weakref.WeakKeyDictionary[CodeType, weakref.WeakSet[FunctionType]] = weakref.WeakKeyDictionary()
 
@@ -49,7 +49,7 @@ class OwnFunctions:
         self._functions: dict[int, FunctionType] = {}
         for module in every:
             for name, value in vars(module).items():
-                if type(value) not in _LITERALS and name not in ("_parameters", "_buffers", "_modules"):
+                if type(value) not in LITERALS and name not in ("_parameters", "_buffers", "_modules"):
                     self._look(value, _DEPTH)
         self._cells: dict[int, tuple[CellType, CellType]] = {}
         self._known: dict[int, bool] = {}

@@ -13,7 +13,7 @@ from copy import copy as shallow_copy
 
 from torch import fx
 
-from fxquant.ir.meta import ALIASED, NodeInfo, info, set_info, update_info
+from fxquant.ir.meta import ALIASED, NodeInfo, by_storage, info, set_info, update_info
 
 MADE_BY = "mark_aliases"
 
@@ -22,14 +22,12 @@ def mark_aliases(graph: fx.Graph) -> None:
     """Mark nodes of ``graph``, which must still be spelled as the user wrote it."""
     order = {node: position for position, node in enumerate(graph.nodes)}
     by_name = {node.name: node for node in graph.nodes}
-    sharing: dict[int, list[fx.Node]] = {}
-    for node in graph.nodes:
-        sharing.setdefault(info(node).storage, []).append(node)
+    sharing = by_storage(graph)
     for node in list(graph.nodes):
         for name in info(node).mutates:
             target = by_name.get(name) or next((source for source in node.all_input_nodes if source.name == name), None)
             if target is not None:
-                _mark(node, target, order, sharing.get(info(target).storage, []) if info(target).storage else [])
+                _mark(node, target, order, sharing.get(info(target).storage, []))
 
 
 def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int], sharing: list[fx.Node]) -> None:

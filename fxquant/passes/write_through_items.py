@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import fx
 
-from fxquant.ir.meta import NodeInfo, info, set_info, update_info
+from fxquant.ir.meta import NodeInfo, by_storage, info, set_info, update_info
 from fxquant.ops import catalogue
 
 MADE_BY = "write_through_items"
@@ -53,11 +53,10 @@ class _Memory:
     """Which nodes have values in the same memory, and which change them."""
 
     def __init__(self, graph: fx.Graph) -> None:
-        self._sharing: dict[int, list[fx.Node]] = {}
+        self._sharing = by_storage(graph)
         self._writers: dict[str, list[fx.Node]] = {}
         self._nodes = list(graph.nodes)
         for node in self._nodes:
-            self._sharing.setdefault(info(node).storage, []).append(node)
             self.add(node)
 
     def add(self, writer: fx.Node) -> None:
