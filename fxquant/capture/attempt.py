@@ -85,6 +85,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         tracer.answers.early_end.paused = regions.rounds >= MOST_ROUNDS
+        tracer.layers.paused = regions.each_layer or marks is not None or half is not None
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)
             stack.callback(outer.restore)
@@ -102,6 +103,9 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         seen_to = {item.key for item in outer.held if item.attribute}
         changes = [item for item in state.changes(model) if (item.module_path, item.name) not in seen_to]
         changes += tracer.writes.replaced
+        if tracer.layers.used and (changes or changed):
+            regions.each_layer = True
+            return make_attempt(job, regions, strict, marks)
         troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules)
         if changed:
             troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)

@@ -1,8 +1,8 @@
 """``F.multi_head_attention_forward`` as the torch calls it is made of, so that its insides are captured.
 
 Recorded whole it would be one float operator with all the projections of a transformer in it. This is a statement of
-torch's function in the same calls, with two differences that change no number: feature sizes are Python integers, so
-that slices of packed weights are constants, and no branch depends on a batch size or a sequence length.
+torch's function with two differences that change no number: feature sizes are Python integers, so that slices of packed
+weights are constants, and dimensions are split and merged without asking for a batch size or a sequence length.
 
 Source: torch/nn/functional.py of torch 2.13, ``multi_head_attention_forward``.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -69,11 +68,10 @@ class _Heads:
     """Queries, keys and values by head, and masks in float.
 
     Attributes:
-        q, k, v: [N x heads, length, head_dim] when weights are wanted, else [N, heads, length, head_dim].
+        q, k, v: [N x heads, L or S, head_dim] when weights are wanted, else [N, heads, L or S, head_dim].
         attn_mask: [1, L, S] when ``shared``, else [N x heads, L, S], or None. padding: [N, S] or None.
         shared: whether all batches and heads have one mask.
         is_causal: whether the causal hint takes the place of the mask.
-        length, batch: sizes L and N, symbolic.
     """
 
     q: Any
@@ -83,13 +81,6 @@ class _Heads:
     padding: Any
     shared: bool
     is_causal: bool
-    length: Any
-    batch: Any
-
-    @cached_property
-    def keys(self) -> Any:
-        """The size S, symbolic, with the keys that were added; asked for where it is needed."""
-        return self.k.size(-2)
 
 
 def attend(call: AttentionCall, linear: Linear) -> tuple[Any, Any]:
@@ -118,7 +109,6 @@ def attend(call: AttentionCall, linear: Linear) -> tuple[Any, Any]:
     else:
         output, weights = _without_weights(call, heads, mask), None
     output = linear(output, call.out_proj_weight, call.out_proj_bias)
-    output = output.view(heads.length, heads.batch, unwrap(call.out_proj_weight).shape[0])
     if batched:
         return output, weights
     return output.squeeze(1), None if weights is None else weights.squeeze(0)
@@ -137,26 +127,44 @@ def _heads(call: AttentionCall, linear: Linear) -> _Heads:
     shared = attn_mask is not None and unwrap(attn_mask).dim() == 2
     if shared:
         attn_mask = attn_mask.unsqueeze(0)
-    length, batch = call.query.size(0), call.query.size(1)
-    keys = length if call.key is call.query else call.key.size(0)
-    q, k, v = _projections(call, linear)
-    added = int(call.add_zero_attn)
-    if call.bias_k is not None and call.bias_v is not None:
-        k = torch.cat([k, call.bias_k.repeat(1, batch, 1)])
-        v = torch.cat([v, call.bias_v.repeat(1, batch, 1)])
-        keys = k.size(0)
-        added += 1
-    q = _by_head(call, q, length, batch)
-    k = _by_head(call, k, keys, batch) if call.static_k is None else _given_heads(call, call.static_k, batch)
-    v = _by_head(call, v, keys, batch) if call.static_v is None else _given_heads(call, call.static_v, batch)
-    if call.add_zero_attn:
-        rows = (batch * call.num_heads,) if call.need_weights else (batch, call.num_heads)
-        zeros = torch.zeros((*rows, 1, call.head_dim), dtype=unwrap(k).dtype, device=unwrap(k).device)
-        k, v = torch.cat([k, zeros], dim=-2), torch.cat([v, zeros], dim=-2)
+    added = int(call.add_zero_attn) + int(call.bias_k is not None and call.bias_v is not None)
+    if added or call.static_k is not None or call.static_v is not None or not _is_packed(call):
+        q, k, v = _by_heads(call, *_projections(call, linear))
+    else:
+        q, k, v = _packed_heads(call, linear(call.query, call.in_proj_weight, call.in_proj_bias))
     if added:
         attn_mask = None if attn_mask is None else F.pad(attn_mask, (0, added))
         padding = None if padding is None else F.pad(padding, (0, added))
-    return _Heads(q, k, v, attn_mask, padding, shared, is_causal, length, batch)
+    return _Heads(q, k, v, attn_mask, padding, shared, is_causal)
+
+
+def _is_packed(call: AttentionCall) -> bool:
+    """Whether queries, keys and values are projections of one input by one weight."""
+    return not call.use_separate_proj_weight and call.key is call.value and call.query is call.key
+
+
+def _packed_heads(call: AttentionCall, projected: Any) -> tuple[Any, Any, Any]:
+    """Queries, keys and values by head, of all three in one: [L, N, 3 E]."""
+    heads = projected.unflatten(-1, (3, call.num_heads, call.head_dim)).permute(2, 1, 3, 0, 4)
+    heads = heads.flatten(1, 2) if call.need_weights else heads
+    return heads[0], heads[1], heads[2]
+
+
+def _by_heads(call: AttentionCall, q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:
+    """Queries [L, N, E], keys and values [S, N, E] by head, with the keys and values that are added."""
+    if call.bias_k is not None and call.bias_v is not None:
+        batch = call.query.size(1)
+        k = torch.cat([k, call.bias_k.repeat(1, batch, 1)])
+        v = torch.cat([v, call.bias_v.repeat(1, batch, 1)])
+    q = _by_head(call, q)
+    k = _by_head(call, k) if call.static_k is None else _given_heads(call, call.static_k)
+    v = _by_head(call, v) if call.static_v is None else _given_heads(call, call.static_v)
+    if call.add_zero_attn:
+        batch = call.query.size(1)
+        rows = (batch * call.num_heads,) if call.need_weights else (batch, call.num_heads)
+        zeros = torch.zeros((*rows, 1, call.head_dim), dtype=unwrap(k).dtype, device=unwrap(k).device)
+        k, v = torch.cat([k, zeros], dim=-2), torch.cat([v, zeros], dim=-2)
+    return q, k, v
 
 
 def _masks(call: AttentionCall) -> tuple[Any, Any, bool]:
@@ -197,45 +205,43 @@ def _projections(call: AttentionCall, linear: Linear) -> tuple[Any, Any, Any]:
     return q, k, v
 
 
-def _by_head(call: AttentionCall, projected: Any, length: Any, batch: Any) -> Any:
-    """Split [S, N, E] into heads, S being ``length`` and N ``batch``."""
-    if call.need_weights:
-        return projected.reshape(length, batch * call.num_heads, call.head_dim).transpose(0, 1)
-    return projected.reshape(length, batch, call.num_heads, call.head_dim).permute(1, 2, 0, 3)
+def _by_head(call: AttentionCall, projected: Any) -> Any:
+    """Split [S, N, E] into heads."""
+    heads = projected.unflatten(-1, (call.num_heads, call.head_dim))
+    return heads.flatten(1, 2).transpose(0, 1) if call.need_weights else heads.permute(1, 2, 0, 3)
 
 
-def _given_heads(call: AttentionCall, static: Any, batch: Any) -> Any:
+def _given_heads(call: AttentionCall, static: Any) -> Any:
     """Static keys or values, [N x heads, S, head_dim], in the layout of the others."""
-    return static if call.need_weights else static.view(batch, call.num_heads, static.size(1), call.head_dim)
+    return static if call.need_weights else static.unflatten(0, (-1, call.num_heads))
 
 
 def _merged_mask(call: AttentionCall, heads: _Heads) -> Any:
     """The sum of both masks: [1, L, S], or [batch x heads, 1 or L, S], or None."""
     if heads.padding is None:
         return heads.attn_mask
-    padding = heads.padding.view(heads.batch, 1, 1, heads.keys).expand(-1, call.num_heads, -1, -1)
-    padding = padding.reshape(heads.batch * call.num_heads, 1, heads.keys)
+    padding = heads.padding.unsqueeze(1).expand(-1, call.num_heads, -1).flatten(0, 1).unsqueeze(1)
     return padding if heads.attn_mask is None else heads.attn_mask + padding
 
 
 def _with_weights(call: AttentionCall, heads: _Heads, mask: Any) -> tuple[Any, Any]:
-    """Attention in separate steps: [L x N, E], and its weights."""
+    """Attention in separate steps: [L, N, E], and its weights."""
     scaled = heads.q * math.sqrt(1.0 / call.head_dim)
     keys = heads.k.transpose(-2, -1)
     scores = torch.bmm(scaled, keys) if mask is None else torch.baddbmm(mask, scaled, keys)
-    weights = F.softmax(scores, dim=-1)
+    weights: Any = F.softmax(scores, dim=-1)
     if call.dropout_p > 0.0:
         weights = F.dropout(weights, p=call.dropout_p, training=call.training)
-    output = torch.bmm(weights, heads.v).transpose(0, 1)
-    output = output.reshape(heads.length * heads.batch, call.embed_dim_to_check)
-    weights = weights.view(heads.batch, call.num_heads, heads.length, heads.keys)
+    output: Any = torch.bmm(weights, heads.v).transpose(0, 1)
+    output = output.unflatten(1, (-1, call.num_heads)).flatten(2)
+    weights = weights.unflatten(0, (-1, call.num_heads))
     return output, weights.mean(dim=1) if call.average_attn_weights else weights
 
 
 def _without_weights(call: AttentionCall, heads: _Heads, mask: Any) -> Any:
-    """Attention by ``F.scaled_dot_product_attention``: [N x L, E]."""
+    """Attention by ``F.scaled_dot_product_attention``: [L, N, E]."""
     if mask is not None:
         only_shared = heads.shared and heads.padding is None
-        mask = mask.unsqueeze(0) if only_shared else mask.view(heads.batch, call.num_heads, -1, heads.keys)
+        mask = mask.unsqueeze(0) if only_shared else mask.unflatten(0, (-1, call.num_heads))
     output = F.scaled_dot_product_attention(heads.q, heads.k, heads.v, mask, call.dropout, heads.is_causal)
-    return output.permute(2, 0, 1, 3).reshape(heads.batch * heads.length, call.embed_dim_to_check)
+    return output.permute(2, 0, 1, 3).flatten(2).contiguous()  # as torch has it, for the same rounding

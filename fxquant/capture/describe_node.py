@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # Calls that make tensors without values.
-_UNWRITTEN = (torch.empty, torch.empty_like, "new_empty")
+UNWRITTEN = (torch.empty, torch.empty_like, "new_empty")
 
 
 def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple[str, ...] = ()) -> None:
@@ -38,12 +38,11 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         value: on the example.
         mutates: names of the nodes whose values it changes.
     """
-    if node.target in _UNWRITTEN and isinstance(value, Tensor) and not value.is_meta:
+    if node.target in UNWRITTEN and isinstance(value, Tensor) and not value.is_meta:
         value.zero_()  # what lies in such memory says nothing; ``fill_empty`` has graphs do the same
     file, line, code = user_line()
-    spelling = node.target if node.op == "call_module" else qualified_name(node.target)
     origin = Origin(
-        spelling=str(spelling),
+        spelling=_spelling(node),
         module_path=tracer.scope.module_path,
         module_type=qualified_type(tracer.scope.module_type),
         call=tracer.scope.call,
@@ -56,6 +55,30 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         storage=storage_of(value), largest=largest_magnitude(value),
     )  # fmt: skip
     set_info(node, found)
+
+
+def describe_again(
+    node: fx.Node, known: NodeInfo, value: Any, module_path: str, call: int, mutates: tuple[str, ...]
+) -> None:
+    """Attach what is known of a node that does in another module what one before it did.
+
+    Args:
+        node: just made.
+        known: of the one before, whose value is of the same kind.
+        value, mutates: as for ``describe_node``.
+        module_path, call: of the module that would be running, and which of its calls.
+    """
+    before = known.origin
+    origin = Origin(_spelling(node), module_path, before.module_type, before.file, before.line, before.code, call)
+    found = NodeInfo(
+        value=known.value, origin=origin, origins=(node.name,), mutates=mutates,
+        storage=storage_of(value), largest=largest_magnitude(value),
+    )  # fmt: skip
+    set_info(node, found)
+
+
+def _spelling(node: fx.Node) -> str:
+    return str(node.target) if node.op == "call_module" else qualified_name(node.target)
 
 
 def name_after_module(tracer: ValueTracer, kind: str) -> str | None:

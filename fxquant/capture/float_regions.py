@@ -39,6 +39,7 @@ class FloatRegions:
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
         rejected: (code, first line, last line) of those on whose results branches depend.
         rounds: how many traces there were.
+        each_layer: whether each layer is traced by itself, also where many are alike.
 
     A part kept because of one trouble is often the answer to others of the same trace: every layer runs the same code.
     ``begin_round`` is called between traces: what was there before it and did not help makes way for what is larger.
@@ -50,6 +51,7 @@ class FloatRegions:
     refused: set[tuple[CodeType, Where]] = field(default_factory=set)
     rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
     rounds: int = 0
+    each_layer: bool = False
     _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
     _new: set[Cut | str] = field(default_factory=set)
     _found: dict[Spot, Cut | None] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import dataclasses
 import enum
 import operator
 from collections import deque
+from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ _PLAIN = (int, float, bool, str, type(None), complex, bytes, torch.dtype, torch.
           torch.memory_format, type(...))  # fmt: skip
 
 
+Describe = Callable[[fx.Node, Any], None]
+
+
 class ArgumentLowering:
     """Lowers arguments for one trace.
 
@@ -39,6 +43,7 @@ class ArgumentLowering:
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
         self._paths: dict[int, str] = {}
+        self._tensors: dict[str, Tensor] = {}
         self._proxies: dict[str, ValueProxy] = {}
         self._constants: dict[int, tuple[Any, ValueProxy]] = {}
         self._contained: set[int] | None = None
@@ -51,15 +56,16 @@ class ArgumentLowering:
         named = [*module.named_parameters(prefix), *module.named_buffers(prefix)]
         for path, tensor in named:
             self._paths.setdefault(id(tensor), path)
+            self._tensors[path] = tensor
 
     def path_of(self, tensor: Tensor) -> str | None:
         """Path of a parameter or buffer of the model; None for other tensors."""
         return self._paths.get(id(tensor))
 
-    def attribute(self, path: str) -> ValueProxy:
-        """The proxy of a parameter, buffer or constant."""
+    def attribute(self, path: str, describe: Describe | None = None) -> ValueProxy:
+        """The proxy of a parameter, buffer or constant; ``describe`` tells about its node when that is new."""
         if path not in self._proxies:
-            self._proxies[path] = self._read(path)
+            self._proxies[path] = self._read(path, describe or self.tracer.describe)
         return self._proxies[path]
 
     def proxied(self, leaf: Any) -> Any:
@@ -67,11 +73,12 @@ class ArgumentLowering:
         path = self.path_of(leaf) if isinstance(leaf, Tensor) else None
         return leaf if path is None else self.attribute(path)
 
-    def _read(self, path: str) -> ValueProxy:
+    def _read(self, path: str, describe: Describe) -> ValueProxy:
         tracer = self.tracer
         with tracer.nothing_recorded(), torch._C.DisableTorchFunction():  # what is looked up is no call of the user's
-            node, value = tracer.create_node("get_attr", path, (), {}), operator.attrgetter(path)(tracer.root)
-            tracer.describe(node, value)
+            node, value = tracer.create_node("get_attr", path, (), {}), self._tensors.get(path)
+            value = operator.attrgetter(path)(tracer.root) if value is None else value
+            describe(node, value)
         return type_for(value)(node, tracer, value, Depends.NOTHING, Depends.NOTHING)
 
     def constant(self, value: Any) -> ValueProxy:

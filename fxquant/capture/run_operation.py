@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,19 +27,25 @@ def run_operation(tracer: ValueTracer, kind: str, target: Any, args: tuple[Any, 
     Raises:
         Exception: whatever the operation raises.
     """
-    gradients = _set_gradients(False)
+    with without_gradients(), tracer.nothing_recorded():
+        real_args, real_kwargs = unwrap(args), unwrap(kwargs)
+        if kind == "call_module":
+            module = tracer.root.get_submodule(target)
+            call = module.forward if target in tracer.unhooked else module  # what its hooks do follows
+            return _run_module(tracer, module, call, real_args, real_kwargs)
+        if kind == "call_method":
+            return getattr(real_args[0], target)(*real_args[1:], **real_kwargs)
+        return target(*real_args, **real_kwargs)
+
+
+@contextmanager
+def without_gradients() -> Iterator[None]:
+    """Switch gradients off for what a trace itself runs: no block of the user's."""
+    before = _set_gradients(False)
     try:
-        with tracer.nothing_recorded():
-            real_args, real_kwargs = unwrap(args), unwrap(kwargs)
-            if kind == "call_module":
-                module = tracer.root.get_submodule(target)
-                call = module.forward if target in tracer.unhooked else module  # what its hooks do follows
-                return _run_module(tracer, module, call, real_args, real_kwargs)
-            if kind == "call_method":
-                return getattr(real_args[0], target)(*real_args[1:], **real_kwargs)
-            return target(*real_args, **real_kwargs)
+        yield
     finally:
-        _set_gradients(gradients)
+        _set_gradients(before)
 
 
 def _run_module(tracer: ValueTracer, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -100,6 +100,8 @@ def trace_model(
             if attempt.troubles and not any(trouble.optional for trouble in troubles):
                 raise _refusal(troubles)
         else:
+            if regions.each_layer and attempt.tracer.layers.used:
+                continue
             if not attempt.troubles and not attempt.ended_by:
                 return _finish(model, attempt, met, half)
     # What sizes decide is built in.
@@ -126,7 +128,11 @@ def _in_the_way(
         questions = attempt.tracer.answers.questions
         yield probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
     if job.half is None and not regions.whole:
-        yield from other_than_eager(job, attempt, regions, strict, [item for item in met if not item.optional])
+        for found in other_than_eager(job, attempt, regions, strict, [item for item in met if not item.optional]):
+            if attempt.tracer.layers.used:
+                regions.each_layer = True
+                return
+            yield found
 
 
 def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], half: HalfPrecision | None) -> Traced:

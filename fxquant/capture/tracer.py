@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Collection
 from types import CodeType
@@ -42,6 +43,7 @@ from fxquant.capture.ranks import Ranks
 from fxquant.capture.record_calls import record_call, record_factory
 from fxquant.capture.recorder import Recorder
 from fxquant.capture.register_module import free_name, register, register_unknown
+from fxquant.capture.repeated_layers import RepeatedLayers
 from fxquant.capture.run_hooks import call_between_hooks, has_hooks
 from fxquant.capture.run_operation import run_operation
 from fxquant.capture.source import user_line
@@ -83,6 +85,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         versions: tensors outside the model that this trace or one before it met, with their versions then, by identity.
         rejected: statements kept whole for the sake of sizes, on whose results branches depend.
         views: modules as parts see them.
+        layers: those that repeat.
         writes: attributes that forward set.
         fresh: tensors that forward made and that are no values of the graph, by id.
         marks: gets the results of modules, where they are wanted.
@@ -127,6 +130,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self._written: set[int] = set()
         self.writes = AttributeWrites(self)
         self.views = ModuleViews()
+        self.layers = RepeatedLayers(self)
 
     # -- what fx asks of a tracer -----------------------------------------------------------------
 
@@ -199,16 +203,17 @@ class ValueTracer(OwnThread, fx.Tracer):
         if self.executing:
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
-        record_call(self.recorder, m)
-        look_at_gradient_hooks(self, m, path)
-        result = self._call_inside(m, path, forward, args, kwargs)
+        trace = functools.partial(self._call_here, m, path, forward, args, kwargs)
+        result = self.layers.call(m, path, args, kwargs, trace)
         if self.marks is not None:
             self.marks.add(path, unwrap(result))
         return result
 
-    def _call_inside(
+    def _call_here(
         self, m: nn.Module, path: str, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        record_call(self.recorder, m)
+        look_at_gradient_hooks(self, m, path)
         if not self.is_leaf_module(m, path):
             if has_hooks(m) and type(m).__module__.startswith("torch.nn."):
                 self.recorder.record(FactKind.MODULE_HOOK, path, _HOOKED)

@@ -1,0 +1,131 @@
+"""What decides which way the code of a layer goes: its attributes, those of its parts, and its arguments.
+
+Two calls of layers with equal signatures run the same statements, unless these look at something else that differs: the
+result of a trace that relies on it is compared with eager.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from fxquant.capture.cut_gradients import outside_gradients
+from fxquant.capture.proxy import ValueProxy
+from fxquant.ir.meta import storage_of
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+_LITERALS = frozenset(
+    (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+)
+_MAPPINGS = (dict, OrderedDict)
+_NUMBERS = (int, float, bool, torch.Size)
+
+
+class UnlikeError(Exception):
+    """There is no telling whether something is like something else."""
+
+
+class LayerSignature:
+    """The signature of one call.
+
+    Args:
+        tracer: of the trace.
+        path: of the layer.
+    """
+
+    def __init__(self, tracer: ValueTracer, path: str) -> None:
+        self._tracer = tracer
+        self._prefix = f"{path}."
+        self._seen: dict[int, int] = {}
+        self._storages: dict[int, int] = {}
+        self.nodes: dict[fx.Node, ValueProxy] = {}
+
+    def of_module(self, module: nn.Module) -> Hashable:
+        """Everything that a module holds.
+
+        Raises:
+            UnlikeError: it holds tensors of a class of their own, or with hooks.
+        """
+        if id(module) in self._seen:
+            return "again", self._seen[id(module)]
+        self._seen[id(module)] = len(self._seen)
+        return type(module), tuple([(name, self._held(item)) for name, item in vars(module).items()])
+
+    def of_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """What a layer is called with, and where; ``nodes`` gets the proxies among it, by their nodes, in order.
+
+        Raises:
+            UnlikeError: there is something else in it than tensors, numbers and containers of those, or autocast is on.
+        """
+        if torch._C._is_any_autocast_enabled():
+            raise UnlikeError
+        modes = outside_gradients(), torch._C._len_torch_function_stack(), torch.get_default_dtype()
+        return modes, self._given(args), self._given(kwargs)
+
+    # -- insides ------------------------------------------------------------------------------------
+
+    def _held(self, value: Any) -> Hashable:
+        kind = type(value)
+        if kind in _LITERALS:
+            return kind, value
+        if kind in _MAPPINGS:
+            return kind, tuple([(_key(key), self._held(item)) for key, item in value.items()])
+        if kind in (tuple, list, torch.Size):
+            return kind, tuple([self._held(item) for item in value])
+        if kind in (set, frozenset):
+            return kind, frozenset(map(_key, value))
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if isinstance(value, nn.Module):
+            inside = (self._tracer.submodule_paths or {}).get(value, "").startswith(self._prefix)
+            return self.of_module(value) if inside else ("outside", id(value))
+        return "object", id(value)
+
+    def _tensor(self, value: Tensor) -> Hashable:
+        hooks = value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None)
+        if type(value) not in (Tensor, nn.Parameter) or hooks:
+            raise UnlikeError
+        path = self._tracer.lowering.path_of(value) or str(id(value))
+        where = path.removeprefix(self._prefix) if path.startswith(self._prefix) else f"/{path}"
+        return where, *_of_tensor(value), value.requires_grad
+
+    def _given(self, argument: Any) -> Hashable:
+        kind = type(argument)
+        if isinstance(argument, ValueProxy):
+            return self._proxy(argument)
+        if kind in _LITERALS:
+            return kind, argument
+        if kind in (tuple, list, torch.Size):
+            return kind, tuple([self._given(item) for item in argument])
+        if kind is dict:
+            return kind, tuple([(_key(key), self._given(item)) for key, item in argument.items()])
+        raise UnlikeError
+
+    def _proxy(self, proxy: ValueProxy) -> Hashable:
+        value, known = proxy.value, (proxy.depends, proxy.shape_depends, proxy.outside_grad, proxy.node.op)
+        if proxy.from_part or proxy.parts_of is not None:
+            raise UnlikeError
+        self.nodes.setdefault(proxy.node, proxy)
+        index = list(self.nodes).index(proxy.node)
+        if type(value) in _NUMBERS:
+            return index, known, type(value), value
+        if type(value) not in (Tensor, nn.Parameter) or value.is_meta:
+            raise UnlikeError
+        memory = self._storages.setdefault(storage_of(value), len(self._storages))
+        return index, known, memory, *_of_tensor(value)
+
+
+def _of_tensor(value: Tensor) -> tuple[Hashable, ...]:
+    if value.layout is not torch.strided:
+        raise UnlikeError
+    return type(value), value.shape, value.stride(), value.dtype, value.device
+
+
+def _key(key: Any) -> Hashable:
+    return (type(key), key) if type(key) in _LITERALS else ("object", id(key))

@@ -1,0 +1,352 @@
+"""Layers that repeat: their graph and facts are those of a trace of each, and what differs is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fxquant import pipeline
+from fxquant.capture import repeated_layers
+from fxquant.capture.repeated_layers import RepeatedLayers
+from fxquant.ir.meta import info
+
+LAYERS = 12
+NEVER = 10**9
+STEPS = [0]
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.norm(F.relu(self.linear(x)))
+        return y
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.relu = nn.Linear(8, 8), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.linear(x))
+        y += x
+        return y
+
+
+class WritesInput(InPlace):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(self.relu(x)) + x
+        return y
+
+
+class Attends(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, 2, width // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        a = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        y: Tensor = x + self.out(a.transpose(1, 2).reshape(n, length, width))
+        return y
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, y = pair
+        return self.linear(x) + y, x
+
+
+class Tied(nn.Module):
+    weight = nn.Parameter(torch.randn(8, 8) / 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.shared = nn.Linear(8, 8), Tied.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x) @ self.shared)
+
+
+class Unrolled(nn.Module):
+    """One cell, called for each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.GRUCell(8, 8), nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x[:, 0]
+        for _ in range(LAYERS):
+            h = self.out(self.cell(x[:, 0], h)) + h
+        return h
+
+
+class Counts(nn.Module):
+    """Keeps how often it was called where nothing looks: the last layers do something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        STEPS[0] += 1
+        y: Tensor = self.linear(x)
+        return y.relu() if STEPS[0] % LAYERS > 9 else y
+
+
+class Numbered(nn.Module):
+    def __init__(self, index: int) -> None:
+        super().__init__()
+        self.linear, self.index = nn.Linear(8, 8), index
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y.relu() if self.index % 3 == 0 else y
+
+
+class ByIdentity(nn.Module):
+    """Looks up itself: nothing that a layer holds tells which one it is."""
+
+    odd: set[int] = set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ByIdentity:
+        made = ByIdentity()
+        made.load_state_dict(self.state_dict())
+        if id(self) in ByIdentity.odd:
+            ByIdentity.odd.add(id(made))
+        memo[id(made)] = made  # so that its number is not used again
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y * 2 if id(self) in ByIdentity.odd else y
+
+
+class ByValue(nn.Module):
+    """How many rows are left inside depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        kept = y[y[..., 0] > 0]
+        z: Tensor = y + kept.sum(0)
+        return z
+
+
+class Keeps(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.last: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        self.last = y
+        return y.relu()
+
+
+class Told(nn.Module):
+    """Tells its layers which one they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Numbered(1) for _ in range(LAYERS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, layer in enumerate(self.layers):
+            layer.index = index
+            x = layer(x)
+        return x
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0) for _ in range(LAYERS)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones(x.shape[1], x.shape[1]).triu(1).bool()
+        for layer in self.layers:
+            x = layer(x, src_mask=mask)
+        return x
+
+
+class OneIsOff(nn.Module):
+    """One of its layers runs without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Plain() for _ in range(LAYERS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, layer in enumerate(self.layers):
+            with torch.set_grad_enabled(index != 10):
+                x = layer(x)
+        return x
+
+
+def _stack(layer: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    return lambda: nn.Sequential(*(layer() for _ in range(LAYERS)))
+
+
+def _hooked() -> nn.Module:
+    model = _stack(Plain)()
+    model.get_submodule("9").register_forward_hook(lambda module, args, result: result * 2)
+    return model
+
+
+def _numbered() -> nn.Module:
+    return nn.Sequential(*(Numbered(index) for index in range(LAYERS)))
+
+
+def _by_identity() -> nn.Module:
+    model = _stack(ByIdentity)()
+    ByIdentity.odd = {id(layer) for layer in model[9:]}  # type: ignore[index]
+    return model
+
+
+SEQUENCE = torch.randn(2, 5, 8)
+REPEATED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "plain": (_stack(Plain), SEQUENCE),
+    "in place": (_stack(InPlace), SEQUENCE),
+    "attention": (_stack(Attends), SEQUENCE),
+    "torch's attention": (Masked, SEQUENCE),
+    "pairs": (_stack(Pair), (SEQUENCE, SEQUENCE * 2)),
+    "tied": (_stack(Tied), SEQUENCE),
+    "unrolled": (Unrolled, SEQUENCE),
+}
+TRACED_EACH: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "writes into its input": (_stack(WritesInput), SEQUENCE),
+    "numbered": (_numbered, SEQUENCE),
+    "keeps its result": (_stack(Keeps), SEQUENCE),
+}
+NOTICED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "a hook on one": (_hooked, SEQUENCE),
+    "a counter outside": (_stack(Counts), SEQUENCE),
+    "identity": (_by_identity, SEQUENCE),
+    "shapes by values": (_stack(ByValue), SEQUENCE),
+    "told which one": (Told, SEQUENCE),
+    "one without gradients": (OneIsOff, SEQUENCE),
+}
+
+
+@pytest.fixture
+def again(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Paths of layers that were recorded from others."""
+    found: list[str] = []
+    record = RepeatedLayers._record_again
+
+    def noted(self: RepeatedLayers, known: Any, place: Any, given: Any) -> Any:
+        result = record(self, known, place, given)
+        found.append(place.path)
+        return result
+
+    monkeypatch.setattr(RepeatedLayers, "_record_again", noted)
+    yield found
+
+
+def _described(captured: nn.Module) -> list[tuple[Any, ...]]:
+    graph = captured.graph
+    return [
+        (node.op, node.target, node.args, node.kwargs, node.name, replace(info(node), storage=0))
+        for node in graph.nodes
+    ]  # type: ignore[union-attr]
+
+
+def _both(make: Callable[[], nn.Module], x: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, nn.Module]:
+    """Captured with and without looking at what repeats, and the model."""
+    torch.manual_seed(0)
+    model = make().eval()
+    first = pipeline.capture(model, (x,))
+    monkeypatch.setattr(repeated_layers, "_ALIKE", NEVER)
+    return first, pipeline.capture(model, (x,)), model
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_the_graph_is_that_of_a_trace_of_each(name: str, again: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    make, x = REPEATED[name]
+    first, each, model = _both(make, x, monkeypatch)
+    assert len(again) >= LAYERS - 8
+    assert str(_described(first)) == str(_described(each))
+    assert first.state.facts == each.state.facts
+    x = [item[:1, :3] * 3 for item in x] if isinstance(x, tuple) else x[:1, :3] * 3
+    x = tuple(x) if isinstance(x, list) else x
+    expected, found = model(x), first(x)
+    pairs = zip(expected, found, strict=True) if isinstance(expected, tuple) else [(expected, found)]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", TRACED_EACH)
+def test_layers_that_do_more_are_traced_each(name: str, again: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    make, x = TRACED_EACH[name]
+    first, each, model = _both(make, x, monkeypatch)
+    assert not again
+    assert str(_described(first)) == str(_described(each))
+    assert torch.equal(model(x.clone()), first(x.clone()))
+
+
+@pytest.mark.parametrize("name", NOTICED)
+def test_a_layer_that_differs_is_noticed(name: str, again: list[str]) -> None:
+    make, x = NOTICED[name]
+    torch.manual_seed(0)
+    model = make().eval()
+    captured = pipeline.capture(model, (x,))
+    for other in (x, x[:1] * -2):
+        STEPS[0] = 0
+        expected = model(other)
+        STEPS[0] = 0
+        assert torch.allclose(expected, captured(other), atol=1e-5), again
+
+
+def test_names_and_lines_are_those_of_each_layer() -> None:
+    captured = pipeline.capture(_stack(Plain)().eval(), (SEQUENCE,))
+    linears = [node for node in captured.graph.nodes if info(node).op == "linear"]
+    assert [node.name for node in linears] == [f"_{index}_linear" for index in range(LAYERS)]
+    assert [info(node).origin.module_path for node in linears] == [f"{index}.linear" for index in range(LAYERS)]
+    added = [info(node).origin for node in captured.graph.nodes if info(node).op == "add"]
+    assert len({(origin.file, origin.line, origin.code) for origin in added}) == 1
+    assert len({origin.call for origin in added}) == LAYERS
+
+
+def test_a_layer_told_apart_by_an_object_is_not_taken_for_another(again: list[str]) -> None:
+    class Scale:
+        def __init__(self, by: float) -> None:
+            self.by = by
+
+    class Scaled(Plain):
+        def __init__(self, scale: Scale) -> None:
+            super().__init__()
+            self.scale = scale
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * self.scale.by
+
+    one = Scale(1.0)
+    model = nn.Sequential(*(Scaled(Scale(2.0) if index == 10 else one) for index in range(LAYERS))).eval()
+    captured = pipeline.capture(model, (SEQUENCE,))
+    assert "9" in again and "10" not in again
+    assert torch.equal(model(SEQUENCE), captured(SEQUENCE))
