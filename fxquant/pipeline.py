@@ -20,7 +20,7 @@ from fxquant.capture.pause_collector import collector_paused
 from fxquant.capture.recurrent_root import with_recurrent_child
 from fxquant.capture.trace_model import trace_model
 from fxquant.capture.trace_plain import trace_plain
-from fxquant.capture.training_mode import compare_modes, may_differ, training_copy
+from fxquant.capture.training_mode import compare_modes, may_differ, require_same_tensors, training_copy
 from fxquant.fusion.fuse_units import RULES, fuse_units
 from fxquant.inspect.find_wrong_kernels import probe_kernels
 from fxquant.inspect.verify_conversion import verify_conversion
@@ -128,10 +128,13 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
         example_inputs: as for ``capture``.
         options: the other arguments of ``capture``.
     """
-    captured = capture(copy_module(model).eval(), example_inputs, trains=True, **options)
-    if may_differ(captured):
-        trained = capture(training_copy(model, copy_module), example_inputs, trains=True, **options)
-        captured.state = with_state(captured, by_mode=compare_modes(captured, trained))
+    evaluated = copy_module(model).eval()
+    captured = capture(evaluated, example_inputs, trains=True, **options)
+    if may_differ(captured, model):
+        trained = training_copy(model, copy_module)
+        require_same_tensors(evaluated, trained)
+        in_training = capture(trained, example_inputs, trains=True, **options)
+        captured.state = with_state(captured, by_mode=compare_modes(captured, in_training))
     return captured
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, fx, nn
 from fxquant.backends.reference_dynamic import DynamicUnits
 from fxquant.backends.reference_modules import freeze_standalone, observed_for_unit, output_qparams
 from fxquant.backends.reference_values import MADE_BY
+from fxquant.capture.copy_module import copy_module
 from fxquant.fusion.rule import WEIGHTED
 from fxquant.ir.checks import take_integers
 from fxquant.ir.containers import INPUT_STATISTICS, KERNELS, TRAINED, WEIGHT_OBSERVERS
@@ -272,4 +273,4 @@ def _float_parts(observed: ObservedModel) -> nn.Module:
         if unit.kernel is not None and unit.kernel.convention == STANDALONE:
             path = next(str(node.target) for node in observed.graph.nodes if node.name == unit.anchor)
             put_module(holder, path, nn.Module())  # frozen on its own
-    return copy.deepcopy(holder)
+    return copy_module(holder)

@@ -59,12 +59,13 @@ class Eager:
     Args:
         model: not changed.
         marks: gets the results of its modules.
+        gradients: whether its parameters have them, and the mode is the caller's.
     """
 
-    def __init__(self, model: nn.Module, marks: Marks | None = None) -> None:
-        self._copy = copy_module(model)
+    def __init__(self, model: nn.Module, marks: Marks | None = None, gradients: bool = False) -> None:
+        self._copy, self._gradients = copy_module(model), gradients
         for parameter in self._copy.parameters():
-            if parameter.is_leaf:  # those of TorchScript are none once they are copied
+            if parameter.is_leaf and not gradients:  # those of TorchScript are no leaves once they are copied
                 parameter.requires_grad_(False)
         if marks is not None:
             for path, module in self._copy.named_modules():
@@ -77,7 +78,8 @@ class Eager:
             Exception: whatever the model raises.
         """
         args, kwargs = inputs.copied()
-        with torch.enable_grad(), randomness_kept(), _without_fused_attention(), warnings.catch_warnings():
+        mode = torch.set_grad_enabled(not self._gradients or torch.is_grad_enabled())
+        with mode, randomness_kept(), _without_fused_attention(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self._copy(*args, **kwargs)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _OWN_FRAMES = tuple(os.path.join("capture", name) for name in ("answers.py", "proxy.py", "tracer.py"))
 _RANKS = ("dim", "ndim", "ndimension")
+_GRADIENTS = ("requires_grad", "grad_fn", "is_leaf", "is_inference", "grad", "retains_grad")
 _DTYPES = ("dtype", "is_floating_point", "is_complex", "is_signed", "itemsize", "element_size")
 
 
@@ -68,6 +69,8 @@ class Answers:
         checked: what the graph checks already.
         of_state: what was answered from parameters and buffers, with the node that was asked for and what could be kept
             whole there.
+        of_gradients: what could be kept whole where it is asked whether gradients are wanted.
+        of_memory: the same where it is asked how what was computed lies in memory.
         questions: by the node that checks an answer about sizes, what could be kept whole if it changes with them.
         early_end: looks at them during the trace.
     """
@@ -76,6 +79,8 @@ class Answers:
         self.tracer = tracer
         self.checked: set[tuple[Any, ...]] = set()
         self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
+        self.of_gradients: list[Trouble] = []
+        self.of_memory: list[Trouble] = []
         self.questions: dict[fx.Node, Trouble] = {}
         self.early_end = EarlyEnd(tracer)
         self._asked: list[Asked] = []
@@ -144,9 +149,18 @@ class Answers:
             return
         asks = name in _DTYPES and self.tracer.precision is None
         sources = self.tracer.dtypes.inputs_of(proxy.node) if asks else ()
-        self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if sources else "")
+        fact = self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if sources else "")
+        if name in _GRADIENTS and proxy.depends is not Depends.NOTHING:
+            self.asked_of_gradients(fact)
+        if name == "is_contiguous" and fact is not None:
+            self.of_memory.append(Trouble(fact, self.tracer.recorder.spots()))
         for source in sources:
             self._check_dtype(source)
+
+    def asked_of_gradients(self, fact: Fact | None) -> None:
+        """Take note that an answer, new at its line, depends on whether gradients are wanted."""
+        if fact is not None:
+            self.of_gradients.append(Trouble(fact, self.tracer.recorder.spots()))
 
     def _check_dtype(self, source: fx.Node) -> None:
         """Let the graph check the dtype of an input, once."""
@@ -184,7 +198,7 @@ class Answers:
             recorder.report(FactKind.TENSOR_SHAPE, length)
         elif proxy.shape_depends is Depends.SIZES:
             frame = user_frame()
-            loops = _instruction(frame) in ("GET_ITER", "FOR_ITER")
+            loops = _instruction(frame) in ("GET_ITER", "FOR_ITER") or _goes_through(frame)
             kind = FactKind.SIZE_LOOP if loops else FactKind.SIZE
             if not self._runs_as_python(kind, frame, length, loops):
                 size = self.tracer.create_proxy("call_method", "size", (proxy, 0), {})
@@ -370,6 +384,12 @@ def _is_number(value: Any) -> bool:
 def _instruction(frame: FrameType | None) -> str:
     """Name of the instruction of the user's code that is running."""
     return "" if frame is None else dis.opname[frame.f_code.co_code[frame.f_lasti]]
+
+
+def _goes_through(frame: FrameType | None) -> bool:
+    """Whether the user's code is about to go through all elements: ``enumerate(x)``."""
+    expression = "" if frame is None else place_of(frame.f_code, frame.f_lasti).expression
+    return expression.startswith(("enumerate(", "zip(", "reversed(", "map("))
 
 
 def _asking_frame() -> FrameType | None:

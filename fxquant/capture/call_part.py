@@ -20,7 +20,7 @@ from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import reads_activations
 from fxquant.capture.structures import has_parts, holds_tensor, rebuild, require_no_proxies
-from fxquant.ir.checks import require_none
+from fxquant.ir.checks import require_none, require_some
 from fxquant.ir.float_part import Child, FloatPart, ForwardCall, Hole, Imported, PartCode
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         if sizes_only:
             _judge_sizes(tracer, cut, proxy, reads_activations(cut, values))
         if cut.returns:
-            return _take(tracer, proxy, None, sizes_only)
+            return _take(tracer, proxy, None, str(cut), sizes_only)
         results: list[Any] = []
         for index, name in enumerate(cut.outputs):
             kept = name not in cut.used.stored and not isinstance(values[name], (list, dict, set))
-            results.append(values[name] if kept else _take(tracer, proxy, index, sizes_only))
+            results.append(values[name] if kept else _take(tracer, proxy, index, str(cut), sizes_only))
         for result in results if sizes_only and not cut.loops else ():
             if isinstance(result, ValueProxy) and not holds_tensor(result.value):
                 result.depends = min(result.depends, Depends.SIZES)
@@ -183,20 +183,22 @@ class _Arguments:
         return Child(self._names[id(module)])
 
 
-def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, sizes_only: bool) -> Any:
+def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, title: str, sizes_only: bool) -> Any:
     """What a part gives, as the code after it can use it; code that values choose is no value of a graph."""
     value = proxy.value if index is None else proxy.value[index]
     if value is None:
-        tracer.create_proxy("call_function", require_none, (proxy, index), {})
+        tracer.create_proxy("call_function", require_none, (proxy, index, title), {})
         return None
     if isinstance(value, (nn.Module, FunctionType, MethodType, type, ModuleType)):
         if not sizes_only and proxy.depends is Depends.VALUES and not isinstance(value, ModuleType):
             tracer.report(FactKind.OPAQUE_CALL, f"which {type(value).__name__} it gives depends on values")
         return value
     found: Any = proxy if index is None else tracer.create_proxy("call_function", operator.getitem, (proxy, index), {})
+    if isinstance(value, Tensor) and not sizes_only:
+        tracer.create_proxy("call_function", require_some, (found, title), {})
     if type(value) is tuple:
         tracer.answers.part_has(found, len(value), len)
-        return tuple(_take(tracer, found, place, sizes_only) for place in range(len(value)))
+        return tuple(_take(tracer, found, place, title, sizes_only) for place in range(len(value)))
     if type(value) is dict and all(isinstance(key, str) for key in value):
         tracer.answers.part_has(found, list(value), list)
         return {key: found[key] for key in value}

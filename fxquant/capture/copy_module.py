@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxquant.capture.structures import leaves
 from fxquant.errors import CaptureError
 from fxquant.ir.own_functions import LITERALS, OwnFunctions
 
@@ -21,6 +22,7 @@ _WAYS_TO_COPY = frozenset(
      "__getnewargs_ex__", "__getattr__", "__getattribute__")
 )  # fmt: skip
 
+_CONTAINERS = (list, tuple, dict, deque)
 _sharing: ContextVar[bool] = ContextVar("sharing", default=False)
 
 
@@ -35,13 +37,16 @@ def parameters_shared() -> Iterator[None]:
 
 
 def plain_tensors(model: nn.Module) -> frozenset[str]:
-    """Paths of tensors that modules keep as plain attributes, neither parameters nor buffers."""
+    """Paths of tensors that modules keep as plain attributes, neither parameters nor buffers.
+
+    Not those that a class has an attribute of the same name for: that would be found in the place of a buffer.
+    """
     return frozenset(
         f"{path}.{name}".lstrip(".")
         for path, module in model.named_modules()
         if not isinstance(module, torch.jit.ScriptModule)
         for name, value in vars(module).items()
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not hasattr(type(module), name)
     )
 
 
@@ -66,7 +71,8 @@ def copy_module(model: nn.Module) -> nn.Module:
     if _sharing.get():
         plain = [item for item in model.parameters() if type(item) is nn.Parameter]
         memo = {id(item): nn.Parameter(item.detach(), item.requires_grad) for item in plain}
-    for module in model.modules():
+    modules = list(model.modules())
+    for module in modules:
         for value in vars(module).values():
             if type(value) in (OrderedDict, set) and not value:
                 memo[id(value)] = type(value)()  # a module has a dozen, and ``deepcopy`` takes long for each
@@ -74,10 +80,13 @@ def copy_module(model: nn.Module) -> nn.Module:
                 memo[id(value)] = value  # keeps nothing, and cannot be copied
             elif isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-    functions = OwnFunctions(model.modules())
+            elif isinstance(value, _CONTAINERS):
+                computed = (item for item in leaves(value) if isinstance(item, Tensor) and not item.is_leaf)
+                memo.update({id(item): item.detach().clone() for item in computed})
+    functions = OwnFunctions(modules)
     memo.update(functions.copies)
     try:
-        copied = _copied(model, memo)
+        copied = _copied(model, modules, memo)
         functions.bind(memo)
         _hook_parameters(model, copied)
         return copied
@@ -88,10 +97,10 @@ def copy_module(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """``copy.deepcopy(model, memo)``, without asking for each module how to copy it, which takes long."""
-    kinds = {kind for kind in set(map(type, model.modules())) if _copied_by_attributes(kind)}
-    plain = [module for module in model.modules() if type(module) in kinds and id(module) not in memo]
+def _copied(model: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) -> nn.Module:
+    """``copy.deepcopy(model, memo)``, without asking for each of its modules how to copy it, which takes long."""
+    kinds = {kind for kind in set(map(type, modules)) if _copied_by_attributes(kind)}
+    plain = [module for module in modules if type(module) in kinds and id(module) not in memo]
     for module in plain:
         memo[id(module)] = type(module).__new__(type(module))
     for module in reversed(plain):  # what copies itself may ask the modules that it holds
@@ -111,9 +120,10 @@ def _copied_by_attributes(kind: type[nn.Module]) -> bool:
 
 def _hook_parameters(model: nn.Module, copied: nn.Module) -> None:
     """Copies of parameters have no hooks on their gradients: give them those of the originals."""
-    found = dict(copied.named_parameters())
-    for name, parameter in model.named_parameters():
-        for hook in (getattr(parameter, "_backward_hooks", None) or {}).values():
+    named = [(name, item) for name, item in model.named_parameters() if getattr(item, "_backward_hooks", None)]
+    found = dict(copied.named_parameters()) if named else {}
+    for name, parameter in named:
+        for hook in (parameter._backward_hooks or {}).values():
             if name in found and found[name].requires_grad:
                 found[name].register_hook(hook)  # type: ignore[no-untyped-call]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from fxquant.capture.source import user_line
+from fxquant.capture.source import positions_inside, user_line
 from fxquant.ir.meta import (
     NodeInfo,
     Origin,
@@ -49,6 +49,7 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         file=file,
         line=line,
         code=code,
+        at=positions_inside(tracer.recorder.boundary) if tracer.trains else (),
     )
     found = NodeInfo(
         value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates,
@@ -69,7 +70,9 @@ def describe_again(
         module_path, call: of the module that would be running, and which of its calls.
     """
     before = known.origin
-    origin = Origin(_spelling(node), module_path, before.module_type, before.file, before.line, before.code, call)
+    origin = Origin(
+        _spelling(node), module_path, before.module_type, before.file, before.line, before.code, call, before.at
+    )
     found = NodeInfo(
         value=known.value, origin=origin, origins=(node.name,), mutates=mutates,
         storage=storage_of(value), largest=largest_magnitude(value),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from fxquant.capture.attribute_uses import Uses, functions_of
@@ -74,7 +75,7 @@ def find_outer_state(
 def _fact(line: ChangingLine) -> Fact:
     value, file = line.held.get(), line.code.co_filename
     if is_random(value):
-        kind = FactKind.PYTHON_RANDOM
+        kind = FactKind.TORCH_RANDOM if isinstance(value, torch.Generator) else FactKind.PYTHON_RANDOM
     else:
         kind = FactKind.CONTAINER_UPDATE if line.held.attribute else FactKind.GLOBAL_UPDATE
     code = linecache.getline(file, line.line).strip()

@@ -98,7 +98,7 @@ class ModelState:
                     found.append(Change(path, name))
         for path, tensor, version in self._tensors:
             original = originals.get(path) if isinstance(tensor, nn.Parameter) else None
-            if tensor._version != version or (original is not None and not _holds(tensor, original)):
+            if tensor._version != version or (original is not None and not holds(tensor, original)):
                 owner, _, name = path.rpartition(".")
                 found.append(Change(owner, name, True))
         return found
@@ -165,7 +165,7 @@ def _bits(numbers: Any) -> Any:
 
 def _put_back(tensor: Tensor, original: Tensor) -> None:
     """Give a tensor the values of another; ``tensor.data`` and batch norms change them without a new version."""
-    if _holds(tensor, original):
+    if holds(tensor, original):
         return
     value = original.detach()
     with torch.no_grad():
@@ -175,7 +175,7 @@ def _put_back(tensor: Tensor, original: Tensor) -> None:
             tensor.data = value.clone()
 
 
-def _holds(tensor: Tensor, original: Tensor) -> bool:
+def holds(tensor: Tensor, original: Tensor) -> bool:
     """Whether a tensor holds the numbers of another, NaN included."""
     tensor, other = tensor.detach(), original.detach().to(tensor.dtype)
     if tensor.shape != other.shape or tensor.is_meta or tensor.layout is not torch.strided:

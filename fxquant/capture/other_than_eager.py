@@ -13,6 +13,7 @@ from fxquant.capture.attempt import Attempt, Job, make_attempt
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.inputs import BoundInputs, bind_inputs
+from fxquant.capture.probe_modes import Circumstances
 from fxquant.capture.probe_values import may_depend_on_calls, parts_from_eager
 from fxquant.capture.trouble import Trouble, spots_around
 
@@ -28,9 +29,9 @@ def other_than_eager(
         met: what was met in traces before it.
     """
     inputs, results = bind_inputs(job.model, job.example_inputs), []
-    for _ in range(2):
+    for gradients in (False, True):  # forward may ask whether parameters have them
         try:
-            results.append(Eager(job.model).call(inputs))
+            results.append(Eager(job.model, gradients=gradients).call(inputs))
         except Exception:  # it runs once only: an iterator among its inputs is used up
             return
         finally:
@@ -43,13 +44,19 @@ def other_than_eager(
             inside = [item for item in met if _is_inside(item.fact.module_path, path)]
             yield inside
             yield [Trouble(_divergence(job.model, path, "the example"), spots_around(path))]
-    elif may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs):
+        return
 
-        def restore() -> None:
-            attempt.state.restore(job.model)
-            attempt.outer.restore()
-            attempt.tracer.views.restore()
+    def restore() -> None:
+        attempt.state.restore(job.model)
+        attempt.outer.restore()
+        attempt.tracer.views.restore()
 
+    answers, other = attempt.tracer.answers, Circumstances(job.model, attempt.root, attempt.graph, inputs, restore)
+    if answers.of_gradients and not strict and other.matter_for_gradients():
+        yield answers.of_gradients
+    if answers.of_memory and not strict and other.matter_for_memory():
+        yield answers.of_memory
+    if may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs):
         title = parts_from_eager(job.model, attempt.root, attempt.graph, inputs, restore)
         if title:
             yield met

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -131,7 +132,9 @@ def _undo(item: Held) -> list[Undo]:
 
 
 def _undo_content(value: Any, depth: int = _DEPTH) -> Iterator[Undo]:
-    if isinstance(value, (list, dict, set, collections.deque)):
+    if value is os.environ:
+        yield _undo_container(value, dict(value))
+    elif isinstance(value, (list, dict, set, collections.deque)):
         yield _undo_container(value, copy.copy(value))
         yield from _undo_items(list(value.values() if isinstance(value, dict) else value), depth)
     elif isinstance(value, np.ndarray):

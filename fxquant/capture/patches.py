@@ -29,7 +29,7 @@ from fxquant.capture.patch_random import RANDOM_AND_TIME, random_stand_ins
 from fxquant.capture.record_calls import record_factory
 from fxquant.capture.source import is_user_file
 from fxquant.capture.structures import holds_proxy, unwrap
-from fxquant.capture.torch_mode import TracingMode, record_torch
+from fxquant.capture.torch_mode import TracingMode, make_weights, makes_module, record_torch
 from fxquant.capture.wrapped import open_wrapped_functions
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ def _patches(tracer: ValueTracer, model: nn.Module) -> Iterator[Undo]:
     stand_ins = {original: _recording(original, tracer) for original in _WHOLE}
     stand_ins |= {getattr(torch, name): _factory(getattr(torch, name), tracer) for name in _SIZES_ONE_BY_ONE}
     stand_ins |= {function: _answer(function, tracer) for function in (torch.finfo, torch.iinfo)}
-    stand_ins[torch.is_grad_enabled] = _asking(torch.is_grad_enabled, FactKind.GRAD_ENABLED, tracer)
+    for asks in (torch.is_grad_enabled, torch.is_inference_mode_enabled):
+        stand_ins[asks] = _asking(asks, FactKind.GRAD_ENABLED, tracer)
     builtin = builtins_for(tracer)
     stand_ins[torch.is_tensor] = lambda thing: builtin["isinstance"](thing, Tensor)
     yield from _replace_in(torch, stand_ins)
@@ -113,6 +114,8 @@ def _factory(original: Callable[..., Any], tracer: ValueTracer) -> Callable[...,
     def create(*args: Any, **kwargs: Any) -> Any:
         if tracer.executing or not holds_proxy((args, kwargs)):
             return original(*args, **kwargs)
+        if makes_module(sys._getframe(1)):
+            return make_weights(tracer, original, args, kwargs)
         record_factory(tracer, original, args, kwargs)
         return tracer.create_proxy("call_function", original, args, kwargs)
 
@@ -143,8 +146,8 @@ def _answer(original: Callable[..., Any], tracer: ValueTracer) -> Callable[..., 
 def _asking(original: Callable[[], Any], kind: FactKind, tracer: ValueTracer) -> Callable[[], Any]:
     def ask() -> Any:
         found = original()
-        if is_user_file(sys._getframe(1).f_code.co_filename):
-            tracer.record(kind, found)
+        if is_user_file(sys._getframe(1).f_code.co_filename) and not tracer.executing:
+            tracer.answers.asked_of_gradients(tracer.recorder.record(kind, found))
         return found
 
     return ask

@@ -6,7 +6,7 @@ It may where a part of the model runs as Python, and where forward changes what 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -52,13 +52,7 @@ def parts_from_eager(
     """
     traced, other = fx.GraphModule(root, graph), inputs.changed(_negated)  # made before parts are taken off the root
     calls = dict(zip(_CALLS, (inputs, other, inputs), strict=True))
-    try:
-        expected = _results(model, calls)
-    except Exception:  # a model may refuse other values
-        restore()
-        calls = dict.fromkeys(_CALLS, inputs)
-        expected = _results(model, calls)
-    restore()
+    calls, expected = _accepted(model, (calls, dict.fromkeys(_CALLS, inputs), {_CALLS[0]: inputs}), restore)
     trained = [parameter for parameter in root.parameters() if parameter.requires_grad and parameter.is_leaf]
     try:
         for parameter in trained:
@@ -81,9 +75,19 @@ def parts_from_eager(
     return ""
 
 
-def _results(model: nn.Module, calls: Mapping[str, BoundInputs]) -> dict[str, Any]:
-    eager = Eager(model)
-    return {title: eager.call(given) for title, given in calls.items()}
+def _accepted(
+    model: nn.Module, tries: Sequence[dict[str, BoundInputs]], restore: Callable[[], None]
+) -> tuple[dict[str, BoundInputs], dict[str, Any]]:
+    """The first calls that a model takes, and their results: it may refuse other values, or to be called again."""
+    for calls in tries:
+        try:
+            eager = Eager(model)
+            return calls, {title: eager.call(given) for title, given in calls.items()}
+        except Exception:  # whatever it raises
+            continue
+        finally:
+            restore()
+    return {}, {}
 
 
 def _negated(tensor: Tensor) -> Tensor:

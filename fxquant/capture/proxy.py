@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
 from fxquant.capture.class_patterns import Matched
 from fxquant.capture.facts import FactKind
+from fxquant.capture.numpy_operators import numpy_operator
 
 # Attributes that are facts of the example: answered at once and recorded, never traced.
 _STATIC_ATTRIBUTES = frozenset(
@@ -204,6 +206,10 @@ class ValueProxy(Matched, fx.Proxy):
     def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         if method != "__call__":
             return NotImplemented
+        own = numpy_operator(function, args) if isinstance(self.value, Tensor) else None
+        if own is not None:  # eager leaves it to the tensor
+            first = args[0].item() if isinstance(args[0], np.generic) else args[0]
+            return self.tracer.create_proxy("call_function", own, (first, self), {})
         self.tracer.record(FactKind.TENSOR_NUMPY, function.__name__, "recorded as an operation")
         return self.tracer.create_proxy("call_function", function, args, kwargs)
 

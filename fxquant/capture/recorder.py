@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from types import CodeType
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.source import Place, is_user_file, place_of, user_frame
 from fxquant.capture.trouble import Spot, Step, Trouble, failed_steps, live_steps, spots_of
+
+_NUMBERS = re.compile(r"(Parameter containing:\s*)?tensor\([\[\d].*?\](, [^()]*)?\)", re.DOTALL)
 
 
 class Recorder:
@@ -18,6 +21,7 @@ class Recorder:
         boundary: code of the tracer's function that traces into a module.
 
     Attributes:
+        boundary: as given.
         facts: in order, without repeats.
         troubles: those of them that need something kept whole.
         modules: paths of the modules that are being traced into, the innermost last.
@@ -29,7 +33,7 @@ class Recorder:
         self.troubles: list[Trouble] = []
         self.modules: list[str] = []
         self.written: dict[CodeType, CodeType] = {}
-        self._boundary = boundary
+        self.boundary = boundary
         self._seen: set[tuple[Any, ...]] = set()
 
     @property
@@ -67,7 +71,7 @@ class Recorder:
 
     def spots(self) -> tuple[Spot, ...]:
         """What could be kept whole around the line that is running."""
-        return spots_of(live_steps(), self.modules, self._boundary, self.written)
+        return spots_of(live_steps(), self.modules, self.boundary, self.written)
 
     def report_error(self, error: Exception) -> None:
         """Write down an exception of the user's code, which the caller is handling."""
@@ -75,11 +79,11 @@ class Recorder:
         users = (step for step in steps if is_user_file(step[0].f_code.co_filename))
         innermost = next(users, None)
         place = Place() if innermost is None else place_of(innermost[0].f_code, innermost[1])
-        text = f"{type(error).__name__}: {error}".split("\n", 1)[0][:200]
+        text = f"{type(error).__name__}: {_in_words(str(error))}".split("\n", 1)[0][:200]
         fact = self.record(FactKind.ERROR, text, place=place)
         if fact is not None:
             del self.facts[fact]
-            spots = spots_of([*steps, *live_steps()], self.modules, self._boundary, self.written)
+            spots = spots_of([*steps, *live_steps()], self.modules, self.boundary, self.written)
             self.troubles.append(Trouble(fact, spots))
 
     def mark(self) -> tuple[Any, ...]:
@@ -90,3 +94,10 @@ class Recorder:
         """Forget what was met since ``mark``."""
         self.facts, length, self._seen = mark
         del self.troubles[length:]
+
+
+def _in_words(message: str) -> str:
+    """A message of Python's or torch's without the classes that stand for tensors in a trace."""
+    for shown in ("<class 'fxquant.capture.proxy.ValueProxy'>", "fxquant.capture.proxy.ValueProxy", "ValueProxy"):
+        message = message.replace(shown, "a traced value")
+    return _NUMBERS.sub("a tensor", message)

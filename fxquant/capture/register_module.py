@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 
+UNREGISTERED = "_unregistered_"
+"""How the names of modules begin that their model keeps where torch does not look."""
+
+
 def register_unknown(tracer: ValueTracer, module: nn.Module, paths: dict[nn.Module, str]) -> None:
     """Register a module made in forward or kept in a plain container.
 
@@ -22,7 +26,7 @@ def register_unknown(tracer: ValueTracer, module: nn.Module, paths: dict[nn.Modu
         module: not in ``paths``.
         paths: of the modules known, added to.
     """
-    name = f"_unregistered_{len(paths)}"
+    name = f"{UNREGISTERED}{len(paths)}"
     made_here = id(module) not in tracer.lowering.contained_modules()
     kind = FactKind.MODULE_IN_FORWARD if made_here else FactKind.MODULE_IN_CONTAINER
     if made_here and next(module.parameters(), None) is not None:
@@ -30,6 +34,7 @@ def register_unknown(tracer: ValueTracer, module: nn.Module, paths: dict[nn.Modu
         tracer.recorder.report(kind, type(module).__name__, spots=around)  # its weights are new at every call
     else:
         tracer.recorder.record(kind, type(module).__name__, f"registered as {name}")
+        tracer.passing |= {id(child) for child in module.modules()} if made_here else set()
     register(tracer, name, module)
     paths.update({child: f"{name}.{inner}".rstrip(".") for inner, child in module.named_modules()})
     tracer.lowering.name_attributes(module, name)

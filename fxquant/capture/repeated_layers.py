@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sized
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -169,9 +169,10 @@ class RepeatedLayers:
         """How much there is of what a layer that only computes adds nothing to."""
         tracer = self.tracer
         answers, writes, recorder = tracer.answers, tracer.writes, tracer.recorder
-        met = answers.of_state, answers.questions, answers.checked, tracer.constants, tracer.unhooked, tracer.rejected
-        known = tracer.submodule_paths or {}, writes.pending, writes.replaced, tracer.versions, recorder.troubles
-        return outside_gradients(), *map(len, (*met, *known))
+        asked = answers.of_state, answers.of_gradients, answers.of_memory, answers.questions, answers.checked
+        met = tracer.constants, tracer.unhooked, tracer.rejected, tracer.submodule_paths or {}, tracer.versions
+        known: tuple[Sized, ...] = (*asked, *met, writes.pending, writes.replaced, recorder.troubles)
+        return outside_gradients(), *map(len, known)
 
     def _only_computes(self, made: _Recording) -> bool:
         """Whether all that a call left are operations on what it was given, on what it made and on what is its own."""

@@ -84,6 +84,16 @@ def user_frame() -> FrameType | None:
     return None
 
 
+def positions_inside(boundary: CodeType) -> tuple[int, ...]:
+    """Where the frames of the user's code are in it, the innermost first, up to a frame of ``boundary``."""
+    found, frame = [], sys._getframe(1)
+    while frame is not None and frame.f_code is not boundary and frame.f_code.co_filename != _OUTERMOST:
+        if is_user_file(frame.f_code.co_filename):
+            found.append(frame.f_lasti)
+        frame = frame.f_back  # type: ignore[assignment]
+    return tuple(found)
+
+
 def user_line() -> tuple[str, int, str]:
     """(file, line number, text of the line) of the innermost frame of the user's code; ``("", 0, "")`` without one."""
     frame = user_frame()

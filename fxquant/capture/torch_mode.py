@@ -73,9 +73,14 @@ class TracingMode(TorchFunctionMode):
         if tracer.executing:
             return func(*args, **kwargs)
         tracer.answers.settle((args, kwargs))
+        if func is Tensor.requires_grad_ and tracer.trains:
+            tracer.report(FactKind.GRAD_MODE, "requires_grad_")
+            return func(*unwrap(args), **unwrap(kwargs))
         if holds_proxy((args, kwargs)):
+            if func in _FACTORIES and makes_module(sys._getframe(1)):
+                return make_weights(tracer, func, args, kwargs)
             return record_torch(tracer, func, args, kwargs)
-        if _makes_module(sys._getframe(1)):
+        if makes_module(sys._getframe(1)):
             return func(*args, **kwargs)
         if func in _FACTORIES:
             return _make(tracer, func, args, kwargs)
@@ -99,7 +104,7 @@ class TracingMode(TorchFunctionMode):
         return result
 
 
-def _makes_module(frame: FrameType | None) -> bool:
+def makes_module(frame: FrameType | None) -> bool:
     """Whether a call comes from the constructor of a module: its parameters are no values of the graph."""
     for _ in range(_MOST_FRAMES):
         if frame is None:
@@ -108,6 +113,12 @@ def _makes_module(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def make_weights(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The tensor that the constructor of a module makes, which is given proxies: its weights are new at every call."""
+    tracer.report(FactKind.MODULE_IN_FORWARD, "its weights are as large as an input")
+    return function(*unwrap(args), **unwrap(kwargs))
 
 
 def record_torch(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -86,6 +86,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         rejected: statements kept whole for the sake of sizes, on whose results branches depend.
         views: modules as parts see them.
         layers: those that repeat.
+        passing: ids of modules without parameters that forward made.
         writes: attributes that forward set.
         fresh: tensors that forward made and that are no values of the graph, by id.
         marks: gets the results of modules, where they are wanted.
@@ -131,6 +132,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.writes = AttributeWrites(self)
         self.views = ModuleViews()
         self.layers = RepeatedLayers(self)
+        self.passing: set[int] = set()
 
     # -- what fx asks of a tracer -----------------------------------------------------------------
 
@@ -138,6 +140,8 @@ class ValueTracer(OwnThread, fx.Tracer):
         """Leaves: what the user named, what must stay a module (batch norm, dropout), recurrent layers, stubs."""
         if self.is_float_leaf(m, module_qualified_name):
             return True
+        if id(m) in self.passing and not isinstance(m, (*_RECURRENT, torch.jit.ScriptModule)):
+            return False  # its mode is that of a new module, whatever that of the model
         if isinstance(m, (*_RECURRENT, torch.jit.ScriptModule)) or is_border(m):
             return True
         return catalogue.by_module(type(m)) is not None

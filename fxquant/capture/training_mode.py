@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, fx, nn
 
+from fxquant.capture.keep_state import holds
+from fxquant.errors import CaptureError
 from fxquant.ir import records
 from fxquant.ir.edit import adopt, get_tensor
 from fxquant.ir.meta import info
@@ -58,20 +61,61 @@ class TrainingOnly:
 ByMode = tuple[ModeArgument | TrainingOnly, ...]
 
 
-def may_differ(captured: CapturedModel) -> bool:
-    """Whether a capture in training mode could be another one: someone asked for the mode."""
+def may_differ(captured: CapturedModel, model: nn.Module) -> bool:
+    """Whether a capture of ``model`` in training mode could be another one: someone asked for the mode, or may ask."""
     if any(fact.kind == "training" for fact in captured.state.facts):
+        return True
+    if any(map(_reacts_to_mode, model.modules())):
         return True
     return any(name in _FOLLOWS for node in captured.graph.nodes for name in _bound(node))
 
 
+def _reacts_to_mode(module: nn.Module) -> bool:
+    """Whether a module does something of its own when its mode is set, or has hooks, which may ask for it."""
+    kind = type(module)
+    own = kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
+    return own or bool(module._forward_pre_hooks or module._forward_hooks)
+
+
 def training_copy(model: nn.Module, copy: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """A copy of ``model`` in training mode, but for modules that stay modules in graphs: they follow by themselves."""
+    """A copy of ``model`` in training mode. Modules that stay modules in graphs, which follow their mode by themselves,
+    compute in it what they do in evaluation: no random numbers, no statistics of one row.
+    """
     made = copy(model).train()
     for module in made.modules():
         if catalogue.by_module(type(module)) is not None:
-            module.eval()
+            vars(module)["forward"] = MethodType(_in_evaluation, module)
     return made
+
+
+def _in_evaluation(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    mode, vars(module)["training"] = vars(module)["training"], False
+    try:
+        return type(module).forward(module, *args, **kwargs)
+    finally:
+        vars(module)["training"] = mode
+
+
+def require_same_tensors(evaluated: nn.Module, trained: nn.Module) -> None:
+    """Raise when setting the mode of a model changed its parameters or buffers: one graph holds one set of them.
+
+    Args:
+        evaluated, trained: copies of it in evaluation and in training mode.
+
+    Raises:
+        CaptureError: for the first that differs.
+    """
+    first, second = ({**dict(item.named_parameters()), **dict(item.named_buffers())} for item in (evaluated, trained))
+    for name in {**first, **second}:
+        one, other = first.get(name), second.get(name)
+        if one is None or other is None or not holds(one, other):
+            path = name.rpartition(".")[0]
+            raise CaptureError(
+                f"train() and eval() of the model change {name!r}, so that it does not compute with the same weights "
+                "in both modes",
+                module_path=path,
+                remedy="let forward look at self.training instead, such as adding an unmerged branch in both modes",
+            )
 
 
 def compare_modes(evaluated: CapturedModel, trained: CapturedModel) -> ByMode:
@@ -110,7 +154,7 @@ def _pairs(ours: list[fx.Node], theirs: list[fx.Node]) -> dict[fx.Node, fx.Node]
 def _key(node: fx.Node) -> tuple[Any, ...]:
     origin = info(node).origin
     target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", repr(node.target))
-    return node.op, target, origin.module_path, origin.line
+    return node.op, target, origin.module_path, origin.line, origin.at
 
 
 def _bound(node: fx.Node) -> dict[Any, Any]:
@@ -150,6 +194,7 @@ def _training_record(
     if node.op == "get_attr" and "." not in str(target) and str(target).startswith("_"):
         target = _kept_constant(str(target), evaluated, trained)
     elif node.op in ("get_attr", "call_module"):
+        vars(trained.get_submodule(str(target))).pop("forward", None) if node.op == "call_module" else None
         adopt(evaluated, str(target), trained)
     return NodeRecord(names[node].name, node.op, target, args, kwargs, info(node))
 

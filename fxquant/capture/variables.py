@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxquant.capture.source import is_user_file
+from fxquant.ir.codes import codes_in
 
 _LIBRARIES = frozenset(("torch", "builtins", "typing", "abc", "collections", "enum"))
 # Neither changes what a model computes.
@@ -42,13 +46,17 @@ class Variable:
         return (self.owner if isinstance(self.owner, dict) else vars(self.owner)).get(self.name, MISSING)
 
     def put(self, value: Any) -> None:
-        """Set it to another object."""
+        """Set it to another object, or remove it."""
         if isinstance(self.owner, dict):
-            self.owner[self.name] = value
+            self.owner.pop(self.name, None)
+            self.owner.update({} if value is MISSING else {self.name: value})
+        elif value is MISSING:
+            delattr(self.owner, self.name)
         else:
             setattr(self.owner, self.name, value)
 
 
+_ENVIRONMENT = Variable({"environ": os.environ}, "environ", "os.environ")
 _OF_FUNCTIONS = ("__defaults__", "__dict__")
 
 
@@ -66,9 +74,11 @@ def variables_of(model: nn.Module) -> list[Variable]:
     spaces = {id(space): space for kind in own for space in _globals_of(kind)}
     spaces |= {id(found): found for space in list(spaces.values()) for found in _helpers_of(space)}
     found = [variable for kind in own for variable in _variables_in(kind, f"{kind.__name__}.")]
+    found += [variable for kind in own for variable in _set_on_class(kind)]
     for space in spaces.values():
         used = _names_used(space)
         found += [item for item in _variables_in(space, "") if item.name in used or item.name == "__defaults__"]
+        found += [_ENVIRONMENT] if "environ" in used and _ENVIRONMENT not in found else []
         for name, value in list(space.items()):
             if name in used and isinstance(value, (FunctionType, type)) and value.__module__ == space.get("__name__"):
                 found += [] if value in kinds else _attributes_of(name, value)
@@ -81,6 +91,18 @@ def _attributes_of(name: str, value: Any) -> list[Variable]:
         keys = [key for key in vars(value) if not key.startswith("__")]
         return [Variable(vars(value), key, f"{name}.{key}") for key in keys] or [Variable(value, "__dict__", name)]
     return list(_variables_in(value, f"{name}."))
+
+
+def _set_on_class(kind: type) -> Iterator[Variable]:
+    """Attributes that a class does not have, and that its functions set on something: on the class, perhaps."""
+    functions = [getattr(value, "__func__", value) for value in vars(kind).values()]
+    names = {name for value in functions if isinstance(value, FunctionType) for name in _names_set(value)}
+    return (Variable(kind, name, f"{kind.__name__}.{name}") for name in sorted(names) if not hasattr(kind, name))
+
+
+def _names_set(function: FunctionType) -> Iterator[str]:
+    for code in codes_in(inspect.unwrap(function).__code__):
+        yield from (item.argval for item in dis.get_instructions(code) if item.opname == "STORE_ATTR")
 
 
 def _globals_of(kind: type) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from torch import nn
 from fxquant import pipeline
 from fxquant.backends.native.backend import NativeBackend
 from fxquant.backends.select import default_engine
+from fxquant.capture.register_module import UNREGISTERED
 from fxquant.check.float_regions import FloatRegion
 from fxquant.check.run_model import call
 from fxquant.errors import FxquantError
@@ -97,7 +98,7 @@ def measure_coverage(
     planned = sum(unit.macs for unit in plan.units)
     inside = {region.node: 0 if region.file else macs_of.get(region.module_path, 0) for region in regions}
     return Coverage(
-        parameters=_unique_parameters(model),
+        parameters=_unique_parameters(model, sizes),
         int8_parameters=sum(sizes[name] for name in int8),
         macs=max(macs_of.get("", 0), planned),
         int8_macs=int8_macs,
@@ -126,9 +127,11 @@ def _recurrent_flops(
     return 2 * steps * rows * (math.prod(by_inputs) + math.prod(by_state))
 
 
-def _unique_parameters(model: nn.Module) -> int:
+def _unique_parameters(model: nn.Module, captured: Mapping[str, int]) -> int:
+    """Those of the model, and those of modules that it keeps where it does not know of them."""
     lazy = torch.nn.parameter.UninitializedParameter
-    return sum(item.numel() for item in model.parameters() if not isinstance(item, lazy))
+    unknown = (size for name, size in captured.items() if name.startswith(UNREGISTERED))
+    return sum(item.numel() for item in model.parameters() if not isinstance(item, lazy)) + sum(unknown)
 
 
 def _users_of_parameters(

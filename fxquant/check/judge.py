@@ -19,7 +19,6 @@ from fxquant.check.try_edit import EditTrial
 from fxquant.check.user_frames import expression_text, is_installed
 
 _K = FindingKind
-_OF_SELF = (_K.ATTRIBUTE_UPDATE, _K.CONTAINER_UPDATE)
 # Groups of comparisons that must hold for a kind to be handled; of the last, there must be one, unless it is of seeds.
 _EVIDENCE = {
     _K.TORCH_RANDOM: ("example", "state", "seed"),
@@ -28,6 +27,7 @@ _EVIDENCE = {
     _K.CUSTOM_FUNCTION: ("example", "gradients"),
     _K.GRAD_MODE: ("example", "gradients"),
     _K.AUTOCAST: ("example", "batch", "values"),
+    _K.BUFFER_UPDATE: ("example", "state"),
     _K.TENSOR_BRANCH: ("example", "batch", "mask", "values"),
     _K.TENSOR_NUMBER: ("example", "batch", "mask", "values"),
     _K.TENSOR_NUMPY: ("example", "batch", "mask", "values"),
@@ -38,6 +38,7 @@ _PROVEN = {
     _K.CUSTOM_FUNCTION: "gradients are those of eager",
     _K.GRAD_MODE: "gradients are those of eager",
     _K.AUTOCAST: "recorded: results are those of eager",
+    _K.BUFFER_UPDATE: "the graph updates it too: equal to eager call after call",
     _K.TENSOR_BRANCH: "recorded as an operation: exact for other values",
     _K.TENSOR_NUMBER: "recorded as an operation: exact for other values",
     _K.TENSOR_NUMPY: "recorded as an operation: exact for other values",
@@ -80,9 +81,7 @@ def _finding(seen: Observation, evidence: Evidence) -> Finding:
     seen = replace(seen, place=_without_body(seen.place, evidence.sources))
     meaning, place = MEANINGS[seen.kind], seen.place
     shown = place.expression or place.code or (f"line {place.line}" if place.line else seen.value)
-    value = f"self.{seen.value}" if seen.kind in _OF_SELF and seen.value.isidentifier() else seen.value
-    if seen.kind in _OF_SELF and seen.owner is not None:
-        value = _within(seen.owner, place.module_path, value)
+    value = seen.changed
     template = _STOPPED_AT_SIZE if seen.kind is _K.SIZE and not value else meaning.message
     if seen.inside and meaning.rule is Rule.GUARD:
         template = f"{seen.inside} of torch.nn, which `{{expression}}` calls, builds in a fact of the example"
@@ -110,13 +109,6 @@ def _tells(seen: Observation, finding: Finding, evidence: Evidence) -> bool:
     statement = _whole_statement(seen.place, evidence.sources) if seen.kind is _K.LENGTH else None
     of_region = statement is not None and covering(evidence.regions, seen.place) is not None  # of its results
     return not seen.inside and not of_region
-
-
-def _within(owner: str, path: str, names: str) -> str:
-    """``self.bn.training`` for what a method at ``path`` changes of the module at ``owner``."""
-    inner = owner.removeprefix(f"{path}.") if path else owner
-    start = f"self.{inner}" if not path or owner.startswith(f"{path}.") else owner or "the model"
-    return ", ".join(f"{start}.{name}" for name in names.removeprefix("self.").split(", "))
 
 
 def _without_body(place: Place, sources: Sources) -> Place:

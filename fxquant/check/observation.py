@@ -55,6 +55,21 @@ class Observation:
         return self.kind, self.place.file, self.place.line
 
     @property
+    def changed(self) -> str:
+        """What changed, as the function whose forward was running calls it: ``self.bn.training``; "" when unknown."""
+        if self.kind not in (FindingKind.ATTRIBUTE_UPDATE, FindingKind.CONTAINER_UPDATE) or not self.value:
+            return self.value
+        names, path = self.value.removeprefix("self.").split(", "), self.place.module_path
+        start = "self"
+        if self.owner is not None:
+            inner = self.owner.removeprefix(f"{path}.") if path else self.owner
+            below = not path or self.owner.startswith(f"{path}.")
+            start = f"self.{inner}" if below else self.owner or "the model"
+        elif not self.value.isidentifier():
+            return self.value
+        return ", ".join(f"{start}.{name}" for name in names)
+
+    @property
     def module_paths(self) -> tuple[str, ...]:
         """Paths of all modules in whose forward it happened."""
         return self.place.module_path, *self.others

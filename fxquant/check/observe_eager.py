@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import split_inputs
+from fxquant.capture.outer_state import OuterState
 from fxquant.check.compare import Outcome, compare, leaves
 from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation
@@ -64,7 +65,7 @@ def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
     """
     copy = copy_module(model)
     places = Places(copy, sources)
-    slots = slots_of(copy)
+    slots, outer = slots_of(copy), OuterState(copy)
     seed_all()
     before = read_all(slots)
     try:
@@ -73,8 +74,11 @@ def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
         _require_runs(model, inputs, sources)
         raise
     keys = {slot.key for slot in changed(slots, before)}
+    outer.restore()  # what is added to a set a second time does not change it
     settled = _settled(model, inputs) if keys else frozenset()
+    outer.restore()
     seen = [*watch.observations, *(_state_changes(model, inputs, sources, keys) if keys else ())]
+    outer.restore()
     seen = [_with_settled(item, settled) for item in seen]
     lines = {code: set(ran) for code, ran in watch.lines.items()}
     other, other_writes = _in_the_other_mode(model, inputs, sources, lines, {item.key for item in seen})
@@ -151,7 +155,8 @@ def _in_the_other_mode(
     mode = "training" if copy.training else "eval"
     writes = _contents(copy) != before
     keys = {slot.key for slot in changed(slots, start)}
-    seen = [*watch.observations, *(_state_changes(copy_module(copy), inputs, sources, keys) if keys else ())]
+    fresh_copy = copy_module(model).train(copy.training)
+    seen = [*watch.observations, *(_state_changes(fresh_copy, inputs, sources, keys) if keys else ())]
     return [replace(item, mode=mode) for item in seen if item.key not in known], writes
 
 

@@ -111,6 +111,9 @@ def _proof(report: TraceReport) -> str:
     for row in compared:
         if not row.outcome.holds:
             lines += _wrapped(f"NOT {row}{'' if row.required else ' (matters for training only)'}", "  ")
+    for row in report.proof.rows:
+        if row.group == "given" and row.outcome is Outcome.SKIPPED:
+            lines += _wrapped(f"not compared: {row}", "  ")
     return "\n".join(lines)
 
 

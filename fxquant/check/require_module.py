@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
+from torch._ops import OpOverload
 
 from fxquant.errors import CaptureError
 from fxquant.ir.stages import FusedModel, StageModule
@@ -16,8 +17,8 @@ def require_module(model: Any) -> None:
     """Refuse models that cannot be looked into.
 
     Raises:
-        CaptureError: TorchScript, compiled or exported models, classes, state_dicts, functions, models that fxquant
-            already planned, models on the meta device or with lazy parameters.
+        CaptureError: TorchScript, compiled or exported models and their graphs, classes, state_dicts, functions, models
+            that fxquant already planned, models on the meta device or with lazy parameters.
     """
     refusal = _refusal(model)
     if refusal is not None:
@@ -49,6 +50,8 @@ def _refusal_of_module(model: nn.Module) -> tuple[str, str] | None:
         return "a torch.compile'd module cannot be captured", "pass model._orig_mod, or the model before torch.compile"
     if isinstance(model, StageModule) and not isinstance(model, FusedModel):
         return f"{name} came out of fxquant: it is a graph already", "pass the float model it was made from"
+    if isinstance(model, fx.GraphModule) and any(isinstance(node.target, OpOverload) for node in model.graph.nodes):
+        return f"{name} is an exported graph of torch's own operators", "pass the nn.Module that it was exported from"
     if isinstance(model, nn.parallel.DistributedDataParallel):
         return "a DistributedDataParallel model belongs to a group of processes", "pass model.module"
     tensors = [*model.named_parameters(), *model.named_buffers()]

@@ -17,6 +17,11 @@ from fxquant.check.watched_functions import kind_of_function
 
 _ADDING = frozenset(("append", "extend", "insert", "update", "pop", "popitem", "clear", "setdefault", "remove", "add"))
 _VALUES = frozenset(("item", "tolist", "numpy"))
+_CONVERSIONS = frozenset(("float", "int", "bool", "complex"))
+_REDUCTIONS = frozenset(
+    ("max", "min", "sum", "mean", "any", "all", "norm", "std", "var", "argmax", "argmin", "prod", "median", "amax",
+     "amin")
+)  # fmt: skip
 _PUSHES = frozenset(
     ("next", "heapq.heappush", "heapq.heappop", "heapq.heapify", "heapq.heappushpop", "heapq.heapreplace",
      "bisect.insort", "bisect.insort_left", "bisect.insort_right")
@@ -210,6 +215,14 @@ def _calls_method(node: ast.AST, scope: Scope) -> str:
     return ""
 
 
+def _converts(node: ast.AST, scope: Scope) -> str:
+    if not isinstance(node, ast.Call) or dotted(node.func) not in _CONVERSIONS or len(node.args) != 1:
+        return ""
+    reduced = node.args[0].func if isinstance(node.args[0], ast.Call) else None
+    found = isinstance(reduced, ast.Attribute) and reduced.attr in _REDUCTIONS
+    return f"takes the value of a tensor: {ast.unparse(node)}" if found else ""
+
+
 def _calls_in_place(node: ast.AST, scope: Scope) -> str:
     if not isinstance(node, ast.Call):
         return ""
@@ -286,5 +299,5 @@ def _block(node: ast.AST, scope: Scope) -> str:
 
 
 _FINDERS: tuple[Callable[[ast.AST, Scope], str], ...] = (
-    _stores, _calls_method, _calls_in_place, _adds_in_place, _draws, _custom_function, _block,
+    _stores, _calls_method, _converts, _calls_in_place, _adds_in_place, _draws, _custom_function, _block,
 )  # fmt: skip

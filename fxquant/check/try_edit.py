@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fxquant.capture.copy_module import copy_module
+from fxquant.capture.inputs import map_leaves
 from fxquant.capture.outer_state import OuterState
 from fxquant.check.compare import compare
 from fxquant.check.finding import Edit, FindingKind
@@ -78,6 +80,7 @@ class EditTrial:
         if training not in self._before:
             others = itertools.islice(value_probes(Example.of(self.model, self.inputs)), _OTHER_VALUES)
             tried = [self.inputs, *(probe.inputs for probe in others)]
+            tried += [_without_optional(self.model, self.inputs), map_leaves(self.inputs, _zero)]
             self._before[training] = [(inputs, self._call(inputs, training)) for inputs in tried]
         return self._before[training]
 
@@ -102,6 +105,21 @@ class EditTrial:
                 if isinstance(owner, FunctionType):
                     self._functions[owner.__code__].append(owner)
         return self._functions
+
+
+def _without_optional(model: nn.Module, inputs: Any) -> Any:
+    """Inputs without those that the model takes for None when they are not given."""
+    parameters = inspect.signature(model.forward).parameters
+    optional = {name for name, parameter in parameters.items() if parameter.default is None}
+    if isinstance(inputs, dict):
+        return {name: value for name, value in inputs.items() if name not in optional}
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    return given[: next((place for place, name in enumerate(parameters) if name in optional), len(given))]
+
+
+def _zero(leaf: Any, path: Any) -> Any:
+    """Zero for a number that is given as a tensor, such as a count."""
+    return leaf * 0 if isinstance(leaf, Tensor) and not leaf.dim() else leaf
 
 
 def _changed_functions(edit: Edit, file: SourceFile, functions: Functions) -> list[tuple[FunctionType, CodeType]]:

@@ -52,7 +52,16 @@ _ANSWERS = {
     "unique_consecutive": FindingKind.TENSOR_SHAPE,
 }
 _DROPOUTS = frozenset(
-    ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "rrelu")
+    (
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "alpha_dropout",
+        "feature_alpha_dropout",
+        "rrelu",
+        "scaled_dot_product_attention",
+    )
 )
 
 
@@ -126,6 +135,8 @@ class EagerWatch(TorchFunctionMode):
 
     def _answered(self, name: str, args: Any, result: Any, frame: FrameType) -> None:
         kind = _ANSWERS.get(name)
+        if name == "__format__" and args[1]:  # a width or a number of digits: plain tracing stops there
+            kind = FindingKind.TENSOR_NUMBER
         if kind is not None:
             self.record(kind, frame, _shown(result))
         elif name == "unbind" and frame.f_code.co_name == "__iter__":
@@ -135,8 +146,9 @@ class EagerWatch(TorchFunctionMode):
 
     def _drew(self, name: str, frame: FrameType) -> None:
         module = self.model.get_submodule(self.places.module_path(frame))
-        if name in _DROPOUTS and not self.model.training:
-            self.record(FindingKind.ALWAYS_DROPOUT, frame, name)
+        if name in _DROPOUTS:
+            if not self.model.training:
+                self.record(FindingKind.ALWAYS_DROPOUT, frame, name)
         elif not type(module).__module__.startswith("torch.nn"):  # nn.Dropout of a model that trains
             self.record(FindingKind.TORCH_RANDOM, frame, name)
 

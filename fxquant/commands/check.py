@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
+import sys
 from typing import Any
 
 import torch
@@ -63,7 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         model.train(arguments.train)
     inputs = require_inputs(arguments)
     try:
-        report = check_traceable(model, inputs)
+        with contextlib.redirect_stdout(sys.stderr):  # what the model prints is no part of the report
+            report = check_traceable(model, inputs)
     except CaptureError as error:
         raise _with_dtype(error, arguments) from error
     print(report.to_json() if arguments.json else report)

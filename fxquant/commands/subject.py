@@ -152,6 +152,8 @@ def require_inputs(arguments: argparse.Namespace) -> Any:
         FxquantError: none are given.
     """
     found = read_inputs(arguments)
+    if found is None and arguments.inputs:
+        raise FxquantError(f"{arguments.inputs} gives None", remedy="let it return a tuple of the model's inputs")
     if found is None:
         raise FxquantError("the inputs of a call are not known", remedy="add --input 1,3,224,224 or --inputs OBJECT")
     return found

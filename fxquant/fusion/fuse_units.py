@@ -9,8 +9,10 @@ from torch import fx, nn
 
 from fxquant.fusion import absorb_clip, fold_batch_norm, fold_batch_norm_before, fold_padding, fuse_expressions
 from fxquant.fusion.rule import Match, Reject, Rule, UnitDraft
+from fxquant.ir.effects import is_random
 from fxquant.ir.meta import info
 from fxquant.ir.quant_plan import FusionRecord
+from fxquant.ir.written import changing_nodes
 
 # Rules that make a unit's weights final come before those that work on its output.
 RULES: tuple[Rule, ...] = (
@@ -23,18 +25,19 @@ RULES: tuple[Rule, ...] = (
 
 
 def constant_nodes(graph: fx.Graph) -> frozenset[str]:
-    """Names of nodes whose value depends on parameters and buffers only."""
-    found: set[str] = set()
+    """Names of nodes whose value depends on parameters and buffers only, and on none that the graph changes."""
+    found, changing = set[str](), changing_nodes(graph)
     for node in graph.nodes:
-        if node.op == "get_attr" or (node.op in ("call_function", "call_method") and _reads_only(node, found)):
+        reads = node.op == "get_attr" or (node.op in ("call_function", "call_method") and _reads_only(node, found))
+        if reads and node.name not in changing:
             found.add(node.name)
     return frozenset(found)
 
 
 def _reads_only(node: fx.Node, names: set[str]) -> bool:
-    """Whether the node reads nodes of these names, nothing else, and changes none of them."""
+    """Whether the node reads nodes of these names, nothing else, changes none of them, and draws nothing."""
     sources = [source.name for source in node.all_input_nodes]
-    return bool(sources) and names.issuperset(sources) and not info(node).mutates
+    return bool(sources) and names.issuperset(sources) and not info(node).mutates and not is_random(node)
 
 
 def _always(first: fx.Node, second: fx.Node) -> bool:

@@ -87,23 +87,41 @@ def count_chunks(size: int, chunks: int) -> int:
     return count_parts(size, max(1, -(-size // chunks)))
 
 
-def require_none(result: Any, index: int | None) -> None:
+def require_none(result: Any, index: int | None, title: str) -> None:
     """Raise when a part of the model that runs as Python gives something where it gave None on the example.
 
     Args:
         result: what the part gives, or a tuple of that.
         index: in the tuple, None for the result itself.
+        title: of the part: which lines of which function.
 
     Raises:
         FxquantError: it is not None.
     """
     found = result if index is None else result[index]
     if found is not None:
-        raise FxquantError(
-            f"a part of the model that runs as Python gave None when the model was captured and gives a "
-            f"{type(found).__name__} now",
-            remedy="prepare the model with example_inputs for which it gives the same",
-        )
+        _raise_other(title, "None", f"a {type(found).__name__}")
+
+
+def require_some(result: Any, title: str) -> None:
+    """Raise when a part of the model that runs as Python gives None where it gave a tensor on the example.
+
+    Args:
+        result: what the part gives.
+        title: of the part: which lines of which function.
+
+    Raises:
+        FxquantError: it is None.
+    """
+    if result is None:
+        _raise_other(title, "a Tensor", "None")
+
+
+def _raise_other(title: str, before: str, now: str) -> None:
+    raise FxquantError(
+        f"{title}, which runs as Python, gave {before} when the model was captured and gives {now} now",
+        remedy="prepare the model with example_inputs for which it gives the same",
+    )
 
 
 def require_tensor(value: Any, name: str) -> None:
@@ -137,7 +155,7 @@ def require_alike(value: Any, expected: str, name: str) -> None:
         )
 
 
-CHECKS = (require_equal, require_container, require_same, require_none, require_tensor, require_alike)
+CHECKS = (require_equal, require_container, require_same, require_none, require_some, require_tensor, require_alike)
 
 
 def take_integers(x: Tensor, scale: Tensor, zero_point: Tensor, dtype: torch.dtype, name: str) -> Tensor:

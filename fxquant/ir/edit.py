@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,8 @@ def put_module(root: nn.Module, path: str, module: nn.Module) -> None:
 def adopt(root: nn.Module, path: str, source: nn.Module) -> None:
     """Let ``root`` have the parameter, buffer or module that ``source`` has at a dotted path, unless it has one there.
 
-    Modules on the way are copied shallowly, as in ``put_module``.
+    Modules on the way are copied shallowly, as in ``put_module``. Where ``root`` has only tensors of a module, it gets
+    the module with these tensors.
     """
     *prefix, name = path.split(".")
     for part in prefix:
@@ -63,8 +65,20 @@ def adopt(root: nn.Module, path: str, source: nn.Module) -> None:
         root._modules[part] = nn.Module() if child is None else holder_of(child)
         root, source = root.get_submodule(part), source.get_submodule(part)
     for kind in ("_parameters", "_buffers", "_modules"):
-        if name in vars(source)[kind] and name not in vars(root)[kind]:
-            vars(root)[kind][name] = vars(source)[kind][name]
+        if name in vars(source)[kind]:
+            vars(root)[kind][name] = _with_tensors_of(vars(root)[kind].get(name), vars(source)[kind][name])
+
+
+def _with_tensors_of(known: Any, found: Any) -> Any:
+    """What is known already; where that is only a holder of tensors, the module that is found, with these."""
+    if type(known) is not nn.Module or type(found) is nn.Module:
+        return found if known is None else known
+    made = copy.copy(found)
+    for kind in ("_parameters", "_buffers"):
+        vars(made)[kind] = {**vars(found)[kind], **vars(known)[kind]}
+    children = {name: _with_tensors_of(known._modules.get(name), child) for name, child in found._modules.items()}
+    vars(made)["_modules"] = children
+    return made
 
 
 def get_tensor(root: nn.Module, path: str) -> Tensor:

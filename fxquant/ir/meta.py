@@ -73,6 +73,8 @@ class Origin:
         module_type: qualified class name of that module.
         call: which of all calls of modules that was, counted from 1 in the order in which they began; 0 for the root's.
         file: source file, line: its line number, code: the text of that line.
+        at: positions in the code of the user's functions that run inside the module, the innermost first; only in
+            graphs that are trained, to tell calls on one line apart.
     """
 
     spelling: str = ""
@@ -82,6 +84,7 @@ class Origin:
     line: int = 0
     code: str = ""
     call: int = 0
+    at: tuple[int, ...] = ()
 
     @property
     def source(self) -> str:

@@ -90,7 +90,8 @@ SAME_NUMBERS = (
     _conversion("to", "input, *target, dtype=None, device=None, other=None, non_blocking=False, copy=False, "
                 "memory_format=None", {"dtype": torch.float32}, {"target": (torch.float32,)}, {"target": ("cpu",)},
                 {"memory_format": torch.channels_last}),
-    _conversion("float", "input, *, memory_format=None", {}, methods=("cpu",)),
+    _conversion("float", "input, *, memory_format=None", {}),
+    _conversion("cpu", "input, *, memory_format=None", {}),
     _conversion("type", "input, dtype", {"dtype": torch.float32}),
     _conversion("type_as", "input, other", {"other": torch.zeros(1)}),
 )  # fmt: skip

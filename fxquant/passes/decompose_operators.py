@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxquant.capture.training_mode import ByMode, ModeArgument
 from fxquant.fusion.fuse_units import constant_nodes
 from fxquant.ir import records
 from fxquant.ir.edit import copy_graph
@@ -62,9 +63,10 @@ def decompose_operators(captured: CapturedModel, mapping: QConfigMapping) -> Cap
     graph, _ = copy_graph(captured.graph)
     resolver = Resolver(mapping, captured.state.module_paths, captured.state.config_prefix)
     configs = resolver.resolve_graph(graph)
-    constants = constant_nodes(graph)
+    constants, by_mode = constant_nodes(graph), _others_in_training(captured.state.by_mode)
     for node in list(graph.nodes):
-        if info(node).op in DECOMPOSED and node.name not in constants and _is_float32(node):
+        whole = node.name in constants or node.name in by_mode
+        if info(node).op in DECOMPOSED and not whole and _is_float32(node):
             decompose = _decomposition(info(node).op, configs[node.name].qconfig)
             if decompose is not None:
                 decompose(PartsWriter(node, constants))
@@ -81,6 +83,11 @@ def _decomposition(op: str, qconfig: Any) -> Callable[[PartsWriter], Any] | None
     if mode:
         return _AS_LINEAR.get(op) if mode in ("dynamic", "float16") else None
     return None if activation_spec(qconfig).dtype.is_floating_point else DECOMPOSED[op]
+
+
+def _others_in_training(by_mode: ByMode) -> set[str]:
+    """Names of operators with other operands in training: these belong to the whole."""
+    return {item.node for item in by_mode if isinstance(item, ModeArgument) and item.operand != "dropout_p"}
 
 
 def _is_float32(node: fx.Node) -> bool:

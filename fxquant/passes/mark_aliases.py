@@ -11,11 +11,19 @@ from __future__ import annotations
 
 from copy import copy as shallow_copy
 
+import torch
 from torch import fx
 
 from fxquant.ir.meta import ALIASED, NodeInfo, by_storage, info, set_info, update_info
 
 MADE_BY = "mark_aliases"
+_ACCUMULATE = frozenset(("cumsum_", "cumprod_"))
+_PROMOTE = frozenset(
+    ("add_", "sub_", "subtract_", "mul_", "multiply_", "div_", "divide_", "true_divide_", "pow_", "addcmul_",
+     "addcdiv_", "clamp_", "clip_", "clamp_min_", "clamp_max_", "lerp_", "atan2_", "hypot_", "fmod_", "remainder_",
+     "iadd", "isub", "imul", "itruediv", "ipow", "imod", "ifloordiv", "__iadd__", "__isub__", "__imul__",
+     "__itruediv__", "__ipow__")
+)  # fmt: skip
 
 
 def mark_aliases(graph: fx.Graph) -> None:
@@ -31,10 +39,12 @@ def mark_aliases(graph: fx.Graph) -> None:
 
 
 def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int], sharing: list[fx.Node]) -> None:
-    aliases = _aliases_seen_later(node, target, order, sharing)
+    same = _same_tensor(target)
+    aliases = _aliases_seen_later(node, target, order, [other for other in sharing if other not in same])
     kept = any(member.op == "get_attr" for member in _same_memory(target))
     read_later = any(order[user] > order[node] for user in target.users)
-    if not aliases and not kept and (not read_later or _returns_its_target(node, target)):
+    functional = not read_later or _returns_its_target(node, target)
+    if not aliases and not kept and functional and not _gives_another_dtype(node, target):
         return
     for member in {node, target, *aliases, *_same_memory(target)}:
         if member.op.startswith("call_"):
@@ -84,6 +94,30 @@ def _returns_its_target(node: fx.Node, target: fx.Node) -> bool:
     """
     same = info(node).storage == info(target).storage and info(node).value == info(target).value
     return target.op != "get_attr" and (same or getattr(node.target, "__name__", "") == "setitem")
+
+
+def _gives_another_dtype(node: fx.Node, target: fx.Node) -> bool:
+    """Whether the functional form would: in place, a bfloat16 tensor stays one whatever is added to it."""
+    own, name = info(target).tensor, str(getattr(node.target, "__name__", node.target))
+    if own is None:
+        return False
+    if name in _ACCUMULATE:
+        return not own.is_float and own.dtype != torch.int64
+    others = [info(source).tensor for source in node.all_input_nodes if source is not target]
+    given = [other.dtype for other in others if other is not None and (other.shape or other.is_float > own.is_float)]
+    return name in _PROMOTE and any(torch.promote_types(own.dtype, dtype) != own.dtype for dtype in given)
+
+
+def _same_tensor(target: fx.Node) -> set[fx.Node]:
+    """Nodes whose value is the very tensor, changed in place since: ``y.mul_(2).add_(1)``. Readers are redirected."""
+    found = {target}
+    while info(target).op != ALIASED and len(info(target).mutates) == 1:
+        before = next((node for node in target.all_input_nodes if node.name == info(target).mutates[0]), None)
+        if before is None or not _returns_its_target(target, before) or info(target).value != info(before).value:
+            break
+        found.add(before)
+        target = before
+    return found
 
 
 def _aliases_seen_later(

@@ -10,6 +10,7 @@ from fxquant.fusion.fuse_units import RULES, constant_nodes, fuse_units
 from fxquant.ir.meta import info
 from fxquant.ir.quant_plan import STANDALONE, Edge, KernelChoice, QuantPlan, RangeClass, TensorSpec, Unit
 from fxquant.ir.stages import CapturedModel
+from fxquant.ir.written import changing_nodes
 from fxquant.ops import catalogue
 from fxquant.plan.assign_domains import Candidate, assign_domains, see_through_identities
 from fxquant.plan.assign_ranges import assign_ranges
@@ -106,6 +107,7 @@ def _context(
         request.leaves,
         wide=find_wide_values(captured.graph),
         positions=find_positions(captured.graph),
+        changing=changing_nodes(captured.graph),
         kept=_kept(captured.state.capture_notes, modules),
         static_recurrent=request.static_recurrent,
     )

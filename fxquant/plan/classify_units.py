@@ -48,6 +48,7 @@ class Context:
         leaves: standalone and custom modules, by path.
         wide: why 8 bits cannot hold a value, by name, for those they cannot.
         positions: why a value is a position or a rank and no activation, by name.
+        changing: names of values that depend on what forward changes, and on no input.
         kept: why a part of the model runs as Python, by path of its module in the graph.
         static_recurrent: as in ``PlanRequest``.
     """
@@ -61,6 +62,7 @@ class Context:
     leaves: Mapping[str, LeafModule] = field(default_factory=dict)
     wide: Mapping[str, str] = field(default_factory=dict)
     positions: Mapping[str, str] = field(default_factory=dict)
+    changing: frozenset[str] = frozenset()
     kept: Mapping[Any, str] = field(default_factory=dict)
     static_recurrent: frozenset[type[nn.Module]] = frozenset()
 
@@ -104,6 +106,8 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
         return replace(floating(f"excluded by qconfig ({resolved.entry})"), excluded=True)
     if any(info(node).op == ALIASED for _, node in activations):
         return floating("it reads a tensor that is changed in place through a view")
+    if any(node.name in context.changing for _, node in activations):
+        return floating("it reads what forward changes, so that calibration does not show its range")
     if not _is_float32(value):
         return floating(f"computed in {_dtype_of(value)}")
     if any(_is_empty(item) for item in (value, *(info(node).value for _, node in activations))):

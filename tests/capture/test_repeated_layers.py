@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -122,7 +122,7 @@ class Numbered(nn.Module):
 class ByIdentity(nn.Module):
     """Looks up itself: nothing that a layer holds tells which one it is."""
 
-    odd: set[int] = set()
+    odd: ClassVar[set[int]] = set()
 
     def __init__(self) -> None:
         super().__init__()

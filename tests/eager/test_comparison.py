@@ -188,4 +188,4 @@ def test_models_fx_are_any_module_in_int8_where_captured() -> None:
     assert ["x.sum() > 0" in row.reason for row in rows if "runs as Python" in row.reason] == [True]
     assert sqnr_db(model(x), quantized(x)) > 25
     whole = by_graph(Branching().eval(), x=torch.rand(2, 8))
-    assert [unit.outcome for unit in whole.plan.units] == ["float"]
+    assert {unit.outcome for unit in whole.plan.units} == {"float", "free"}  # the part, and a check of what it gives

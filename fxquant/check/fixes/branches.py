@@ -110,7 +110,9 @@ def _fix_call(node: ast.Call, subject: Subject) -> Fix | None:
             return subject.replacing(node, f"torch.clamp({tensor}, {bound}={number})")
         return subject.replacing(node, f"torch.{both}({first}, {second})")
     if name == "sorted" and len(arguments) == 1 and not node.keywords:
-        return Fix(f"sort in torch: `torch.sort({subject.source_of(arguments[0])}).values`")
+        sorts = subject.source_of(arguments[0])
+        sorts = f"torch.stack({sorts})" if isinstance(arguments[0], (ast.Tuple, ast.List)) else sorts
+        return Fix(f"sort in torch: `torch.sort({sorts}).values`")
     if _decides(node, subject):
         return None
     if isinstance(node.func, ast.Name) and name in ("any", "all") and len(arguments) == 1:
@@ -296,4 +298,6 @@ def _is_in(node: ast.AST | None, around: ast.AST) -> bool:
 
 
 def _generic(subject: Subject, test: str) -> Fix:
+    if isinstance(subject.node, ast.IfExp):
+        test = subject.source_of(subject.node.test)
     return Fix(f"compute both sides and select: `torch.where({test}, if_true, if_false)`; or {subject.float_setting}")

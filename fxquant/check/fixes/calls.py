@@ -7,6 +7,14 @@ import ast
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 
 _SIZED = frozenset(("zeros", "ones", "empty", "rand", "randn", "new_zeros", "new_ones", "new_empty", "expand"))
+# What modules that are made for a size of the input can be written as; ``x`` is what they are called with.
+_FUNCTIONS = {
+    "LayerNorm": "`F.layer_norm(x, x.shape[1:])`", "GroupNorm": "`F.group_norm(x, groups)`",
+    "AdaptiveAvgPool1d": "`F.adaptive_avg_pool1d(x, size)`", "AdaptiveAvgPool2d": "`F.adaptive_avg_pool2d(x, size)`",
+    "AdaptiveMaxPool2d": "`F.adaptive_max_pool2d(x, size)`", "Upsample": "`F.interpolate(x, size)`",
+    "AvgPool1d": "`F.avg_pool1d(x, size)`", "AvgPool2d": "`F.avg_pool2d(x, size)`",
+    "MaxPool2d": "`F.max_pool2d(x, size)`",
+}  # fmt: skip
 _CONTAINERS = {ast.List: "ModuleList", ast.ListComp: "ModuleList", ast.Tuple: "ModuleList", ast.Dict: "ModuleDict"}
 
 
@@ -95,6 +103,11 @@ def _fix_named(subject: Subject) -> Fix:
         return Fix(f"nothing to do for fxquant; for plain tracing name the parameters instead of `{stars[0]}`")
     starred = next((part.value for part in parts if isinstance(part, ast.Starred)), node)
     shown = subject.source_of(starred) if starred is not None else subject.seen.place.expression
+    if isinstance(starred, (ast.Call, ast.Compare, ast.GeneratorExp, ast.ListComp)):
+        return Fix(
+            f"index what is gone through one by one, `sizes[0]`, `sizes[1]`, instead of `{shown}`; for fxquant there "
+            "is nothing to do"
+        )
     return Fix(f"name the elements: `{shown}[0]`, `{shown}[1]`, instead of a star or a loop")
 
 
@@ -141,10 +154,21 @@ def fix_module_in_forward(subject: Subject) -> Fix:
     made = subject.source_of(node) if node is not None else subject.seen.place.expression
     name = (called_name(node) or "part").lower()
     used = f"self.{name}"
+    if isinstance(node, ast.Call) and any(_is_local(part) for item in node.args for part in ast.walk(item)):
+        function = _FUNCTIONS.get(called_name(node) or "", "the function of torch.nn.functional that does the same")
+        return Fix(
+            f"`{made}` is made from what only forward knows: call {function} instead, or fix the size and make the "
+            f"module once, in __init__"
+        )
     outer = subject.file.parent(node) if node is not None else None
     if isinstance(outer, ast.Call) and outer.func is node:
         used += f"({', '.join(map(subject.source_of, outer.args))})"
     return Fix(f"make it once, `self.{name} = {made}` in __init__, and write `{used}` here")
+
+
+def _is_local(node: ast.AST) -> bool:
+    """Whether an expression reads a variable of forward."""
+    return isinstance(node, ast.Name) and node.id not in ("self", "nn", "torch", "F")
 
 
 def fix_module_in_container(subject: Subject) -> Fix:
@@ -155,7 +179,7 @@ def fix_module_in_container(subject: Subject) -> Fix:
             continue
         if node.targets[0].attr in words.replace("[", " ").replace(".", " ").split():
             registered = _registered(node.value, subject)
-            if registered and _imports("nn", subject):
+            if registered not in ("", subject.source_of(node.value)) and _imports("nn", subject):
                 return subject.replacing(node.value, registered)
     return Fix(
         "keep modules in nn.ModuleList or nn.ModuleDict instead of a plain list or dict, and what is no module apart "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 
-from fxquant.check.finding import FindingKind
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 
 _SEEDS = frozenset(("manual_seed", "manual_seed_all", "seed", "set_rng_state", "set_state"))
@@ -14,6 +13,10 @@ _PYTHON_DRAWS = {"random": "torch.rand(())", "rand": "torch.rand(())", "randn": 
 def fix_dropout(subject: Subject) -> Fix:
     """The fix for dropout that is on in eval mode too."""
     node = subject.node
+    for keyword in node.keywords if isinstance(node, ast.Call) else ():
+        if keyword.arg == "dropout_p":  # of attention, which has no ``training``
+            probability = subject.source_of(keyword.value)
+            return subject.replacing(keyword.value, f"{probability} if self.training else 0.0")
     if isinstance(node, ast.Call) and called_on(node) in ("F", "torch.nn.functional", "nn.functional", "functional"):
         for keyword in node.keywords:
             if keyword.arg == "training":
@@ -138,9 +141,7 @@ def _written_name(statement: ast.stmt | None) -> str:
 
 def fix_update(subject: Subject) -> Fix:
     """The fix for attributes, containers, buffers and globals changed in forward."""
-    changed = subject.seen.value or subject.seen.place.expression
-    if subject.seen.kind is not FindingKind.GLOBAL_UPDATE and changed.isidentifier():
-        changed = f"self.{changed}"
+    changed = subject.seen.changed or subject.seen.place.expression
     return Fix(
         f"let forward compute only: return the new value of {changed} and store it in the caller, or take it as an "
         f"input; or {subject.float_setting}"

@@ -16,7 +16,7 @@ def fix_tensor_number(subject: Subject) -> Fix:
     node = subject.node
     if isinstance(node, ast.Subscript):
         return fix_pick(node, subject)
-    if not isinstance(node, ast.Call) or _used_as_index(node, subject):
+    if not isinstance(node, ast.Call) or _used_as_index(node, subject) or _is_in_function(node, subject):
         return _generic_number(subject)
     name, text = called_name(node), [subject.source_of(argument) for argument in node.args]
     rounded = _rounded(node, subject)
@@ -37,7 +37,14 @@ def fix_tensor_number(subject: Subject) -> Fix:
 def fix_numpy(subject: Subject) -> Fix:
     """The fix for a computation in numpy."""
     node = subject.node
-    if isinstance(node, ast.Call) and called_on(node) in ("np", "numpy") and hasattr(torch, called_name(node)):
+    outer = subject.file.parent(node) if node is not None else None
+    alone = not (isinstance(outer, ast.Call) and called_on(outer).startswith(("np", "numpy")))
+    if (
+        isinstance(node, ast.Call)
+        and called_on(node) in ("np", "numpy")
+        and hasattr(torch, called_name(node))
+        and alone
+    ):
         arguments = ", ".join(subject.source_of(item) for item in (*node.args, *(key.value for key in node.keywords)))
         if not node.keywords:
             return subject.replacing(node, f"torch.{called_name(node)}({arguments})")
@@ -102,6 +109,11 @@ def _rounded(node: ast.Call, subject: Subject) -> Fix | None:
     return subject.replacing(above, f"torch.round({subject.source_of(tensor)}{decimals})")
 
 
+def _is_in_function(node: ast.expr, subject: Subject) -> bool:
+    """Whether a number is computed for what calls a function: ``sorted(..., key=lambda i: float(x[i]))``."""
+    return any(isinstance(above, ast.Lambda) for above in subject.file.parents(node))
+
+
 def _is_operand(node: ast.expr, subject: Subject) -> bool:
     """Whether a number takes part in arithmetic, and nothing else: a tensor of integers can stand there."""
     return isinstance(subject.file.parent(node), (ast.BinOp, ast.UnaryOp, ast.Compare))
@@ -109,6 +121,11 @@ def _is_operand(node: ast.expr, subject: Subject) -> bool:
 
 def _generic_number(subject: Subject) -> Fix:
     shown = subject.seen.place.expression or subject.seen.place.code
+    if called_name(subject.node) == "range":
+        return Fix(
+            f"pass how often it loops as a Python number instead of a tensor, or loop as often as it can be and select "
+            f"with torch.where, instead of `{shown}`; or {subject.float_setting}"
+        )
     return Fix(f"stay in torch: use the tensor itself instead of `{shown}`; or {subject.float_setting}")
 
 
