@@ -121,6 +121,8 @@ def _is_operand(node: ast.expr, subject: Subject) -> bool:
 
 def _generic_number(subject: Subject) -> Fix:
     shown = subject.seen.place.expression or subject.seen.place.code
+    if isinstance(subject.node, ast.JoinedStr):
+        return Fix(f"leave the text out of forward, or the formats of tensors out of `{shown}`")
     if called_name(subject.node) == "range":
         return Fix(
             f"pass how often it loops as a Python number instead of a tensor, or loop as often as it can be and select "
