@@ -190,6 +190,8 @@ def _without_echoes(
     """Leave out errors of known cause, and values of tensors that are in truth numbers drawn in Python."""
     made = any(key[0] is _K.MODULE_IN_FORWARD for key in known)  # and where: capture names the line that calls it
     items = [item for item in items if not (made and item.kind is _K.MODULE_IN_FORWARD and item.key not in known)]
+    formatted = {item.key[1:] for item in items if item.kind is _K.TENSOR_NUMBER}
+    items = [item for item in items if not (item.kind is _K.FORMAT and item.key[1:] in formatted)]
     lost = [item for item in items if MEANINGS[item.kind].rule is Rule.LOST and item.kind not in _VAGUE]
     causes = {(item.place.file, item.place.line) for item in lost}
     asked = {key[1:] for key in known if key[0] in _VALUES}

@@ -57,7 +57,6 @@ class FormattedMean(Case):
             return y
 
     inputs = staticmethod(rows)
-    outcome = "region"
 
 
 class SizesInSet(Case):
