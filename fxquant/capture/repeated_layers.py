@@ -200,7 +200,7 @@ class RepeatedLayers:
         """Record what a call left, in another place, on other values.
 
         Raises:
-            UnlikeError: it gives something of another shape; nothing is recorded.
+            UnlikeError: it gives something of another shape, or fails on these values; nothing is recorded.
         """
         tracer = self.tracer
         last = tracer.graph._root._prev
@@ -209,12 +209,12 @@ class RepeatedLayers:
             with tracer.nothing_recorded(), without_gradients(), torch._C.DisableTorchFunction():
                 for node in known.nodes:
                     made[node] = self._again(node, known.place, place, made)
-        except UnlikeError:
+        except Exception as error:  # whatever an operation raises
             for node in reversed(_nodes_after(last)):
                 if node.op != "get_attr":  # those are made once
                     tracer.graph.erase_node(node)
             self.paused = True
-            raise
+            raise UnlikeError from error
         self.used = True
         tracer.scope.calls += known.calls
         for fact in known.facts:

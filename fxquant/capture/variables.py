@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -96,13 +97,16 @@ def _attributes_of(name: str, value: Any) -> list[Variable]:
 def _set_on_class(kind: type) -> Iterator[Variable]:
     """Attributes that a class does not have, and that its functions set on something: on the class, perhaps."""
     functions = [getattr(value, "__func__", value) for value in vars(kind).values()]
-    names = {name for value in functions if isinstance(value, FunctionType) for name in _names_set(value)}
+    codes = (getattr(inspect.unwrap(value), "__code__", None) for value in functions if isinstance(value, FunctionType))
+    names = frozenset[str]().union(*(_names_set(code) for code in codes if code is not None))
     return (Variable(kind, name, f"{kind.__name__}.{name}") for name in sorted(names) if not hasattr(kind, name))
 
 
-def _names_set(function: FunctionType) -> Iterator[str]:
-    for code in codes_in(inspect.unwrap(function).__code__):
-        yield from (item.argval for item in dis.get_instructions(code) if item.opname == "STORE_ATTR")
+@cache
+def _names_set(code: CodeType) -> frozenset[str]:
+    """Names of the attributes that a piece of code sets on something."""
+    parts = (item for part in codes_in(code) for item in dis.get_instructions(part))
+    return frozenset(item.argval for item in parts if item.opname == "STORE_ATTR")
 
 
 def _globals_of(kind: type) -> Iterator[dict[str, Any]]:

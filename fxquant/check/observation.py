@@ -8,6 +8,9 @@ from fxquant.capture.facts import Fact
 from fxquant.check.finding import FindingKind
 
 
+_OF_MODULES = (FindingKind.ATTRIBUTE_UPDATE, FindingKind.CONTAINER_UPDATE, FindingKind.BUFFER_UPDATE)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where in the user's program something happened.
@@ -57,7 +60,7 @@ class Observation:
     @property
     def changed(self) -> str:
         """What changed, as the function whose forward was running calls it: ``self.bn.training``; "" when unknown."""
-        if self.kind not in (FindingKind.ATTRIBUTE_UPDATE, FindingKind.CONTAINER_UPDATE) or not self.value:
+        if self.kind not in _OF_MODULES or not self.value:
             return self.value
         names, path = self.value.removeprefix("self.").split(", "), self.place.module_path
         start = "self"
