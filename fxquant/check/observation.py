@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fxquant.capture.facts import Fact
 from fxquant.check.finding import FindingKind
 
-
 _OF_MODULES = (FindingKind.ATTRIBUTE_UPDATE, FindingKind.CONTAINER_UPDATE, FindingKind.BUFFER_UPDATE)
 
 
