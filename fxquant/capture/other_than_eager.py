@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import linecache
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -28,16 +29,19 @@ def other_than_eager(
         strict: whether answers about sizes stay built in.
         met: what was met in traces before it.
     """
-    inputs, results = bind_inputs(job.model, job.example_inputs), []
-    for gradients in (False, True):  # forward may ask whether parameters have them
+    inputs, results, equal = bind_inputs(job.model, job.example_inputs), list[Any](), False
+    for gradients in (False, True, False):  # forward may ask whether parameters have them, and may refuse it
         try:
             results.append(Eager(job.model, gradients=gradients).call(inputs))
-        except Exception:  # it runs once only: an iterator among its inputs is used up
-            return
+        except Exception:  # it may run once only: an iterator among its inputs is used up
+            continue
         finally:
             attempt.outer.restore()
-        if same_results(results[0], attempt.tracer.result):
+        equal = same_results(results[0], attempt.tracer.result)
+        if equal or len(results) == 2:
             break
+    if not equal and len(results) < 2:
+        return
     if len(results) == 2:
         if same_results(*results):
             path = _where_it_parts(job, regions, strict, inputs)

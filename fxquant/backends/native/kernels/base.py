@@ -97,5 +97,6 @@ class Quantize(RequantizingKernel):
         self.pack()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Quantize ``x``, any shape, float32."""
+        """Quantize ``x``, any shape, of any floating dtype: forward may convert what it is given."""
+        x = x.to(torch.float32) if x.dtype != torch.float32 and x.is_floating_point() else x
         return torch.quantize_per_tensor(x, self.packed_scale, self.packed_zero_point, torch.quint8)
