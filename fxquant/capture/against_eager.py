@@ -11,7 +11,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,13 +60,17 @@ class Eager:
         model: not changed.
         marks: gets the results of its modules.
         gradients: whether its parameters have them, and the mode is the caller's.
+        copied: a copy of it that nothing has changed, None to make one.
     """
 
-    def __init__(self, model: nn.Module, marks: Marks | None = None, gradients: bool = False) -> None:
-        self._copy, self._gradients = copy_module(model), gradients
-        for parameter in self._copy.parameters():
-            if parameter.is_leaf and not gradients:  # those of TorchScript are no leaves once they are copied
-                parameter.requires_grad_(False)
+    def __init__(
+        self,
+        model: nn.Module,
+        marks: Marks | None = None,
+        gradients: bool = False,
+        copied: nn.Module | None = None,
+    ) -> None:
+        self._copy, self._gradients = copy_module(model) if copied is None else copied, gradients
         if marks is not None:
             for path, module in self._copy.named_modules():
                 module.register_forward_hook(_noting(marks, path))
@@ -79,9 +83,24 @@ class Eager:
         """
         args, kwargs = inputs.copied()
         mode = torch.set_grad_enabled(not self._gradients or torch.is_grad_enabled())
-        with mode, randomness_kept(), _without_fused_attention(), warnings.catch_warnings():
+        wanted = nullcontext() if self._gradients else without_gradients_of(self._copy)
+        with mode, wanted, randomness_kept(), _without_fused_attention(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self._copy(*args, **kwargs)
+
+
+@contextmanager
+def without_gradients_of(model: nn.Module) -> Iterator[None]:
+    """Inside, the parameters of a model want no gradients."""
+    # Those of TorchScript are no leaves once they are copied.
+    trained = [item for item in model.parameters() if item.requires_grad and item.is_leaf]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def same_results(expected: Any, found: Any) -> bool:

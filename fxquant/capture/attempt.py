@@ -59,6 +59,7 @@ class Attempt:
         state, outer: how the copy, and what is outside of it, were before.
         troubles: what no graph can hold.
         ended_by: what other sizes answer differently, where the trace ended before the model did because of it.
+        is_pristine: whether the root is still the copy of the model that it was before the trace.
     """
 
     root: nn.Module
@@ -68,6 +69,7 @@ class Attempt:
     outer: OuterState
     troubles: list[Trouble]
     ended_by: list[Trouble]
+    is_pristine: bool = False
 
 
 def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | None = None) -> Attempt:
@@ -98,10 +100,12 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             stack.enter_context(patched(tracer, root))
             graph = tracer.trace(root)
             changed = outer.changed()
-    troubles, ended_by = tracer.recorder.troubles, tracer.answers.early_end.found
+    troubles, ended_by, is_pristine = tracer.recorder.troubles, tracer.answers.early_end.found, False
     if not troubles and not regions.whole and not ended_by:
         seen_to = {item.key for item in outer.held if item.attribute}
-        changes = [item for item in state.changes(model) if (item.module_path, item.name) not in seen_to]
+        every = state.changes(model)
+        is_pristine = not (every or changed or tracer.constants or tracer.plain_tensors or regions.modules)
+        changes = [item for item in every if (item.module_path, item.name) not in seen_to]
         changes += tracer.writes.replaced
         if tracer.layers.used and (changes or changed):
             regions.each_layer = True
@@ -109,7 +113,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules)
         if changed:
             troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
-    return Attempt(root, graph, tracer, state, outer, troubles, ended_by)
+    return Attempt(root, graph, tracer, state, outer, troubles, ended_by, is_pristine)
 
 
 def _as_is(tensor: Tensor) -> Tensor:

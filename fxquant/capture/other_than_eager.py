@@ -32,7 +32,8 @@ def other_than_eager(
     inputs, results, equal = bind_inputs(job.model, job.example_inputs), list[Any](), False
     for gradients in (False, True, False):  # forward may ask whether parameters have them, and may refuse it
         try:
-            results.append(Eager(job.model, gradients=gradients).call(inputs))
+            copied = attempt.root if attempt.is_pristine and not results else None
+            results.append(Eager(job.model, gradients=gradients, copied=copied).call(inputs))
         except Exception:  # it may run once only: an iterator among its inputs is used up
             continue
         finally:

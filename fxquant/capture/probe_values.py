@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from fxquant.capture.against_eager import Eager, same_results
+from fxquant.capture.against_eager import Eager, same_results, without_gradients_of
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.inputs import BoundInputs
 from fxquant.capture.keep_state import randomness_kept
@@ -53,13 +53,10 @@ def parts_from_eager(
     traced, other = fx.GraphModule(root, graph), inputs.changed(_negated)  # made before parts are taken off the root
     calls = dict(zip(_CALLS, (inputs, other, inputs), strict=True))
     calls, expected = _accepted(model, (calls, dict.fromkeys(_CALLS, inputs), {_CALLS[0]: inputs}), restore)
-    trained = [parameter for parameter in root.parameters() if parameter.requires_grad and parameter.is_leaf]
     try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
         for title, wanted in expected.items():
             args, kwargs = calls[title].copied()
-            with torch.enable_grad(), randomness_kept(), warnings.catch_warnings():
+            with torch.enable_grad(), without_gradients_of(root), randomness_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = traced.forward(*args, *kwargs.values())  # whose call would print errors
             if not same_results(wanted, found):
@@ -70,8 +67,6 @@ def parts_from_eager(
         return f"{title}: {type(error).__name__}"
     finally:
         restore()
-        for parameter in trained:
-            parameter.requires_grad_(True)
     return ""
 
 
