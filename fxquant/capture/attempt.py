@@ -77,13 +77,14 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
     model, half = job.model, job.half
     with torch.inference_mode(False):
         inputs = bind_inputs(model, job.example_inputs)
-        root = prepare_copy(model)
+        plain = plain_tensors(model)
+        root = prepare_copy(model, plain)
         root = root.float() if half is not None else root
         change = to_float32 if half is not None else _as_is
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
         state, outer = ModelState(root), OuterState(root)
         tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
-        tracer.plain_tensors, tracer.versions, tracer.precision = plain_tensors(model), job.versions, half
+        tracer.plain_tensors, tracer.versions, tracer.precision = plain, job.versions, half
         tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         tracer.answers.early_end.paused = regions.rounds >= MOST_ROUNDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -50,10 +50,10 @@ def plain_tensors(model: nn.Module) -> frozenset[str]:
     )
 
 
-def prepare_copy(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` whose plain tensors are buffers, so that reading them is seen."""
+def prepare_copy(model: nn.Module, plain: Iterable[str]) -> nn.Module:
+    """A copy of ``model`` whose plain tensors, by path, are buffers, so that reading them is seen."""
     root = copy_module(model)
-    for path in plain_tensors(model):
+    for path in plain:
         owner, _, name = path.rpartition(".")
         module = root.get_submodule(owner)
         value = vars(module).pop(name)

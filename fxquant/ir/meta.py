@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class TensorMeta:
     @staticmethod
     def of(tensor: Tensor) -> TensorMeta:
         """Return the facts of ``tensor`` without keeping it alive."""
-        return TensorMeta(tuple(tensor.shape), tensor.dtype, str(tensor.device), tuple(tensor.stride()))
+        return _meta(tensor.shape, tensor.dtype, tensor.device, tensor.stride())
 
     @property
     def is_contiguous(self) -> bool:
@@ -61,6 +62,11 @@ class TensorMeta:
     def is_float(self) -> bool:
         """Whether the dtype is a floating-point one."""
         return self.dtype.is_floating_point
+
+
+@lru_cache(maxsize=4096)  # layers repeat
+def _meta(shape: torch.Size, dtype: torch.dtype, device: torch.device, stride: tuple[int, ...]) -> TensorMeta:
+    return TensorMeta(tuple(shape), dtype, str(device), tuple(stride))
 
 
 @dataclass(frozen=True)
