@@ -20,7 +20,13 @@ from fxquant.capture.pause_collector import collector_paused
 from fxquant.capture.recurrent_root import with_recurrent_child
 from fxquant.capture.trace_model import trace_model
 from fxquant.capture.trace_plain import trace_plain
-from fxquant.capture.training_mode import compare_modes, may_differ, require_same_tensors, training_copy
+from fxquant.capture.training_mode import (
+    buffers_changed_by_training,
+    compare_modes,
+    may_differ,
+    require_same_tensors,
+    training_copy,
+)
 from fxquant.fusion.fuse_units import RULES, fuse_units
 from fxquant.inspect.find_wrong_kernels import probe_kernels
 from fxquant.inspect.verify_conversion import verify_conversion
@@ -72,6 +78,7 @@ def capture(
     leaf_classes: Collection[type[nn.Module]] = (),
     strict: bool = False,
     trains: bool = False,
+    changing: Collection[str] = (),
     preserved: Collection[str] = (),
     path: str = "",
     config_prefix: str = "",
@@ -79,7 +86,7 @@ def capture(
     """Trace ``model`` on ``example_inputs`` (symbolically when None) and bring the graph into canonical form.
 
     What no graph can hold runs as Python, in float; with ``strict`` it is an error. A graph that ``trains`` keeps what
-    acts on gradients, whatever mode the model is in.
+    acts on gradients, whatever mode the model is in; ``changing`` names buffers that training changes.
     ``path`` and ``config_prefix`` are those of a standalone module, see ``StageState``.
     """
     name, model = type(model).__name__, with_recurrent_child(model)
@@ -87,8 +94,9 @@ def capture(
         traced = trace_plain(model)
     else:
         traced = trace_model(
-            model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes, strict=strict, trains=trains
-        )
+            model, example_inputs, leaf_names=leaf_names, leaf_classes=leaf_classes, strict=strict, trains=trains,
+            changing=changing,
+        )  # fmt: skip
     mark_borders(traced.graph, traced.root)
     rename_nodes(traced.graph)
     fill_empty(traced.graph)
@@ -129,7 +137,8 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
         options: the other arguments of ``capture``.
     """
     evaluated = copy_module(model).eval()
-    captured = capture(evaluated, example_inputs, trains=True, **options)
+    changing = buffers_changed_by_training(model, example_inputs)
+    captured = capture(evaluated, example_inputs, trains=True, changing=changing, **options)
     if may_differ(captured, model):
         trained = training_copy(model, copy_module)
         require_same_tensors(evaluated, trained)

@@ -38,6 +38,7 @@ class Job:
         half: of a model in half precision.
         varying: lists among the inputs that may be of any length.
         versions: see ``ValueTracer``.
+        changing: names of buffers that training changes, whatever they are asked for in evaluation.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class Job:
     half: HalfPrecision | None
     varying: frozenset[Path]
     versions: dict[int, tuple[Tensor, int]]
+    changing: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -111,7 +113,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         if tracer.layers.used and (changes or changed):
             regions.each_layer = True
             return make_attempt(job, regions, strict, marks)
-        troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules)
+        troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules, job.changing)
         if changed:
             troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
     return Attempt(root, graph, tracer, state, outer, troubles, ended_by, is_pristine)

@@ -49,6 +49,7 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         part = FloatPart(
             code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path
         )
+        part.child_paths = made.paths
         part.sizes_only = sizes_only and not _acts(cut)
         part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
         for name in (*cut.shared, *cut.outputs):
@@ -105,6 +106,7 @@ def call_whole(tracer: ValueTracer, args: Any, kwargs: Any) -> Any:
     arguments = {name: made.lower(name, value) for name, value in given.items()}
     kind = type(tracer.root)
     part = FloatPart(ForwardCall(), arguments, made.children, f"forward of {kind.__qualname__}")
+    part.child_paths = made.paths
     return call_part(tracer, part, "whole_model", made.inputs, True)
 
 
@@ -141,6 +143,7 @@ class _Arguments:
         self.attributes = attributes
         self.inputs: list[Any] = []
         self.children: dict[str, nn.Module] = {}
+        self.paths: dict[str, str] = {}
         self._names: dict[int, str] = {}
 
     def lower(self, name: str, value: Any) -> Any:
@@ -180,6 +183,7 @@ class _Arguments:
             name = f"module_{len(self._names)}"
             self._names[id(module)] = name
             self.children[name] = self.tracer.views.of(module, attributes)
+            self.paths[name] = (self.tracer.submodule_paths or {}).get(module, "")
         return Child(self._names[id(module)])
 
 

@@ -9,6 +9,17 @@ from torch import nn
 
 from fxquant.errors import CaptureError
 from fxquant.ir.containers import RESERVED
+from fxquant.ir.stages import (
+    CapturedModel,
+    FakeQuantizedModel,
+    FusedModel,
+    ObservedModel,
+    QuantizedModel,
+    ReferenceModel,
+)
+
+_STAGES = (CapturedModel, FusedModel, ObservedModel, FakeQuantizedModel, ReferenceModel, QuantizedModel)
+_OF_GRAPHS = frozenset(name for kind in _STAGES for name in dir(kind)) - frozenset(dir(nn.Module)) | {"meta", "state"}
 
 
 def check_root(model: nn.Module, leaf_names: Collection[str]) -> None:
@@ -25,9 +36,13 @@ def check_root(model: nn.Module, leaf_names: Collection[str]) -> None:
         )
     if type(model).__name__ == "OptimizedModule":
         raise CaptureError("a torch.compile'd module cannot be captured", remedy="pass model._orig_mod")
-    taken = [name for name, _ in model.named_children() if name in RESERVED]
+    own = (*model._modules, *model._parameters, *model._buffers)
+    taken = [name for name in own if name in RESERVED or name in _OF_GRAPHS]
     if taken:
-        raise CaptureError(f"the model has a child called {taken[0]!r}, a name fxquant needs", remedy="rename it")
+        raise CaptureError(
+            f"the model has a child, parameter or buffer called {taken[0]!r}, a name that its graph needs",
+            remedy="rename it, or pass the model as the only child of another one",
+        )
     paths = dict(model.named_modules())
     missing = [name for name in leaf_names if name not in paths]
     if missing:

@@ -88,7 +88,7 @@ def copy_module(model: nn.Module) -> nn.Module:
     try:
         copied = _copied(model, modules, memo)
         functions.bind(memo)
-        _hook_parameters(model, copied)
+        _hook_parameters(model, copied, memo)
         return copied
     except (RuntimeError, TypeError, NotImplementedError, pickle.PickleError) as error:
         raise CaptureError(
@@ -118,11 +118,15 @@ def _copied_by_attributes(kind: type[nn.Module]) -> bool:
     return not own & _WAYS_TO_COPY and not hasattr(kind, "__slots__")
 
 
-def _hook_parameters(model: nn.Module, copied: nn.Module) -> None:
-    """Copies of parameters have no hooks on their gradients: give them those of the originals."""
-    named = [(name, item) for name, item in model.named_parameters() if getattr(item, "_backward_hooks", None)]
+def _hook_parameters(model: nn.Module, copied: nn.Module, memo: dict[int, Any]) -> None:
+    """Copies of parameters have no attributes of the user's and no hooks on their gradients: give them those."""
+    named = [
+        (name, item) for name, item in model.named_parameters() if getattr(item, "_backward_hooks", None) or vars(item)
+    ]
     found = dict(copied.named_parameters()) if named else {}
     for name, parameter in named:
+        if name in found and type(parameter) is nn.Parameter:
+            vars(found[name]).update(copy.deepcopy(vars(parameter), memo))
         for hook in (parameter._backward_hooks or {}).values():
             if name in found and found[name].requires_grad:
                 found[name].register_hook(hook)  # type: ignore[no-untyped-call]

@@ -49,6 +49,7 @@ def find_state(
     tracer: ValueTracer,
     example_inputs: Any,
     leaf_paths: Collection[str],
+    changing: Collection[str] = (),
 ) -> list[Trouble]:
     """What forward changed that no graph keeps; the rest is written down as facts.
 
@@ -59,10 +60,11 @@ def find_state(
         tracer: of the trace.
         example_inputs: of the capture.
         leaf_paths: modules that are kept whole: their state lives on in them.
+        changing: names of buffers that change though this graph does not write into them.
     """
     outside = [change for change in changes if not _inside(change.module_path, leaf_paths)]
     _note_what_is_as_it_was(tracer, changes)
-    troubles = [*_changed_parameters(root, outside, tracer), *_asked_of_written(tracer)]
+    troubles = [*_changed_parameters(root, outside, tracer), *_asked_of_written(tracer, changing)]
     attributes = [change for change in outside if not change.tensor and not _is_made(root, change, tracer)]
     if not attributes:
         return troubles
@@ -152,10 +154,10 @@ def _around_both(first: str, second: str) -> str:
     return ".".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
-def _asked_of_written(tracer: ValueTracer) -> list[Trouble]:
+def _asked_of_written(tracer: ValueTracer, changing: Collection[str]) -> list[Trouble]:
     """Answers that were built in although the graph itself writes into the buffer that gave them, or it is trained."""
     trained = [name for name, item in tracer.root.named_parameters() if item.requires_grad] if tracer.trains else []
-    written, troubles = {*_written_attributes(tracer), *trained}, []
+    written, troubles = {*_written_attributes(tracer), *trained, *changing}, []
     for fact, node, spots in tracer.answers.of_state if written else ():
         if any(item.op == "get_attr" and str(item.target) in written for item in with_ancestors([node])):
             tracer.recorder.facts.pop(fact, None)

@@ -1,19 +1,21 @@
 """What decides which way the code of a layer goes: its attributes, those of its parts, and its arguments.
 
-Two calls of layers with equal signatures run the same statements, unless these look at something else that differs: the
-result of a trace that relies on it is compared with eager.
+Two calls of layers with equal signatures run the same statements: layers whose code could look at, or do, anything else
+have none (``plain_code``).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.cut_gradients import outside_gradients
+from fxquant.capture.plain_code import NotPlainError, PlainCode, is_torchs, value_of
 from fxquant.capture.proxy import ValueProxy
 from fxquant.ir.meta import storage_of
 
@@ -25,6 +27,9 @@ _LITERALS = frozenset(
 )
 _MAPPINGS = (dict, OrderedDict)
 _NUMBERS = (int, float, bool, torch.Size)
+_OF_PROXIES = frozenset(
+    ("node", "tracer", "value", "depends", "shape_depends", "outside_grad", "from_part", "parts_of")
+)
 
 
 class UnlikeError(Exception):
@@ -36,11 +41,13 @@ class LayerSignature:
 
     Args:
         tracer: of the trace.
+        plain: what is known of classes.
         path: of the layer.
     """
 
-    def __init__(self, tracer: ValueTracer, path: str) -> None:
+    def __init__(self, tracer: ValueTracer, plain: PlainCode, path: str) -> None:
         self._tracer = tracer
+        self._plain = plain
         self._prefix = f"{path}."
         self._seen: dict[int, int] = {}
         self._storages: dict[int, int] = {}
@@ -50,12 +57,21 @@ class LayerSignature:
         """Everything that a module holds.
 
         Raises:
-            UnlikeError: it holds tensors of a class of their own, or with hooks.
+            UnlikeError: it holds objects, or tensors of a class of their own, with attributes or with hooks; or its
+                code may look at something else.
         """
         if id(module) in self._seen:
             return "again", self._seen[id(module)]
         self._seen[id(module)] = len(self._seen)
-        return type(module), tuple([(name, self._held(item)) for name, item in vars(module).items()])
+        path = (self._tracer.submodule_paths or {}).get(module)
+        if path is None or self._tracer.is_float_leaf(module, path):
+            raise UnlikeError
+        try:
+            constants = self._plain.constants_of(type(module))
+        except NotPlainError:
+            raise UnlikeError from None
+        read = tuple([(key, repr(value_of(owner, key[1]))) for key, owner in constants.items()])
+        return type(module), read, tuple([(name, self._held(item)) for name, item in vars(module).items()])
 
     def of_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """What a layer is called with, and where; ``nodes`` gets the proxies among it, by their nodes, in order.
@@ -73,7 +89,7 @@ class LayerSignature:
     def _held(self, value: Any) -> Hashable:
         kind = type(value)
         if kind in _LITERALS:
-            return kind, value
+            return kind, repr(value) if kind is float else value
         if kind in _MAPPINGS:
             return kind, tuple([(_key(key), self._held(item)) for key, item in value.items()])
         if kind in (tuple, list, torch.Size):
@@ -83,24 +99,28 @@ class LayerSignature:
         if isinstance(value, Tensor):
             return self._tensor(value)
         if isinstance(value, nn.Module):
-            inside = (self._tracer.submodule_paths or {}).get(value, "").startswith(self._prefix)
-            return self.of_module(value) if inside else ("outside", id(value))
-        return "object", id(value)
+            if not (self._tracer.submodule_paths or {}).get(value, "").startswith(self._prefix):
+                raise UnlikeError
+            return self.of_module(value)
+        if isinstance(value, (FunctionType, BuiltinFunctionType, type)) and is_torchs(value):
+            return "torch", id(value)
+        raise UnlikeError
 
     def _tensor(self, value: Tensor) -> Hashable:
         hooks = value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None)
-        if type(value) not in (Tensor, nn.Parameter) or hooks:
+        if type(value) not in (Tensor, nn.Parameter) or hooks or value.__dict__:
             raise UnlikeError
         path = self._tracer.lowering.path_of(value) or str(id(value))
         where = path.removeprefix(self._prefix) if path.startswith(self._prefix) else f"/{path}"
-        return where, *_of_tensor(value), value.requires_grad
+        number = value.item() if value.numel() == 1 and not value.is_floating_point() else None
+        return where, *_of_tensor(value), value.requires_grad, number
 
     def _given(self, argument: Any) -> Hashable:
         kind = type(argument)
         if isinstance(argument, ValueProxy):
             return self._proxy(argument)
         if kind in _LITERALS:
-            return kind, argument
+            return kind, repr(argument) if kind is float else argument
         if kind in (tuple, list, torch.Size):
             return kind, tuple([self._given(item) for item in argument])
         if kind is dict:
@@ -109,7 +129,7 @@ class LayerSignature:
 
     def _proxy(self, proxy: ValueProxy) -> Hashable:
         value, known = proxy.value, (proxy.depends, proxy.shape_depends, proxy.outside_grad, proxy.node.op)
-        if proxy.from_part or proxy.parts_of is not None:
+        if proxy.from_part or proxy.parts_of is not None or not vars(proxy).keys() <= _OF_PROXIES:
             raise UnlikeError
         self.nodes.setdefault(proxy.node, proxy)
         index = list(self.nodes).index(proxy.node)
@@ -128,4 +148,6 @@ def _of_tensor(value: Tensor) -> tuple[Hashable, ...]:
 
 
 def _key(key: Any) -> Hashable:
-    return (type(key), key) if type(key) in _LITERALS else ("object", id(key))
+    if type(key) not in _LITERALS:
+        raise UnlikeError
+    return type(key), key

@@ -56,6 +56,20 @@ class Ranks:
             else:
                 pending += node.all_input_nodes
 
+    def has_unasked(self, node: fx.Node) -> bool:
+        """Whether ``asked_for`` would give something; nothing is asked."""
+        pending, walked = [node], set[fx.Node]()
+        while pending:
+            node = pending.pop()
+            if node in self._seen or node in walked:
+                continue
+            if self.is_given(node) or self._decides(node):
+                return True
+            walked.add(node)
+            pending += node.all_input_nodes
+        self._seen |= walked  # there is nothing behind them
+        return False
+
     def is_given(self, node: fx.Node) -> bool:
         """Whether a value is a tensor that the model is given, by itself or in a list of any length."""
         item = node.target is operator.getitem and node.args[0] in self.lists

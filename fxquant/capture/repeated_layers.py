@@ -23,6 +23,7 @@ from fxquant.capture.describe_node import UNWRITTEN, describe_again
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.layer_signature import LayerSignature, UnlikeError
 from fxquant.capture.matched import type_for
+from fxquant.capture.plain_code import PlainCode
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.run_operation import without_gradients
 from fxquant.capture.source import user_line
@@ -41,6 +42,7 @@ _SAME_FOR_ALL = frozenset(
     (FactKind.STATIC, FactKind.LENGTH, FactKind.COMPOSITE, FactKind.UNPACKING, FactKind.FACTORY, FactKind.TYPE_TEST,
      FactKind.TRAINING, FactKind.RECURRENT)
 )  # fmt: skip
+_OF_INPUTS = (FactKind.STATIC, FactKind.UNPACKING)  # may be about what an input is like
 _LITERALS = (int, float, bool, str, type(None))
 
 
@@ -123,6 +125,7 @@ class RepeatedLayers:
         self._calls: Counter[type[nn.Module]] = Counter()
         self._known: dict[Hashable, _Recording] = {}
         self._named: dict[fx.Node, bool] = {}
+        self._plain = PlainCode()
 
     def call(
         self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Callable[[], Any]
@@ -138,7 +141,7 @@ class RepeatedLayers:
         is_operation = not module._modules and type(module).__module__.startswith("torch.nn.")
         if self.paused or module.training or is_operation or self._calls[type(module)] <= _TRACED_FIRST:
             return trace()
-        tracer, signature = self.tracer, LayerSignature(self.tracer, path)
+        tracer, signature = self.tracer, LayerSignature(self.tracer, self._plain, path)
         tracer.answers.settle()
         try:
             place = _Place(path, tracer.scope.calls, user_line())
@@ -157,7 +160,7 @@ class RepeatedLayers:
         calls = tracer.scope.calls - place.calls
         made = _Recording(place, list(signature.nodes), _nodes_after(last), facts[::-1], result, calls)
         with torch._C.DisableTorchFunction():
-            same = before == self._state() and LayerSignature(tracer, path).of_module(module) == holds
+            same = before == self._state() and LayerSignature(tracer, self._plain, path).of_module(module) == holds
             if same and self._only_computes(made):
                 made.times = 1 if known is None or known.compared() != made.compared() else known.times + 1
                 self._known[key] = made
@@ -203,6 +206,10 @@ class RepeatedLayers:
             UnlikeError: it gives something of another shape, or fails on these values; nothing is recorded.
         """
         tracer = self.tracer
+        others = [node for before, node in zip(known.inputs, given, strict=True) if before is not node]
+        asks = any(fact.kind in _OF_INPUTS for fact in known.facts)
+        if asks and any(map(self._has_unchecked, others)):
+            raise UnlikeError
         last = tracer.graph._root._prev
         made = {node: (proxy.node, proxy.value) for node, proxy in zip(known.inputs, given.values(), strict=True)}
         try:
@@ -220,6 +227,12 @@ class RepeatedLayers:
         for fact in known.facts:
             tracer.recorder.facts[replace(fact, module_path=known.place.moved(fact.module_path, place))] = None
         return rebuild(known.result, lambda proxy: self._result(proxy, made, given))
+
+    def _has_unchecked(self, node: fx.Node) -> bool:
+        """Whether a question for the rank or the dtype of an argument would be the first for an input."""
+        checked = {name for name, *_ in self.tracer.answers.checked}
+        inputs = self.tracer.dtypes.inputs_of(node)
+        return self.tracer.ranks.has_unasked(node) or any(source.name not in checked for source in inputs)
 
     def _again(
         self, node: fx.Node, old: _Place, new: _Place, made: dict[fx.Node, tuple[fx.Node, Any]]

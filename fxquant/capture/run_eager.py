@@ -15,8 +15,13 @@ from fxquant.capture.keep_state import randomness_kept
 from fxquant.capture.outer_state import OuterState
 
 
-def run_eager(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What a copy of ``model`` computes without gradients; nothing of it, of the inputs or of the world changes.
+def run_eager(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], gradients: bool = False) -> Any:
+    """What a copy of ``model`` computes; nothing of it, of the inputs or of the world changes.
+
+    Args:
+        model: not changed.
+        args, kwargs: its inputs.
+        gradients: whether they are on.
 
     Raises:
         Exception: whatever the model raises.
@@ -24,7 +29,7 @@ def run_eager(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     copied = copy_module(model)
     outer = OuterState(copied)
     try:
-        with torch.no_grad(), randomness_kept(), warnings.catch_warnings():
+        with torch.set_grad_enabled(gradients), randomness_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return copied(*copy_tensors(tuple(args)), **copy_tensors(dict(kwargs)))
     finally:

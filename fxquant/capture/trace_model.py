@@ -54,6 +54,7 @@ def trace_model(
     leaf_classes: Collection[type[nn.Module]] = (),
     strict: bool = False,
     trains: bool = False,
+    changing: Collection[str] = (),
 ) -> Traced:
     """Trace a copy of ``model`` on ``example_inputs``.
 
@@ -66,6 +67,7 @@ def trace_model(
         leaf_classes: module classes to keep as float leaves.
         strict: raise instead of keeping a part whole.
         trains: whether the graph is to be trained, whatever mode the model is in.
+        changing: names of buffers that training changes: what they are asked for is asked anew at every call.
 
     Returns:
         The trace, in the user's parameter names. float16 and bfloat16 models are traced in float32
@@ -79,7 +81,8 @@ def trace_model(
     regions, met = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]]()
     half = HalfPrecision.of(model, example_inputs)
     varying = varying_lists(model, example_inputs)
-    job = Job(model, example_inputs, leaf_classes, trains or model.training, half, varying, {})
+    trains = trains or model.training
+    job = Job(model, example_inputs, leaf_classes, trains, half, varying, {}, frozenset(changing))
     for _ in range(_ROUNDS):
         attempt = make_attempt(job, regions, strict)
         for cut in attempt.tracer.rejected:
@@ -217,7 +220,7 @@ def _require_eager(model: nn.Module, example_inputs: Any) -> None:
         CaptureError: with its message.
     """
     try:
-        run_eager(model, *split_inputs(example_inputs))
+        run_eager(model, *split_inputs(example_inputs), gradients=True)  # forward may ask for some
     except Exception as error:
         raise CaptureError(
             f"{type(model).__name__} itself fails on example_inputs: {type(error).__name__}: {error}",

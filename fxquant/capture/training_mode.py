@@ -7,7 +7,7 @@ that only training has (``if self.training: x = drop_path(x)``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from types import MethodType
@@ -15,10 +15,15 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from fxquant.capture.copy_module import copy_module
+from fxquant.capture.find_state import run_eagerly
 from fxquant.capture.keep_state import holds
+from fxquant.capture.outer_state import OuterState
 from fxquant.errors import CaptureError
 from fxquant.ir import records
 from fxquant.ir.edit import adopt, get_tensor
+from fxquant.ir.effects import is_random
+from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import info
 from fxquant.ir.records import NodeRecord, NodeRef
 from fxquant.ir.stages import CapturedModel
@@ -70,6 +75,19 @@ def may_differ(captured: CapturedModel, model: nn.Module) -> bool:
     return any(name in _FOLLOWS for node in captured.graph.nodes for name in _bound(node))
 
 
+def buffers_changed_by_training(model: nn.Module, example_inputs: Any) -> list[str]:
+    """Names of the buffers that a call in training mode changes; () where it fails on the example."""
+    copy = copy_module(model).train()
+    before, outer = dict(copy_module(model).named_buffers()), OuterState(copy)
+    try:
+        run_eagerly(copy, example_inputs)
+    except Exception:  # it may want targets
+        return []
+    finally:
+        outer.restore()
+    return [name for name, item in copy.named_buffers() if name not in before or not holds(item, before[name])]
+
+
 def _reacts_to_mode(module: nn.Module) -> bool:
     """Whether a module does something of its own when its mode is set, or has hooks, which may ask for it."""
     kind = type(module)
@@ -80,10 +98,20 @@ def _reacts_to_mode(module: nn.Module) -> bool:
 def training_copy(model: nn.Module, copy: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """A copy of ``model`` in training mode. Modules that stay modules in graphs, which follow their mode by themselves,
     compute in it what they do in evaluation: no random numbers, no statistics of one row.
+
+    Raises:
+        CaptureError: one of these does not follow ``train()`` of the model.
     """
     made = copy(model).train()
-    for module in made.modules():
+    for path, module in made.named_modules():
         if catalogue.by_module(type(module)) is not None:
+            if not module.training:
+                raise CaptureError(
+                    f"train() of the model leaves {path!r} in evaluation mode, and that of a prepared model would not",
+                    module_path=path,
+                    remedy="leave it to train(), and call prepared.apply(fxquant.freeze_bn_stats), or eval() of the "
+                    "module, after it",
+                )
             vars(module)["forward"] = MethodType(_in_evaluation, module)
     return made
 
@@ -125,8 +153,12 @@ def compare_modes(evaluated: CapturedModel, trained: CapturedModel) -> ByMode:
         evaluated: captured in evaluation mode; constants that only training needs are added to it.
         trained: captured in training mode.
     """
+    for module in trained.modules():
+        if getattr(vars(module).get("forward"), "__func__", None) is _in_evaluation:
+            del vars(module)["forward"]
     ours, theirs = list(evaluated.graph.nodes), list(trained.graph.nodes)
     pairs = _pairs(ours, theirs)
+    _require_no_effects([node for node in ours if node not in pairs.values()])
     names = {other: NodeRef(own.name) for other, own in pairs.items()}
     names |= {other: NodeRef(f"{_PREFIX}{other.name}") for other in theirs if other not in pairs}
     found: list[ModeArgument | TrainingOnly] = []
@@ -143,18 +175,49 @@ def compare_modes(evaluated: CapturedModel, trained: CapturedModel) -> ByMode:
 
 
 def _pairs(ours: list[fx.Node], theirs: list[fx.Node]) -> dict[fx.Node, fx.Node]:
-    """Nodes of the second graph to those of the first that do the same at the same place, in order."""
-    matcher = SequenceMatcher(None, [_key(node) for node in ours], [_key(node) for node in theirs], autojunk=False)
+    """Nodes of the second graph to those of the first that do the same, in order.
+
+    First those of the same instruction; between these, those of the same line; between these, those of the same module.
+    """
     pairs: dict[fx.Node, fx.Node] = {}
-    for start, other, size in matcher.get_matching_blocks():
-        pairs |= dict(zip(theirs[other : other + size], ours[start : start + size], strict=True))
+    gaps = [(ours, theirs)]
+    for closeness in (2, 1, 0):
+        left: list[tuple[list[fx.Node], list[fx.Node]]] = []
+        for one, other in gaps:
+            first, second = ([_key(node, closeness) for node in nodes] for nodes in (one, other))
+            here = there = 0
+            for start, begin, size in SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks():
+                left.append((one[here:start], other[there:begin]))
+                here, there = start + size, begin + size
+                pairs |= dict(zip(other[begin:there], one[start:here], strict=True))
+        gaps = [(one, other) for one, other in left if one and other]
     return pairs
 
 
-def _key(node: fx.Node) -> tuple[Any, ...]:
+def _key(node: fx.Node, closeness: int) -> tuple[Any, ...]:
     origin = info(node).origin
     target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", repr(node.target))
-    return node.op, target, origin.module_path, origin.line, origin.at
+    return node.op, target, origin.module_path, *(origin.line, origin.at)[:closeness]
+
+
+def _require_no_effects(only_in_evaluation: list[fx.Node]) -> None:
+    """Raise when something that only evaluation does would be felt in training, where the graph computes it too.
+
+    Raises:
+        CaptureError: for the first that draws, changes a buffer, or is a module that follows the mode.
+    """
+    for node in only_in_evaluation:
+        known, row = info(node), catalogue.by_name(info(node).op)
+        follows = node.op == "call_module" and row is not None and bool(row.modules)
+        if follows or is_random(node) or known.mutates:
+            what = f"module {node.target!r}" if follows else known.origin.spelling
+            raise CaptureError(
+                f"only evaluation calls {what}, which draws numbers or changes state: the model to train would too",
+                op=known.op,
+                module_path=known.origin.module_path,
+                source=known.origin.source,
+                remedy="call it in both modes, or outside of the model that is trained",
+            )
 
 
 def _bound(node: fx.Node) -> dict[Any, Any]:
@@ -194,9 +257,39 @@ def _training_record(
     if node.op == "get_attr" and "." not in str(target) and str(target).startswith("_"):
         target = _kept_constant(str(target), evaluated, trained)
     elif node.op in ("get_attr", "call_module"):
-        vars(trained.get_submodule(str(target))).pop("forward", None) if node.op == "call_module" else None
+        known = _tensors_of(evaluated)
         adopt(evaluated, str(target), trained)
+        owner, _, name = str(target).rpartition(".")
+        if node.op == "get_attr":
+            _share(evaluated.get_submodule(owner), name, known.get(str(target)))
+        elif isinstance(part := evaluated.get_submodule(str(target)), FloatPart):
+            for path, module, name in _held_by(part):
+                _share(module, name, known.get(path))
     return NodeRecord(names[node].name, node.op, target, args, kwargs, info(node))
+
+
+def _tensors_of(evaluated: CapturedModel) -> dict[str, Any]:
+    """The parameters and buffers of a graph, by their names in the user's model, those in its parts included."""
+    found: dict[str, Any] = {}
+    for part in evaluated.modules():
+        if isinstance(part, FloatPart):
+            found |= {path: getattr(module, name) for path, module, name in _held_by(part)}
+    return {**found, **dict(evaluated.named_parameters()), **dict(evaluated.named_buffers())}
+
+
+def _held_by(part: FloatPart) -> Iterator[tuple[str, nn.Module, str]]:
+    """(name in the user's model, module, name there) of each parameter and buffer that a part reads."""
+    for child, path in part.child_paths.items():
+        for inner, module in part.get_submodule(child).named_modules():
+            for name in (*module._parameters, *module._buffers):
+                yield ".".join(filter(None, (path, inner, name))), module, name
+
+
+def _share(module: nn.Module, name: str, tensor: Any) -> None:
+    """Let a module have a tensor of the evaluated graph: what training changes, evaluation reads."""
+    held = module._parameters if name in module._parameters else module._buffers
+    if tensor is not None and name in held:
+        held[name] = tensor
 
 
 def _kept_constant(name: str, evaluated: CapturedModel, trained: CapturedModel) -> str:

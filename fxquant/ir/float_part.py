@@ -105,6 +105,7 @@ class FloatPart(nn.Module):
 
     Attributes:
         why: what stands in the way of a graph there: ``tensor-branch at `y.sum() > 0```.
+        child_paths: where its modules are in the user's model, by name.
         sizes_only: whether it only computes from sizes; it may be left out when nothing reads what it gives.
         shared: names of arguments that others may hold too, and whose contents it has for itself: it must not change
             them.
@@ -126,6 +127,7 @@ class FloatPart(nn.Module):
         self.title, self.file, self.module_path = title, file, module_path
         self.first_line, self.last_line = lines
         self.why = ""
+        self.child_paths: dict[str, str] = {}
         self.sizes_only = False
         self.shared: tuple[str, ...] = ()
         self.report_change: Callable[[str], None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,6 +103,87 @@ class OneLine(Layer):
         return middle, small, large
 
 
+class NormInPart(Layer):
+    """Calls a batch norm and a dropout in statements that run as Python, in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.dropout = nn.BatchNorm1d(4), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        if self.training and random.random() < 2:
+            y = self.dropout(self.norm(y))
+        return y.relu()
+
+
+class LayerDrop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            if self.training and torch.rand(()).item() < 0.3:
+                continue
+            x = F.relu(layer(x))
+        return x
+
+
+class Momentum(Layer):
+    """An encoder that follows another one, in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.follows = nn.Linear(4, 4).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        if not self.training:
+            return y
+        with torch.no_grad():
+            for mine, other in zip(self.follows.parameters(), self.linear.parameters(), strict=True):
+                mine.data = mine.data * 0.9 + other.data * 0.1
+        return y + 0 * self.follows(x)
+
+
+class Centered(Layer):
+    """Asks in evaluation for what training counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        if self.training:
+            with torch.no_grad():
+                self.count += 1
+                self.mean.lerp_(y.mean(0), 0.5)
+            return y - y.mean(0)
+        if self.count > 0:
+            y = y - self.mean
+        return y
+
+
+class Twice(Layer):
+    """Calls in training what evaluation calls once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.dropout = nn.BatchNorm1d(4), nn.Dropout(0.4)
+
+    def once(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dropout(self.norm(self.linear(x)))
+        return y
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self.once(x) + 0.1 * self.once(x)
+        return self.once(x)
+
+
 def spectral() -> nn.Module:
     return nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 4)), nn.ReLU())
 
@@ -114,6 +196,11 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "buffer in training only": (Codebook, (5, 4)),
     "one line": (OneLine, (5, 4)),
     "hook": (spectral, (5, 4)),
+    "modules in a part": (NormInPart, (5, 4)),
+    "layer drop": (LayerDrop, (5, 4)),
+    "momentum": (Momentum, (5, 4)),
+    "evaluation asks": (Centered, (5, 4)),
+    "twice": (Twice, (5, 4)),
 }
 
 
@@ -124,16 +211,20 @@ def test_all_in_float_it_is_the_model(name: str, training: bool) -> None:
     torch.manual_seed(0)
     model = make().train(training)
     prepared = fxquant.prepare_qat_fx(model, FLOAT, (torch.randn(shape),))
-    for mode in (True, True, False):
-        model.train(mode)
-        prepared.train(mode)
-        x = torch.randn(shape)
-        torch.manual_seed(1)
-        expected = model(x)
-        torch.manual_seed(1)
-        found = prepared(x)
-        pairs = zip(expected, found, strict=True) if isinstance(expected, tuple) else [(expected, found)]
-        assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
+    learn = [torch.optim.SGD(network.parameters(), 0.05) for network in (model, prepared)]
+    for mode in (True, True, False, True):
+        x, results = torch.randn(shape), []
+        for network, optimizer in zip((model, prepared), learn, strict=True):
+            network.train(mode)
+            torch.manual_seed(1)
+            random.seed(1)
+            result = network(x)
+            results.append(result if isinstance(result, tuple) else (result,))
+            if mode:
+                optimizer.zero_grad()
+                result.square().mean().backward()
+                optimizer.step()
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("name", ["module in training only", "buffer in training only"])
@@ -176,6 +267,50 @@ class Merged(Layer):
 def test_other_weights_in_training_are_refused() -> None:
     with pytest.raises(CaptureError, match=r"change 'linear\.weight'"):
         fxquant.prepare_qat_fx(Merged().train(), FLOAT, (torch.randn(3, 4),))
+
+
+class NormStays(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def train(self, mode: bool = True) -> NormStays:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Any:
+        return self.norm(self.linear(x))
+
+
+class AugmentedInEvaluation(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Any:
+        if self.training:
+            return self.norm(self.linear(x))
+        return self.norm(self.linear(x)) + self.norm(self.linear(-x))
+
+
+class NoisyInEvaluation(Layer):
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        return y if self.training else y + torch.randn_like(y)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (NormStays, "leaves 'norm' in evaluation mode"),
+        (AugmentedInEvaluation, "only evaluation calls module 'norm'"),
+        (NoisyInEvaluation, "only evaluation calls torch.randn_like"),
+    ],
+)
+def test_what_a_prepared_model_would_do_otherwise_is_refused(kind: type[nn.Module], message: str) -> None:
+    with pytest.raises(CaptureError, match=message):
+        fxquant.prepare_qat_fx(kind().train(), FLOAT, (torch.randn(3, 4),))
 
 
 class ByParameter(Layer):

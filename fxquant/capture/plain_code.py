@@ -1,0 +1,158 @@
+"""Code of layers that computes from its arguments and from what its own object holds, and does nothing else.
+
+Told from the bytecode of a class's ``forward``, of the methods that it mentions, and of the functions of the user's
+that it calls: they read no globals but torch's and constants, set nothing but local variables, open no blocks, and keep
+no variables.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import math
+from collections.abc import Iterator, Mapping
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from torch import nn
+
+from fxquant.ir.codes import codes_in
+
+# Instructions that set or remove what is no local variable, or begin what does more than compute.
+_DO_MORE = frozenset(
+    ("STORE_ATTR", "DELETE_ATTR", "STORE_SUBSCR", "DELETE_SUBSCR", "STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME",
+     "BEFORE_WITH", "BEFORE_ASYNC_WITH", "YIELD_VALUE", "SEND", "GET_AWAITABLE", "SETUP_FINALLY", "PUSH_EXC_INFO",
+     "LOAD_BUILD_CLASS", "STORE_DEREF")
+)  # fmt: skip
+_BUILTINS = frozenset(
+    ("len", "range", "int", "float", "bool", "tuple", "list", "dict", "isinstance", "zip", "enumerate", "min", "max",
+     "sum", "abs", "round", "super", "reversed", "any", "all", "slice", "divmod", "pow", "str", "repr")
+)  # fmt: skip
+# Attributes and methods that change what they are of, or that look where nobody expects it.
+_CHANGING = frozenset(
+    ("append", "extend", "insert", "pop", "popitem", "update", "setdefault", "clear", "remove", "discard", "sort",
+     "reverse", "appendleft", "popleft", "move_to_end", "manual_seed", "seed", "grad", "data")
+)  # fmt: skip
+_BEGINS = ("forward", "__call__", "__getattr__", "__getattribute__")
+_LITERALS = (int, float, complex, bool, str, bytes, type(None))
+_DEPTH = 5
+
+# What constants are called, and the globals or the class that they are in.
+Constants = Mapping[tuple[int, str], Any]
+
+
+class NotPlainError(Exception):
+    """Code that may do something else."""
+
+
+class PlainCode:
+    """What is known of the classes that a trace meets."""
+
+    def __init__(self) -> None:
+        self._known: dict[type[nn.Module], Constants | None] = {}
+
+    def constants_of(self, kind: type[nn.Module]) -> Constants:
+        """The constants outside of its objects that the code of a class reads.
+
+        Raises:
+            NotPlainError: it does something else than compute.
+        """
+        if kind not in self._known:
+            try:
+                self._known[kind] = dict(_of_class(kind))
+            except NotPlainError:
+                self._known[kind] = None
+        found = self._known[kind]
+        if found is None:
+            raise NotPlainError
+        return found
+
+
+def value_of(owner: Any, name: str) -> Any:
+    """The present value of a constant."""
+    return owner.get(name) if isinstance(owner, dict) else vars(owner).get(name)
+
+
+def is_literal(value: Any) -> bool:
+    """Whether a value is a number, a text, None, or a tuple of those."""
+    return isinstance(value, _LITERALS) or (type(value) is tuple and all(map(is_literal, value)))
+
+
+def _of_class(kind: type) -> Iterator[tuple[tuple[int, str], Any]]:
+    bases = [base for base in kind.__mro__ if base is not object and not is_torchs(base)]
+    waiting, seen = list(_BEGINS), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for base in bases:
+            if name in vars(base):
+                value = vars(base)[name]
+                if is_literal(value):
+                    yield (id(base), name), base
+                    continue
+                function = _function_of(value)
+                yield from _of_function(function, _DEPTH)
+                waiting += _attributes_in(function)
+
+
+def _function_of(value: Any) -> Any:
+    """The function behind an attribute of a class."""
+    if isinstance(value, property):
+        return value.fget
+    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+
+
+def _attributes_in(function: FunctionType) -> Iterator[str]:
+    for code in codes_in(function.__code__):
+        for item in dis.get_instructions(code):
+            if item.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+                yield item.argval
+
+
+def _of_function(function: Any, depth: int) -> Iterator[tuple[tuple[int, str], Any]]:
+    if type(function) is not FunctionType or not depth or hasattr(function, "__wrapped__"):
+        raise NotPlainError
+    given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    if function.__code__.co_freevars not in ((), ("__class__",)) or not all(map(is_literal, given)):
+        raise NotPlainError
+    for code in codes_in(function.__code__):
+        yield from _of_code(code, function.__globals__, depth)
+
+
+def _of_code(code: CodeType, space: dict[str, Any], depth: int) -> Iterator[tuple[tuple[int, str], Any]]:
+    for item in dis.get_instructions(code):
+        name = str(item.argval)
+        if item.opname in _DO_MORE:
+            raise NotPlainError
+        if item.opname in ("LOAD_ATTR", "LOAD_METHOD") and (name in _CHANGING or name.startswith(("__", "set_"))):
+            raise NotPlainError
+        if item.opname == "LOAD_GLOBAL" and name in space:
+            yield from _of_global(name, space, depth)
+        elif item.opname == "LOAD_GLOBAL" and name not in _BUILTINS and not _is_exception(name):
+            raise NotPlainError
+
+
+def _of_global(name: str, space: dict[str, Any], depth: int) -> Iterator[tuple[tuple[int, str], Any]]:
+    value = space[name]
+    if is_literal(value):
+        yield (id(space), name), space
+    elif isinstance(value, ModuleType):
+        if not is_torchs(value) and value is not math:
+            raise NotPlainError
+    elif not isinstance(value, (BuiltinFunctionType, FunctionType, type)):
+        raise NotPlainError
+    elif not is_torchs(value):
+        yield from _of_function(value, depth - 1)
+
+
+def is_torchs(thing: Any) -> bool:
+    """Whether a module, a class or a function is torch's own."""
+    name = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None) or "torch"
+    return str(name).partition(".")[0] == "torch"
+
+
+def _is_exception(name: str) -> bool:
+    found = getattr(builtins, name, None)
+    return isinstance(found, type) and issubclass(found, Exception)
