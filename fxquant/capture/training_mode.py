@@ -177,7 +177,8 @@ def compare_modes(evaluated: CapturedModel, trained: CapturedModel) -> ByMode:
 def _pairs(ours: list[fx.Node], theirs: list[fx.Node]) -> dict[fx.Node, fx.Node]:
     """Nodes of the second graph to those of the first that do the same, in order.
 
-    First those of the same instruction; between these, those of the same line; between these, those of the same module.
+    First those of the same instruction; between these, those of the same line; between these, modules and operators
+    with weights, by what these are.
     """
     pairs: dict[fx.Node, fx.Node] = {}
     gaps = [(ours, theirs)]
@@ -197,7 +198,10 @@ def _pairs(ours: list[fx.Node], theirs: list[fx.Node]) -> dict[fx.Node, fx.Node]
 def _key(node: fx.Node, closeness: int) -> tuple[Any, ...]:
     origin = info(node).origin
     target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", repr(node.target))
-    return node.op, target, origin.module_path, *(origin.line, origin.at)[:closeness]
+    if closeness:
+        return node.op, target, origin.module_path, *(origin.line, origin.at)[:closeness]
+    weights = tuple(source.target for source in node.all_input_nodes if source.op == "get_attr")
+    return node.op, target, weights or (id(node) if node.op not in ("call_module", "get_attr") else ())
 
 
 def _require_no_effects(only_in_evaluation: list[fx.Node]) -> None:

@@ -184,6 +184,22 @@ class Twice(Layer):
         return self.once(x)
 
 
+class Apart(nn.Module):
+    """Calls the same modules in both modes, on other lines and on other values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.dropout = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            y = self.norm(self.conv(x + 0.1 * x.abs()))
+            return self.dropout(F.relu(y).mean((2, 3)))  # type: ignore[no-any-return]
+        y = self.conv(x)
+        y = F.relu(self.norm(y))
+        return self.dropout(y.mean((2, 3)))  # type: ignore[no-any-return]
+
+
 def spectral() -> nn.Module:
     return nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 4)), nn.ReLU())
 
@@ -201,6 +217,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "momentum": (Momentum, (5, 4)),
     "evaluation asks": (Centered, (5, 4)),
     "twice": (Twice, (5, 4)),
+    "on other lines": (Apart, (2, 3, 6, 6)),
 }
 
 
@@ -227,7 +244,7 @@ def test_all_in_float_it_is_the_model(name: str, training: bool) -> None:
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("name", ["module in training only", "buffer in training only"])
+@pytest.mark.parametrize("name", ["module in training only", "buffer in training only", "on other lines"])
 def test_with_fake_quantization_it_trains(name: str) -> None:
     make, shape = CASES[name]
     prepared = fxquant.prepare_qat_fx(make().train(), fxquant.get_default_qat_qconfig_mapping(), (torch.randn(shape),))
