@@ -125,6 +125,7 @@ class RepeatedLayers:
         self._calls: Counter[type[nn.Module]] = Counter()
         self._known: dict[Hashable, _Recording] = {}
         self._named: dict[fx.Node, bool] = {}
+        self._in_vain: Counter[type[nn.Module]] = Counter()
         self._plain = PlainCode()
 
     def call(
@@ -139,7 +140,8 @@ class RepeatedLayers:
         """
         self._calls[type(module)] += 1
         is_operation = not module._modules and type(module).__module__.startswith("torch.nn.")
-        if self.paused or module.training or is_operation or self._calls[type(module)] <= _TRACED_FIRST:
+        skipped = self._calls[type(module)] <= _TRACED_FIRST or self._in_vain[type(module)] >= _ALIKE
+        if self.paused or module.training or is_operation or skipped:
             return trace()
         tracer, signature = self.tracer, LayerSignature(self.tracer, self._plain, path)
         tracer.answers.settle()
@@ -152,6 +154,7 @@ class RepeatedLayers:
             if known is not None and known.times >= _ALIKE:
                 return self._record_again(known, place, signature.nodes)
         except UnlikeError:
+            self._in_vain[type(module)] += 1
             return trace()
         before, last, count = self._state(), tracer.graph._root._prev, len(tracer.recorder.facts)
         result = trace()
@@ -165,6 +168,7 @@ class RepeatedLayers:
                 made.times = 1 if known is None or known.compared() != made.compared() else known.times + 1
                 self._known[key] = made
             else:
+                self._in_vain[type(module)] += 1
                 self._known.pop(key, None)
         return result
 
