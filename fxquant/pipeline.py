@@ -140,7 +140,7 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
     changing = buffers_changed_by_training(model, example_inputs)
     captured = capture(evaluated, example_inputs, trains=True, changing=changing, **options)
     if may_differ(captured, model):
-        trained = training_copy(model, copy_module)
+        trained = training_copy(model)
         require_same_tensors(evaluated, trained)
         in_training = capture(trained, example_inputs, trains=True, **options)
         captured.state = with_state(captured, by_mode=compare_modes(captured, in_training))

@@ -51,11 +51,7 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         code=code,
         at=positions_inside(tracer.recorder.boundary) if tracer.trains else (),
     )
-    found = NodeInfo(
-        value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates,
-        storage=storage_of(value), largest=largest_magnitude(value),
-    )  # fmt: skip
-    set_info(node, found)
+    _attach(node, value, describe_value(value), origin, mutates)
 
 
 def describe_again(
@@ -73,8 +69,12 @@ def describe_again(
     origin = Origin(
         _spelling(node), module_path, before.module_type, before.file, before.line, before.code, call, before.at
     )
+    _attach(node, value, known.value, origin, mutates)
+
+
+def _attach(node: fx.Node, value: Any, described: Any, origin: Origin, mutates: tuple[str, ...]) -> None:
     found = NodeInfo(
-        value=known.value, origin=origin, origins=(node.name,), mutates=mutates,
+        value=described, origin=origin, origins=(node.name,), mutates=mutates,
         storage=storage_of(value), largest=largest_magnitude(value),
     )  # fmt: skip
     set_info(node, found)

@@ -95,14 +95,14 @@ def _reacts_to_mode(module: nn.Module) -> bool:
     return own or bool(module._forward_pre_hooks or module._forward_hooks)
 
 
-def training_copy(model: nn.Module, copy: Callable[[nn.Module], nn.Module]) -> nn.Module:
+def training_copy(model: nn.Module) -> nn.Module:
     """A copy of ``model`` in training mode. Modules that stay modules in graphs, which follow their mode by themselves,
     compute in it what they do in evaluation: no random numbers, no statistics of one row.
 
     Raises:
         CaptureError: one of these does not follow ``train()`` of the model.
     """
-    made = copy(model).train()
+    made = copy_module(model).train()
     for path, module in made.named_modules():
         if catalogue.by_module(type(module)) is not None:
             if not module.training:
@@ -161,11 +161,12 @@ def compare_modes(evaluated: CapturedModel, trained: CapturedModel) -> ByMode:
     _require_no_effects([node for node in ours if node not in pairs.values()])
     names = {other: NodeRef(own.name) for other, own in pairs.items()}
     names |= {other: NodeRef(f"{_PREFIX}{other.name}") for other in theirs if other not in pairs}
+    known = _tensors_of(evaluated)
     found: list[ModeArgument | TrainingOnly] = []
     waiting: list[NodeRecord] = []
     for node in theirs:
         if node not in pairs:
-            waiting.append(_training_record(node, names, evaluated, trained))
+            waiting.append(_training_record(node, names, evaluated, trained, known))
             continue
         own = pairs[node]
         found += [TrainingOnly(record, own.name) for record in waiting]
@@ -254,14 +255,17 @@ def _plain(value: Any, at_node: Callable[[fx.Node], Any]) -> Any:
 
 
 def _training_record(
-    node: fx.Node, names: dict[fx.Node, NodeRef], evaluated: CapturedModel, trained: CapturedModel
+    node: fx.Node,
+    names: dict[fx.Node, NodeRef],
+    evaluated: CapturedModel,
+    trained: CapturedModel,
+    known: dict[str, Any],
 ) -> NodeRecord:
     args, kwargs = _plain(node.args, names.__getitem__), _plain(dict(node.kwargs), names.__getitem__)
     target = records.pack_target(node.target)
     if node.op == "get_attr" and "." not in str(target) and str(target).startswith("_"):
         target = _kept_constant(str(target), evaluated, trained)
     elif node.op in ("get_attr", "call_module"):
-        known = _tensors_of(evaluated)
         adopt(evaluated, str(target), trained)
         owner, _, name = str(target).rpartition(".")
         if node.op == "get_attr":
