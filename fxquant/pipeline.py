@@ -42,6 +42,7 @@ from fxquant.ir.stages import (
     with_state,
 )
 from fxquant.ir.verify import verify
+from fxquant.ir.walk_modules import modules_by_path
 from fxquant.passes.call_attributes import call_attributes
 from fxquant.passes.canonicalize_calls import canonicalize_calls
 from fxquant.passes.decompose_operators import decompose_operators
@@ -104,7 +105,7 @@ def capture(
     mark_aliases(traced.graph)
     call_attributes(traced.graph)
     read_sizes_only(traced.graph)
-    canonicalize_calls(traced.graph, {name: type(module) for name, module in traced.root.named_modules()})
+    canonicalize_calls(traced.graph, {name: type(module) for name, module in modules_by_path(traced.root)})
     replace_in_place(traced.graph)
     store_constants(traced.graph, traced.root)
     remove_dead_nodes(traced.graph)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ from fxquant.fusion.rule import WEIGHTED
 from fxquant.ir.checks import take_integers
 from fxquant.ir.containers import INPUT_STATISTICS, KERNELS, TRAINED, WEIGHT_OBSERVERS
 from fxquant.ir.edit import evaluate_constant, holder_of, output_node, put_module, set_tensor
-from fxquant.ir.meta import NodeInfo, info, set_info
+from fxquant.ir.meta import NodeInfo, changed_info, info, set_info
 from fxquant.ir.qdq import dequantize
 from fxquant.ir.quant_plan import CUSTOM, STANDALONE, QuantPlan, Unit
 from fxquant.ir.stages import ObservedModel, ReferenceModel, with_state
@@ -159,7 +158,7 @@ class _Builder(DynamicUnits):
 
         args, kwargs = map_arguments(node, parameters, change)
         made = self.graph.create_node("call_module", path, args, kwargs, node.name)
-        set_info(made, replace(info(node), unit=unit.name, holds=unit.name if unit.output else ""))
+        set_info(made, changed_info(info(node), unit=unit.name, holds=unit.name if unit.output else ""))
         if unit.output:
             self.qparams[unit.output] = output_qparams(child)
             self._register_range(unit.output, self.qparams[unit.output])

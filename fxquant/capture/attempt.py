@@ -84,7 +84,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         root = root.float() if half is not None else root
         change = to_float32 if half is not None else _as_is
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
-        state, outer = ModelState(root), OuterState(root)
+        state, outer = ModelState(root, model), OuterState(root)
         tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
         tracer.plain_tensors, tracer.versions, tracer.precision = plain, job.versions, half
         tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
@@ -106,7 +106,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
     troubles, ended_by, is_pristine = tracer.recorder.troubles, tracer.answers.early_end.found, False
     if not troubles and not regions.whole and not ended_by:
         seen_to = {item.key for item in outer.held if item.attribute}
-        every = state.changes(model)
+        every = state.changes()
         is_pristine = not (every or changed or tracer.constants or tracer.plain_tensors or regions.modules)
         changes = [item for item in every if (item.module_path, item.name) not in seen_to]
         changes += tracer.writes.replaced

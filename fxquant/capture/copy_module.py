@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from fxquant.capture.structures import leaves
 from fxquant.errors import CaptureError
 from fxquant.ir.own_functions import LITERALS, OwnFunctions
+from fxquant.ir.walk_modules import modules_by_path
 
 _WAYS_TO_COPY = frozenset(
     ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__", "__getnewargs__",
      "__getnewargs_ex__", "__getattr__", "__getattribute__")
 )  # fmt: skip
 
+_ENTRIES = frozenset(("_parameters", "_buffers", "_modules"))
 _CONTAINERS = (list, tuple, dict, deque)
 _sharing: ContextVar[bool] = ContextVar("sharing", default=False)
 
@@ -43,7 +45,7 @@ def plain_tensors(model: nn.Module) -> frozenset[str]:
     """
     return frozenset(
         f"{path}.{name}".lstrip(".")
-        for path, module in model.named_modules()
+        for path, module in modules_by_path(model)
         if not isinstance(module, torch.jit.ScriptModule)
         for name, value in vars(module).items()
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not hasattr(type(module), name)
@@ -71,16 +73,19 @@ def copy_module(model: nn.Module) -> nn.Module:
     if _sharing.get():
         plain = [item for item in model.parameters() if type(item) is nn.Parameter]
         memo = {id(item): nn.Parameter(item.detach(), item.requires_grad) for item in plain}
-    modules = list(model.modules())
+    modules = [module for _, module in modules_by_path(model)]
     for module in modules:
-        for value in vars(module).values():
-            if type(value) in (OrderedDict, set) and not value:
-                memo[id(value)] = type(value)()  # a module has a dozen, and ``deepcopy`` takes long for each
+        for name, value in vars(module).items():
+            kind = type(value)
+            if kind in LITERALS or name == "_modules":
+                continue
+            if kind in (OrderedDict, set) and not value:
+                memo[id(value)] = kind()  # a module has a dozen, and ``deepcopy`` takes long for each
             elif isinstance(value, torch.jit.ScriptFunction):
                 memo[id(value)] = value  # keeps nothing, and cannot be copied
             elif isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
-            elif isinstance(value, _CONTAINERS):
+            elif isinstance(value, _CONTAINERS) and value:
                 computed = (item for item in leaves(value) if isinstance(item, Tensor) and not item.is_leaf)
                 memo.update({id(item): item.detach().clone() for item in computed})
     functions = OwnFunctions(modules)
@@ -104,18 +109,36 @@ def _copied(model: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) ->
     for module in plain:
         memo[id(module)] = type(module).__new__(type(module))
     for module in reversed(plain):  # what copies itself may ask the modules that it holds
-        made = vars(memo[id(module)])
+        made, state = memo[id(module)], dict[str, Any]()
         for name, value in vars(module).items():
-            known = value if type(value) in LITERALS else memo.get(id(value))
-            made[name] = copy.deepcopy(value, memo) if known is None else known
+            if name in _ENTRIES and type(value) is dict:
+                state[name] = memo[id(value)] = {key: _copy_of(item, memo) for key, item in value.items()}
+            else:
+                state[name] = _copy_of(value, memo)
+        if type(made).__setstate__ is nn.Module.__setstate__:
+            vars(made).update(state)
+        else:
+            made.__setstate__(state)
     copied: nn.Module = copy.deepcopy(model, memo)
     return copied
 
 
+def _copy_of(value: Any, memo: dict[int, Any]) -> Any:
+    """``copy.deepcopy(value, memo)``, which takes long for what needs no copy or has one."""
+    known = value if type(value) in LITERALS else memo.get(id(value))
+    return copy.deepcopy(value, memo) if known is None else known
+
+
 def _copied_by_attributes(kind: type[nn.Module]) -> bool:
     """Whether ``copy`` makes a copy of such modules from their attributes alone."""
-    own = {name for base in kind.__mro__[: kind.__mro__.index(nn.Module)] for name in vars(base)}
+    bases = kind.__mro__[: kind.__mro__.index(nn.Module)]
+    own = {name for base in bases for name in vars(base) if not (name == "__setstate__" and _is_torchs(base))}
     return not own & _WAYS_TO_COPY and not hasattr(kind, "__slots__")
+
+
+def _is_torchs(kind: type) -> bool:
+    """Whether ``__setstate__`` of a class takes the attributes and adds what older files lack."""
+    return kind.__module__.startswith("torch.nn.modules.")
 
 
 def _hook_parameters(model: nn.Module, copied: nn.Module, memo: dict[int, Any]) -> None:

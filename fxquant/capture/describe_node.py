@@ -13,8 +13,9 @@ from fxquant.capture.source import positions_inside, user_line
 from fxquant.ir.meta import (
     NodeInfo,
     Origin,
+    changed_info,
     describe_value,
-    largest_magnitude,
+    largest_magnitudes,
     qualified_name,
     qualified_type,
     set_info,
@@ -51,33 +52,48 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         code=code,
         at=positions_inside(tracer.recorder.boundary) if tracer.trains else (),
     )
-    _attach(node, value, describe_value(value), origin, mutates)
-
-
-def describe_again(
-    node: fx.Node, known: NodeInfo, value: Any, module_path: str, call: int, mutates: tuple[str, ...]
-) -> None:
-    """Attach what is known of a node that does in another module what one before it did.
-
-    Args:
-        node: just made.
-        known: of the one before, whose value is of the same kind.
-        value, mutates: as for ``describe_node``.
-        module_path, call: of the module that would be running, and which of its calls.
-    """
-    before = known.origin
-    origin = Origin(
-        _spelling(node), module_path, before.module_type, before.file, before.line, before.code, call, before.at
-    )
-    _attach(node, value, known.value, origin, mutates)
-
-
-def _attach(node: fx.Node, value: Any, described: Any, origin: Origin, mutates: tuple[str, ...]) -> None:
     found = NodeInfo(
-        value=described, origin=origin, origins=(node.name,), mutates=mutates,
-        storage=storage_of(value), largest=largest_magnitude(value),
+        value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates,
+        storage=storage_of(value), largest=largest_magnitudes([value])[0],
     )  # fmt: skip
     set_info(node, found)
+
+
+class Descriptions:
+    """What is known of nodes that do in another module what others before them did; attached in one step."""
+
+    def __init__(self) -> None:
+        self._nodes: list[fx.Node] = []
+        self._values: list[Any] = []
+        self._known: list[tuple[NodeInfo, Origin, tuple[str, ...]]] = []
+
+    def add(
+        self, node: fx.Node, known: NodeInfo, value: Any, module_path: str, call: int, mutates: tuple[str, ...] = ()
+    ) -> None:
+        """Describe one node.
+
+        Args:
+            node: just made.
+            known: of the one before, whose value is of the same kind.
+            value, mutates: as for ``describe_node``.
+            module_path, call: of the module that would be running, and which of its calls.
+        """
+        spelling = known.origin.spelling if node.op in ("call_function", "call_method") else _spelling(node)
+        origin = changed_info(known.origin, spelling=spelling, module_path=module_path, call=call)
+        self._nodes.append(node)
+        self._values.append(value)
+        self._known.append((known, origin, mutates))
+
+    def attach(self) -> None:
+        """Attach what was described so far; before an operation writes into a value of it."""
+        magnitudes = largest_magnitudes(self._values)
+        described = zip(self._nodes, self._values, self._known, magnitudes, strict=True)
+        for node, value, (known, origin, mutates), largest in described:
+            names, storage = (node.name,), storage_of(value)
+            found = changed_info(known, origin=origin, origins=names, mutates=mutates, storage=storage, largest=largest)
+            set_info(node, found)
+        for waiting in (self._nodes, self._values, self._known):
+            waiting.clear()
 
 
 def _spelling(node: fx.Node) -> str:

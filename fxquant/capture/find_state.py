@@ -117,6 +117,8 @@ def _is_made(root: nn.Module, change: Change, tracer: ValueTracer) -> bool:
 
 def _changed_parameters(root: nn.Module, changes: list[Change], tracer: ValueTracer) -> list[Trouble]:
     """Writes to parameters; a graph takes these for constants. Writes to buffers are written down."""
+    if not any(change.tensor for change in changes):
+        return []
     written, shortened = _written_attributes(tracer), _renormalized(root, tracer.graph)
     troubles = []
     for change in changes:
@@ -156,9 +158,11 @@ def _around_both(first: str, second: str) -> str:
 
 def _asked_of_written(tracer: ValueTracer, changing: Collection[str]) -> list[Trouble]:
     """Answers that were built in although the graph itself writes into the buffer that gave them, or it is trained."""
+    if not tracer.answers.of_state:
+        return []
     trained = [name for name, item in tracer.root.named_parameters() if item.requires_grad] if tracer.trains else []
     written, troubles = {*_written_attributes(tracer), *trained, *changing}, []
-    for fact, node, spots in tracer.answers.of_state if written else ():
+    for fact, node, spots in tracer.answers.of_state:
         if any(item.op == "get_attr" and str(item.target) in written for item in with_ancestors([node])):
             tracer.recorder.facts.pop(fact, None)
             troubles.append(Trouble(fact, spots))

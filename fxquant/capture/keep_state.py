@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import copy
+import operator
 import random
 import sys
 from collections import OrderedDict
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 
 from fxquant.capture.structures import has_parts
 from fxquant.ir.own_functions import LITERALS
+from fxquant.ir.walk_modules import modules_by_path, tensors_by_path
 
 _FLAT = (np.ndarray, array.array, bytearray)  # their elements are numbers
 _CONTAINERS = (list, dict, set, *_FLAT)
+_MAY_BE_EMPTY = frozenset((OrderedDict, dict, set, list))
 _DEPTH = 4
 _LARGEST = 2**20  # numbers in a tensor that is kept twice
 
@@ -43,26 +46,30 @@ class ModelState:
     """What a model holds now.
 
     Args:
-        root: the model; tensors are not copied, their versions are noted.
+        root: the model, a copy; its tensors are not copied once more, their versions are noted.
+        original: what it is a copy of: its tensors tell what changed without a new version, and are what is put back.
     """
 
-    def __init__(self, root: nn.Module) -> None:
-        plain = ((path, item) for path, item in root.named_modules() if not isinstance(item, torch.jit.ScriptModule))
+    def __init__(self, root: nn.Module, original: nn.Module) -> None:
+        plain = ((path, item) for path, item in modules_by_path(root) if not isinstance(item, torch.jit.ScriptModule))
         self._modules = {path: (module, dict(vars(module))) for path, module in plain}
-        self._tensors = [(path, tensor, tensor._version) for path, tensor in _named_tensors(root)]
+        self._tensors = [(path, tensor, tensor._version) for path, tensor in tensors_by_path(root, plain=True)]
+        self._originals = dict(tensors_by_path(original, plain=True))
         self._named = {id(tensor) for _, tensor, _ in self._tensors}
         self._loose: dict[int, tuple[Tensor, Tensor]] = {}
         self._contents: dict[int, tuple[Any, Any]] = {}
-        for _, (_, parts) in self._modules.items():
-            self._note(parts, _DEPTH)
+        self._empty: dict[int, Any] = {}
+        for _, parts in self._modules.values():
+            for item in parts.values():
+                self._note(item, _DEPTH - 1)
 
     def _note(self, structure: Any, depth: int) -> None:
         """Remember the contents of containers and objects."""
         kind = type(structure)
-        if kind in LITERALS or depth == 0 or id(structure) in self._contents:
+        if kind in _MAY_BE_EMPTY and not structure:  # a module has a dozen
+            self._empty[id(structure)] = structure
             return
-        if kind is OrderedDict and not structure:  # a module has a dozen
-            self._contents[id(structure)] = structure, {}
+        if kind in LITERALS or depth == 0 or id(structure) in self._contents:
             return
         if isinstance(structure, Tensor):
             self._note_tensor(structure)
@@ -85,70 +92,87 @@ class ModelState:
         if id(tensor) not in self._named and tensor.numel() <= _LARGEST and tensor.layout is torch.strided:
             self._loose[id(tensor)] = tensor, tensor.detach().clone()
 
-    def changes(self, model: nn.Module) -> list[Change]:
-        """What is not as it was; ``model`` is the original, whose parameters tell what ``p.data`` changed."""
+    def changes(self) -> list[Change]:
+        """What is not as it was."""
         found: list[Change] = []
-        originals = dict(model.named_parameters(remove_duplicate=False))
+        changed = self._changed_contents()
         for path, (module, parts) in self._modules.items():
             now = vars(module)
+            if not changed and _is_same(now, parts):
+                continue
             for name in {**parts, **now}:
                 if name in ("_modules", "_parameters", "_buffers"):
                     found += [Change(path, key) for key in self._changed_entries(parts[name])]
-                elif now.get(name, self) is not parts.get(name, self) or self._differs(now[name], _DEPTH):
+                elif now.get(name, self) is not parts.get(name, self) or self._differs(now[name], changed, _DEPTH):
                     found.append(Change(path, name))
         for path, tensor, version in self._tensors:
-            original = originals.get(path) if isinstance(tensor, nn.Parameter) else None
+            original = self._originals.get(path) if isinstance(tensor, nn.Parameter) else None
             if tensor._version != version or (original is not None and not holds(tensor, original)):
                 owner, _, name = path.rpartition(".")
                 found.append(Change(owner, name, True))
         return found
 
+    def _changed_contents(self) -> set[int]:
+        """Ids of the containers and objects whose own contents are not as they were."""
+        filled = {key for key, item in self._empty.items() if item} if any(self._empty.values()) else set()
+        return filled | {key for key, (live, before) in self._contents.items() if _has_changed(live, before)}
+
     def _changed_entries(self, entries: dict[str, Any]) -> list[str]:
-        before = self._contents[id(entries)][1]
+        _, before = self._contents.get(id(entries), (entries, {}))
         return [key for key in {**before, **entries} if entries.get(key, self) is not before.get(key, self)]
 
-    def _differs(self, structure: Any, depth: int) -> bool:
+    def _differs(self, structure: Any, changed: set[int], depth: int) -> bool:
+        """Whether a container, or one that it holds, changed."""
         key = id(structure)
-        if depth == 0 or isinstance(structure, (Tensor, nn.Module)) or key not in self._contents:
+        if depth == 0 or not changed or isinstance(structure, (Tensor, nn.Module)):
             return False
-        live, before = self._contents[key]
-        if isinstance(live, _FLAT):
-            return bool(_bits(live) != _bits(before))
-        if not live and not before:
-            return False
-        if len(live) != len(before):
-            return True
-        if isinstance(live, set):
-            return bool(live != before)
-        pairs = zip(live.values(), before.values()) if isinstance(live, dict) else zip(live, before)  # noqa: B905
-        if any(a is not b for a, b in pairs) or (isinstance(live, dict) and list(live) != list(before)):
-            return True
-        return any(self._differs(item, depth - 1) for item in (live.values() if isinstance(live, dict) else live))
+        if key in changed or key not in self._contents:
+            return key in changed
+        live = self._contents[key][0]
+        return any(self._differs(item, changed, depth - 1) for item in _items(live))
 
-    def restore(self, model: nn.Module) -> None:
-        """Put everything back; values of tensors come from ``model``, the original of the copy that was traced."""
+    def restore(self) -> None:
+        """Put everything back."""
         for module, parts in self._modules.values():
-            vars(module).clear()
-            vars(module).update(parts)
-        for live, before in self._contents.values():
-            if isinstance(live, np.ndarray):
-                if _bits(live) != _bits(before):
-                    live[...] = before
-            elif not live and not before:
-                continue
-            elif isinstance(live, (list, array.array, bytearray)):
-                live[:] = before
+            if not _is_same(vars(module), parts):
+                vars(module).clear()
+                vars(module).update(parts)
+        for key in self._changed_contents():
+            if key in self._empty:
+                self._empty[key].clear()
             else:
-                live.clear()
-                live.update(before)
-        originals = dict(_named_tensors(model))
+                _put_contents_back(*self._contents[key])
         for path, tensor, _ in self._tensors:
-            if path in originals:
-                _put_back(tensor, originals[path])
+            if path in self._originals:
+                _put_back(tensor, self._originals[path])
             if isinstance(tensor, nn.Parameter):
                 tensor.grad = None
         for tensor, before in self._loose.values():
             _put_back(tensor, before)
+
+
+def _is_same(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a dictionary has the same objects in the same order."""
+    return list(now) == list(before) and all(map(operator.is_, now.values(), before.values()))
+
+
+def _has_changed(live: Any, before: Any) -> bool:
+    """Whether a container has other contents than before; what those contain is not looked at."""
+    if isinstance(live, dict):
+        return not _is_same(live, before)
+    if isinstance(live, list):
+        return len(live) != len(before) or not all(map(operator.is_, live, before))
+    return bool(live != before) if isinstance(live, set) else bool(_bits(live) != _bits(before))
+
+
+def _put_contents_back(live: Any, before: Any) -> None:
+    if isinstance(live, np.ndarray):
+        live[...] = before
+    elif isinstance(live, (list, array.array, bytearray)):
+        live[:] = before
+    else:
+        live.clear()
+        live.update(before)
 
 
 def _items(container: Any) -> Iterable[Any]:
@@ -177,21 +201,12 @@ def _put_back(tensor: Tensor, original: Tensor) -> None:
 
 def holds(tensor: Tensor, original: Tensor) -> bool:
     """Whether a tensor holds the numbers of another, NaN included."""
+    if tensor.shape != original.shape or tensor.is_meta or tensor.layout is not torch.strided:
+        return tensor.shape == original.shape
+    if tensor.dtype is original.dtype and torch.equal(tensor, original):
+        return True
     tensor, other = tensor.detach(), original.detach().to(tensor.dtype)
-    if tensor.shape != other.shape or tensor.is_meta or tensor.layout is not torch.strided:
-        return tensor.shape == other.shape
-    return torch.equal(tensor, other) or bool(((tensor == other) | ((tensor != tensor) & (other != other))).all())
-
-
-def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    plain = [
-        (f"{path}.{name}".lstrip("."), value)
-        for path, module in model.named_modules()
-        for name, value in vars(module).items()
-        if isinstance(value, Tensor)
-    ]
-    return [*named, *plain]
+    return bool(((tensor == other) | ((tensor != tensor) & (other != other))).all())
 
 
 @contextmanager

@@ -91,7 +91,7 @@ class LayerSignature:
         if kind in _LITERALS:
             return kind, repr(value) if kind is float else value
         if kind in _MAPPINGS:
-            return kind, tuple([(_key(key), self._held(item)) for key, item in value.items()])
+            return (kind, tuple([(_key(key), self._held(item)) for key, item in value.items()])) if value else kind
         if kind in (tuple, list, torch.Size):
             return kind, tuple([self._held(item) for item in value])
         if kind in (set, frozenset):

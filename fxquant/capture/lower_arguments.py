@@ -22,6 +22,7 @@ from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.structures import has_parts, holds_tensor, leaves, require_no_proxies, unwrap
 from fxquant.ir.rebuild import Rebuild, Refill
+from fxquant.ir.walk_modules import tensors_by_path
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -45,6 +46,7 @@ class ArgumentLowering:
         self._paths: dict[int, str] = {}
         self._tensors: dict[str, Tensor] = {}
         self._proxies: dict[str, ValueProxy] = {}
+        self._read: dict[str, tuple[fx.Node, Any]] = {}
         self._constants: dict[int, tuple[Any, ValueProxy]] = {}
         self._contained: set[int] | None = None
 
@@ -52,9 +54,7 @@ class ArgumentLowering:
 
     def name_attributes(self, module: nn.Module | None = None, prefix: str = "") -> None:
         """Learn the paths of the parameters and buffers of the model, or of a module added to it."""
-        module = module or self.tracer.root
-        named = [*module.named_parameters(prefix), *module.named_buffers(prefix)]
-        for path, tensor in named:
+        for path, tensor in tensors_by_path(module or self.tracer.root, prefix):
             self._paths.setdefault(id(tensor), path)
             self._tensors[path] = tensor
 
@@ -62,24 +62,35 @@ class ArgumentLowering:
         """Path of a parameter or buffer of the model; None for other tensors."""
         return self._paths.get(id(tensor))
 
-    def attribute(self, path: str, describe: Describe | None = None) -> ValueProxy:
-        """The proxy of a parameter, buffer or constant; ``describe`` tells about its node when that is new."""
+    def attribute(self, path: str) -> ValueProxy:
+        """The proxy of a parameter, buffer or constant."""
         if path not in self._proxies:
-            self._proxies[path] = self._read(path, describe or self.tracer.describe)
+            tracer = self.tracer
+            with (
+                tracer.nothing_recorded(),
+                torch._C.DisableTorchFunction(),
+            ):  # what is looked up is no call of the user's
+                node, value = self.read(path, tracer.describe)
+            self._proxies[path] = type_for(value)(node, tracer, value, Depends.NOTHING, Depends.NOTHING)
         return self._proxies[path]
+
+    def read(self, path: str, describe: Describe) -> tuple[fx.Node, Any]:
+        """The node of a parameter, buffer or constant and its value; ``describe`` tells about the node when it is new.
+
+        Called where nothing is recorded.
+        """
+        if path not in self._read:
+            value = self._tensors.get(path)
+            value = operator.attrgetter(path)(self.tracer.root) if value is None else value
+            node = self.tracer.create_node("get_attr", path, (), {})
+            describe(node, value)
+            self._read[path] = node, value
+        return self._read[path]
 
     def proxied(self, leaf: Any) -> Any:
         """The proxy of a parameter or buffer of the model, anything else as it is."""
         path = self.path_of(leaf) if isinstance(leaf, Tensor) else None
         return leaf if path is None else self.attribute(path)
-
-    def _read(self, path: str, describe: Describe) -> ValueProxy:
-        tracer = self.tracer
-        with tracer.nothing_recorded(), torch._C.DisableTorchFunction():  # what is looked up is no call of the user's
-            node, value = tracer.create_node("get_attr", path, (), {}), self._tensors.get(path)
-            value = operator.attrgetter(path)(tracer.root) if value is None else value
-            describe(node, value)
-        return type_for(value)(node, tracer, value, Depends.NOTHING, Depends.NOTHING)
 
     def constant(self, value: Any) -> ValueProxy:
         """The proxy of a value that is no attribute of the model yet."""

@@ -52,7 +52,7 @@ def other_than_eager(
         return
 
     def restore() -> None:
-        attempt.state.restore(job.model)
+        attempt.state.restore()
         attempt.outer.restore()
         attempt.tracer.views.restore()
 

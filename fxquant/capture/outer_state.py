@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fxquant.capture.fingerprint import content_of, fingerprint, slot_names, slots_of
 from fxquant.capture.variables import MISSING, Variable, variables_of
+from fxquant.ir.walk_modules import modules_by_path
 
 _DEPTH = 2  # of containers and objects in one another
 _LARGEST_CONTAINER = 2000
@@ -99,7 +100,7 @@ def _of_variable(variable: Variable) -> Held:
 
 def _of_modules(model: nn.Module) -> Iterator[Held]:
     opaque: dict[type, bool] = {}
-    for path, module in model.named_modules():
+    for path, module in modules_by_path(model):
         if isinstance(module, torch.jit.ScriptModule):
             continue
         for name, value in vars(module).items():

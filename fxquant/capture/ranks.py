@@ -7,7 +7,7 @@ graph has as many dimensions as these make it, so the graph checks these, each o
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,7 +51,7 @@ class Ranks:
             if node in self._seen:
                 continue
             self._seen.add(node)
-            if self.is_given(node) or self._decides(node):
+            if self.is_given(node) or self.decides(node):
                 yield self._rank(node), self.is_given(node)
             else:
                 pending += node.all_input_nodes
@@ -63,19 +63,30 @@ class Ranks:
             node = pending.pop()
             if node in self._seen or node in walked:
                 continue
-            if self.is_given(node) or self._decides(node):
+            if self.is_given(node) or self.decides(node):
                 return True
             walked.add(node)
             pending += node.all_input_nodes
         self._seen |= walked  # there is nothing behind them
         return False
 
+    def settle(self, made: Iterable[fx.Node], given: Iterable[fx.Node]) -> None:
+        """Note that there is nothing behind some nodes if there is nothing behind what they were made from.
+
+        Args:
+            made: none of them decides.
+            given: all that they were made from but for parameters and buffers.
+        """
+        if self._seen.issuperset(given):
+            self._seen.update(made)
+
     def is_given(self, node: fx.Node) -> bool:
         """Whether a value is a tensor that the model is given, by itself or in a list of any length."""
         item = node.target is operator.getitem and node.args[0] in self.lists
         return (node in self.inputs or item) and isinstance(info(node).value, TensorMeta)
 
-    def _decides(self, node: fx.Node) -> bool:
+    def decides(self, node: fx.Node) -> bool:
+        """Whether an operation makes as many dimensions as the values or sizes that it is given decide."""
         if not isinstance(info(node).value, TensorMeta):
             return False
         while node.target is operator.getitem:

@@ -141,7 +141,7 @@ def _in_the_way(
 def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], half: HalfPrecision | None) -> Traced:
     """The result of a trace without trouble: the copy as it was before, with what nodes refer to."""
     root, tracer = attempt.root, attempt.tracer
-    attempt.state.restore(model)
+    attempt.state.restore()
     attempt.outer.restore()
     tracer.views.restore()
     causes = _causes(met)

@@ -51,6 +51,7 @@ from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
 from fxquant.ir.checks import CHECKS
+from fxquant.ir.edit import set_arguments
 from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.meta import qualified_name
 from fxquant.ops import catalogue
@@ -337,9 +338,7 @@ class ValueTracer(OwnThread, fx.Tracer):
     ) -> fx.Node:
         """Add a node to the graph; where it comes from is told by ``describe_node``."""
         node = self.graph.create_node(kind, target, None, None, name or title_of(target), type_expr)
-        node.args = args  # given at once, they would be searched for symbolic numbers
-        if kwargs:
-            node.kwargs = kwargs
+        set_arguments(node, args, kwargs)  # given at once, they would be searched for symbolic numbers
         return node
 
     # -- answering Python's questions ---------------------------------------------------------------

@@ -25,6 +25,13 @@ def copy_graph(
     return new, mapping
 
 
+def set_arguments(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """``node.args, node.kwargs = args, kwargs`` without a search of the graph's tables, which go by what nodes call."""
+    object.__setattr__(node, "args", args)
+    if kwargs or node.kwargs:
+        object.__setattr__(node, "kwargs", kwargs)
+
+
 def output_node(graph: fx.Graph) -> fx.Node:
     """The output node."""
     return graph.output_node()

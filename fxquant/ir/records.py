@@ -136,8 +136,13 @@ def unpack_target(target: Any) -> Any:
     return target
 
 
+_LEAVES = frozenset((fx.Node, NodeRef, int, float, bool, str, type(None)))  # most that nodes are given
+
+
 def _map(structure: Any, at_leaf: Callable[[Any], Any]) -> Any:
     """Rebuild lists, tuples, dicts and slices as plain ones with every leaf mapped."""
+    if type(structure) in _LEAVES:
+        return at_leaf(structure)
     if isinstance(structure, tuple):
         items = [_map(item, at_leaf) for item in structure]
         return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)

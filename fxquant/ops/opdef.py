@@ -230,6 +230,8 @@ _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input"
 def _in_our_names(
     kwargs: Mapping[str, Any], parameters: tuple[Parameter, ...], renamed: Mapping[str, str]
 ) -> dict[str, Any]:
+    if not kwargs:
+        return {}
     known, others = {parameter.name for parameter in parameters}, {**_NUMPY_NAMES, **renamed}
     return {name if name in known else others.get(name, name): value for name, value in kwargs.items()}
 

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from fxquant.ir.edit import set_arguments
 from fxquant.ir.meta import ALIASED, info, update_info
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import OpDef
@@ -36,6 +37,8 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
         modules: class of each module that a ``call_module`` node refers to, by path.
     """
     for node in graph.nodes:
+        if not node.op.startswith("call"):
+            continue
         _take_by_position(node)
         _put_tensor_first(node)
         row = _row_of(node, modules)
@@ -55,7 +58,7 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
         if row.target is F.dropout and node.target not in (F.dropout, torch.dropout) and bound["training"]:
             continue  # another distribution than that of plain dropout
         _set_target(node, row.target)
-        node.args, node.kwargs = row.unbind(bound)
+        set_arguments(node, *row.unbind(bound))
         update_info(node, op=row.name)
 
 
@@ -148,5 +151,6 @@ def _values_unknown(node: fx.Node) -> bool:
 def _is_tensor_call(node: fx.Node) -> bool:
     """Python arithmetic on sizes uses the same operators; those calls are none of the catalogue's."""
     arguments = [*node.args, *node.kwargs.values()]
-    flat = [item for value in arguments for item in (value if isinstance(value, (tuple, list)) else (value,))]
-    return any(map(_is_tensor, flat))
+    if any(map(_is_tensor, arguments)):
+        return True
+    return any(_is_tensor(item) for value in arguments if isinstance(value, (tuple, list)) for item in value)

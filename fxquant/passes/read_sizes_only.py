@@ -15,13 +15,12 @@ The numbers of an int8 tensor need not be computed for that.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
 
-from fxquant.ir.meta import ALIASED, NodeInfo, info, set_info
+from fxquant.ir.meta import ALIASED, NodeInfo, changed_info, info, set_info
 
 MADE_BY = "read_sizes_only"
 _FACTORIES = {"zeros": torch.zeros, "ones": torch.ones, "empty": torch.empty, "full": torch.full}
@@ -64,6 +63,6 @@ def _ask(node: fx.Node, attribute: str, answer: Any) -> fx.Node:
     """A node that asks the tensor behind ``node``'s first argument for an attribute."""
     with node.graph.inserting_before(node):
         asked = node.graph.call_function(getattr, (node.args[0], attribute))
-    origin = replace(info(node).origin, spelling=f".{attribute}")
+    origin = changed_info(info(node).origin, spelling=f".{attribute}")
     set_info(asked, NodeInfo(value=answer, origin=origin, origins=(asked.name,), made_by=MADE_BY))
     return asked

@@ -1,0 +1,87 @@
+"""What a call of a layer left in a trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import fx
+from torch.fx.node import map_aggregate
+
+from fxquant.capture.facts import Fact
+from fxquant.capture.structures import rebuild
+from fxquant.ir.meta import info
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a call of a layer is: its path, how many calls of modules began before it, the user's line around it."""
+
+    path: str
+    calls: int
+    line: tuple[str, int, str]
+
+    def moved(self, path: str, new: Place) -> str:
+        """What a path is in another layer, where it is one inside this layer."""
+        inside = path == self.path or path.startswith(f"{self.path}.")
+        return new.path + path[len(self.path) :] if inside else path
+
+
+@dataclass
+class LayerRecording:
+    """What a call of a layer left.
+
+    Attributes:
+        place: of the call.
+        inputs: nodes of what it was given.
+        nodes: that it made.
+        facts: that were met in it.
+        result: what it returned.
+        calls: how many calls of modules began in it.
+        times: how many calls after each other left the same, this one included.
+        named: whether nodes are operations of a simple torch.nn module, which are named after it.
+        decides_ranks: whether one of the nodes does, see ``Ranks``; None until it was looked at.
+    """
+
+    place: Place
+    inputs: list[fx.Node]
+    nodes: list[fx.Node]
+    facts: list[Fact]
+    result: Any
+    calls: int
+    times: int = 1
+    named: dict[fx.Node, bool] = field(default_factory=dict)
+    decides_ranks: bool | None = None
+
+    def compared(self) -> Any:
+        """What is equal for calls that left the same."""
+        origin = Place("", 0, ("", 0, ""))
+        index: dict[fx.Node, Any] = {node: ("input", position) for position, node in enumerate(self.inputs)}
+        index |= {node: ("node", position) for position, node in enumerate(self.nodes)}
+
+        def refer(leaf: Any) -> Any:
+            if isinstance(leaf, fx.Node):
+                return index.get(leaf) or ("attribute", self.place.moved(str(leaf.target), origin))
+            return type(leaf), leaf
+
+        found = []
+        for node in self.nodes:
+            known = info(node)
+            target = self.place.moved(node.target, origin) if isinstance(node.target, str) else node.target
+            where = known.origin.file, known.origin.line, known.origin.call - self.place.calls
+            path = self.place.moved(known.origin.module_path, origin)
+            changed = [position for position, other in enumerate(self.nodes) if other.name in known.mutates]
+            arguments = map_aggregate(node.args, refer), map_aggregate(node.kwargs, refer)
+            found.append((node.op, target, arguments, known.value, path, known.origin.module_type, where, changed))
+        facts = [replace(fact, module_path=self.place.moved(fact.module_path, origin)) for fact in self.facts]
+        result = rebuild(self.result, lambda proxy: (refer(proxy.node), proxy.depends, proxy.shape_depends))
+        return found, facts, result
+
+
+def nodes_after(last: fx.Node) -> list[fx.Node]:
+    """The nodes of a graph behind one of them."""
+    found, node = [], last._next
+    while node.op != "root":
+        found.append(node)
+        node = node._next
+    return found
