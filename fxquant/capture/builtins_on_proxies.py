@@ -39,6 +39,12 @@ def builtins_for(tracer: ValueTracer) -> dict[str, Any]:
     return made
 
 
+def stands_for_builtin(value: Any) -> bool:
+    """Whether a value is what stands for a builtin in the user's code."""
+    is_test = isinstance(value, functools.partial) and value.func is _isinstance
+    return is_test or "stands_for" in getattr(value, "__dict__", ())
+
+
 def _recorded(tracer: ValueTracer, original: Callable[..., Any]) -> Callable[..., Any]:
     number = original in (int, float, complex)
 

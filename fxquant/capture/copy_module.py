@@ -125,8 +125,25 @@ def _copied(model: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) ->
 
 def _copy_of(value: Any, memo: dict[int, Any]) -> Any:
     """``copy.deepcopy(value, memo)``, which takes long for what needs no copy or has one."""
-    known = value if type(value) in LITERALS else memo.get(id(value))
+    kind = type(value)
+    if kind in LITERALS or (kind is tuple and all(type(item) in LITERALS for item in value)):
+        return value
+    known = memo.get(id(value))
+    if known is None and kind is Tensor and _is_dense(value):
+        memo[id(value)] = known = _copy_of_dense(value, memo)
     return copy.deepcopy(value, memo) if known is None else known
+
+
+def _is_dense(value: Tensor) -> bool:
+    has_more = value.requires_grad or value.is_quantized or value.is_complex() or value.is_inference()
+    return value.layout is torch.strided and not has_more and value.device.type in ("cpu", "cuda") and not vars(value)
+
+
+def _copy_of_dense(value: Tensor, memo: dict[int, Any]) -> Tensor:
+    """A copy of a buffer in memory that copies of other tensors share if the originals do."""
+    made = torch.empty(0, dtype=value.dtype, device=value.device)
+    memory = copy.deepcopy(value.untyped_storage(), memo)
+    return made.set_(memory, value.storage_offset(), value.size(), value.stride())
 
 
 def _copied_by_attributes(kind: type[nn.Module]) -> bool:

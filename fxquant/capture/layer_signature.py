@@ -18,6 +18,7 @@ from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.plain_code import NotPlainError, PlainCode, is_torchs, value_of
 from fxquant.capture.proxy import ValueProxy
 from fxquant.ir.meta import storage_of
+from fxquant.ir.own_functions import HOOKS
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -71,7 +72,8 @@ class LayerSignature:
         except NotPlainError:
             raise UnlikeError from None
         read = tuple([(key, repr(value_of(owner, key[1]))) for key, owner in constants.items()])
-        return type(module), read, tuple([(name, self._held(item)) for name, item in vars(module).items()])
+        held = [(name, self._held(item)) for name, item in vars(module).items() if name not in HOOKS or item]
+        return type(module), read, tuple(held)
 
     def of_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """What a layer is called with, and where; ``nodes`` gets the proxies among it, by their nodes, in order.

@@ -1,8 +1,8 @@
 """Code of layers that computes from its arguments and from what its own object holds, and does nothing else.
 
 Told from the bytecode of a class's ``forward``, of the methods that it mentions, and of the functions of the user's
-that it calls: they read no globals but torch's and constants, set nothing but local variables, open no blocks, and keep
-no variables.
+that it calls: they read no globals but torch's and constants, set nothing but local variables, keep no variables, and
+are no generators but those of expressions. What they open blocks with can only be torch's: such blocks leave facts.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 from torch import nn
 
+from fxquant.capture.builtins_on_proxies import stands_for_builtin
 from fxquant.ir.codes import codes_in
 
 # Instructions that set or remove what is no local variable, or begin what does more than compute.
 _DO_MORE = frozenset(
     ("STORE_ATTR", "DELETE_ATTR", "STORE_SUBSCR", "DELETE_SUBSCR", "STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME",
-     "BEFORE_WITH", "BEFORE_ASYNC_WITH", "YIELD_VALUE", "SEND", "GET_AWAITABLE", "SETUP_FINALLY", "PUSH_EXC_INFO",
-     "LOAD_BUILD_CLASS", "STORE_DEREF")
+     "BEFORE_ASYNC_WITH", "YIELD_VALUE", "SEND", "GET_AWAITABLE", "LOAD_BUILD_CLASS", "STORE_DEREF")
 )  # fmt: skip
 _BUILTINS = frozenset(
     ("len", "range", "int", "float", "bool", "tuple", "list", "dict", "isinstance", "zip", "enumerate", "min", "max",
@@ -124,18 +124,29 @@ def _of_function(function: Any, depth: int) -> Iterator[tuple[tuple[int, str], A
 def _of_code(code: CodeType, space: dict[str, Any], depth: int) -> Iterator[tuple[tuple[int, str], Any]]:
     for item in dis.get_instructions(code):
         name = str(item.argval)
-        if item.opname in _DO_MORE:
+        if item.opname in _DO_MORE and not _is_local(item, code):
             raise NotPlainError
         if item.opname in ("LOAD_ATTR", "LOAD_METHOD") and (name in _CHANGING or name.startswith(("__", "set_"))):
             raise NotPlainError
         if item.opname == "LOAD_GLOBAL" and name in space:
             yield from _of_global(name, space, depth)
+        elif item.opname == "LOAD_GLOBAL" and not hasattr(builtins, name):
+            yield (id(space), name), space  # not there yet, on a path that is not taken
         elif item.opname == "LOAD_GLOBAL" and name not in _BUILTINS and not _is_exception(name):
             raise NotPlainError
 
 
+def _is_local(item: dis.Instruction, code: CodeType) -> bool:
+    """Whether an instruction sets a variable of its own function, or is that of a generator expression."""
+    if item.opname == "STORE_DEREF":
+        return item.argval in code.co_cellvars
+    return item.opname == "YIELD_VALUE" and code.co_name == "<genexpr>"
+
+
 def _of_global(name: str, space: dict[str, Any], depth: int) -> Iterator[tuple[tuple[int, str], Any]]:
     value = space[name]
+    if name in _BUILTINS and stands_for_builtin(value):
+        return
     if is_literal(value):
         yield (id(space), name), space
     elif isinstance(value, ModuleType):
@@ -144,7 +155,12 @@ def _of_global(name: str, space: dict[str, Any], depth: int) -> Iterator[tuple[t
     elif not isinstance(value, (BuiltinFunctionType, FunctionType, type)):
         raise NotPlainError
     elif not is_torchs(value):
-        yield from _of_function(value, depth - 1)
+        yield from _of_function(_behind(value), depth - 1)
+
+
+def _behind(function: Any) -> Any:
+    """A function marked with ``torch.fx.wrap``, in whose place another one stands while a trace runs."""
+    return getattr(function, "__dict__", {}).get("opens", function)
 
 
 def is_torchs(thing: Any) -> bool:

@@ -93,7 +93,8 @@ class RecordAgain:
             value = getattr(args[0], target)(*args[1:], **kwargs)
         else:
             value = target(*args, **kwargs)
-        if describe_value(value) != known.value:
+        described = describe_value(value)
+        if described is not known.value and described != known.value:
             raise UnlikeError
         path = self._moved(known.origin.module_path)
         name = path.replace(".", "_") if self._is_named_after_module(node) else None

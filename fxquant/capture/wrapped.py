@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import _symbolic_trace
 
 from fxquant.capture.facts import FactKind
+from fxquant.capture.layer_recording import nodes_after
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 
 if TYPE_CHECKING:
@@ -42,12 +43,13 @@ def _traced(original: FunctionType, tracer: ValueTracer) -> Callable[..., Any]:
             return original(*args, **kwargs)
         return _open(tracer, original, args, kwargs)
 
+    call.opens = original  # type: ignore[attr-defined]
     return call
 
 
 def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record what ``function`` does; the call as a whole, and nothing else, where its inside cannot be traced."""
-    mark, before, checked = tracer.recorder.mark(), set(tracer.graph.nodes), set(tracer.answers.checked)
+    mark, last, checked = tracer.recorder.mark(), tracer.graph._root._prev, set(tracer.answers.checked)
     count = len(tracer.recorder.troubles)
     tensors = [leaf for leaf in leaves(unwrap((args, kwargs))) if isinstance(leaf, Tensor) and not leaf.is_inference()]
     versions = [(tensor, tensor._version) for tensor in tensors]
@@ -64,8 +66,8 @@ def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kw
             return result
     finally:
         early_end.paused = paused
-    for node in reversed(tracer.graph.nodes):
-        if node not in before and node.op != "get_attr":  # parameters are recorded once, for all their readers
+    for node in reversed(nodes_after(last)):
+        if node.op != "get_attr":  # parameters are recorded once, for all their readers
             tracer.graph.erase_node(node)
     tracer.recorder.go_back(mark)
     tracer.answers.checked = checked

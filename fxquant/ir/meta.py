@@ -149,10 +149,13 @@ class NodeInfo:
         return self.tensor is not None and self.tensor.is_float
 
 
+_NOTHING = NodeInfo()
+
+
 def info(node: fx.Node) -> NodeInfo:
     """Return what is known of ``node``; a bare ``NodeInfo`` when nothing is."""
-    found = node.meta.get(_KEY)
-    return found if isinstance(found, NodeInfo) else NodeInfo()
+    found: NodeInfo = node.meta.get(_KEY, _NOTHING)
+    return found
 
 
 def set_info(node: fx.Node, new: NodeInfo) -> None:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 _CONTAINERS = (list, dict, set, collections.deque)
 LITERALS = frozenset((bool, int, float, str, type(None)))  # most attributes of modules are of these types
-_HOOKS = frozenset(name for name, value in vars(nn.Module()).items() if "hooks" in name and isinstance(value, dict))
-_OF_MODULES = _HOOKS | {"_parameters", "_buffers", "_modules"}
+# Attributes of every module that hold its hooks.
+HOOKS = frozenset(name for name, value in vars(nn.Module()).items() if "hooks" in name and isinstance(value, dict))
+_OF_MODULES = HOOKS | {"_parameters", "_buffers", "_modules"}
 _DEPTH = 4
 _copies: weakref.WeakKeyDictionary[CodeType, weakref.WeakSet[FunctionType]] = weakref.WeakKeyDictionary()
 
@@ -51,7 +52,7 @@ class OwnFunctions:
         self._functions: dict[int, FunctionType] = {}
         for module in every:
             for name, value in vars(module).items():
-                if (type(value) not in LITERALS and name not in _OF_MODULES) or (name in _HOOKS and value):
+                if (type(value) not in LITERALS and name not in _OF_MODULES) or (name in HOOKS and value):
                     self._look(value, _DEPTH)
         self._cells: dict[int, tuple[CellType, CellType]] = {}
         self._known: dict[int, bool] = {}

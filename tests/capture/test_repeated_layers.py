@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -381,6 +382,76 @@ def _by_identity() -> nn.Module:
 
 
 SEQUENCE = torch.randn(2, 5, 8)
+
+
+class Causal(nn.Module):
+    """Attention as it is written in tutorials."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out, self.norm = nn.Linear(8, 24), nn.Linear(8, 8), nn.LayerNorm(8)
+        self.register_buffer("mask", torch.tril(torch.ones(16, 16)).view(1, 1, 16, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.size()
+        q, k, v = self.qkv(self.norm(x)).split(width, dim=2)
+        q, k, v = (part.view(n, length, 2, width // 2).transpose(1, 2) for part in (q, k, v))
+        scores = (q @ k.transpose(-2, -1)) / math.sqrt(k.size(-1))
+        scores = scores.masked_fill(self.mask[:, :, :length, :length] == 0, float("-inf"))
+        y = F.softmax(scores, dim=-1) @ v
+        result: Tensor = x + self.out(y.transpose(1, 2).contiguous().view(n, length, width))
+        return result
+
+
+@torch.fx.wrap
+def _scaled(x: Tensor, by: float) -> Tensor:
+    return x * by
+
+
+class CallsMarked(Limited):
+    """Calls a function that plain tracing keeps whole, and would call one that is not there."""
+
+    fast = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = fused_linear(x) if self.fast else self.linear(x)  # type: ignore[name-defined]  # noqa: F821
+        return x + _scaled(y, 0.1)
+
+
+class Inverts(nn.Module):
+    """Does something else where a matrix has no inverse."""
+
+    def __init__(self, size: float = 3.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(size * torch.eye(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            inverse = torch.linalg.inv(self.weight)
+        except RuntimeError:
+            inverse = self.weight + 0.1
+        return x + x @ inverse
+
+
+class WithoutGradients(Limited):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            scale = x.abs().mean()
+        result: Tensor = x + self.linear(x) * scale
+        return result
+
+
+class InHalf(Limited):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = self.linear(x)
+        return x + y.float()
+
+
+def _inverts(*singular: int) -> nn.Module:
+    return nn.Sequential(*(Inverts(0.0 if index in singular else 3.0) for index in range(LAYERS)))
+
+
 REPEATED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "plain": (_stack(Plain), SEQUENCE),
     "in place": (_stack(InPlace), SEQUENCE),
@@ -389,11 +460,16 @@ REPEATED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "pairs": (_stack(Pair), (SEQUENCE, SEQUENCE * 2)),
     "tied": (_stack(Tied), SEQUENCE),
     "unrolled": (Unrolled, SEQUENCE),
+    "causal attention": (_stack(Causal), SEQUENCE),
+    "a marked function": (_stack(CallsMarked), SEQUENCE),
+    "what could fail": (_inverts, SEQUENCE),
 }
 TRACED_EACH: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "writes into its input": (_stack(WritesInput), SEQUENCE),
     "numbered": (_numbered, SEQUENCE),
     "keeps its result": (_stack(Keeps), SEQUENCE),
+    "a block without gradients": (_stack(WithoutGradients), SEQUENCE),
+    "a block in bfloat16": (_stack(InHalf), SEQUENCE),
 }
 NOTICED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "a hook on one": (_hooked, SEQUENCE),
@@ -406,6 +482,8 @@ NOTICED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "a dictionary that is written": (lambda: WithPenalty(Penalized), SEQUENCE),
     "a list of the file": (lambda: WithPenalty(Collected), SEQUENCE),
     "an object at the same address": (OneBlock, SEQUENCE),
+    "one that fails": (lambda: _inverts(10), SEQUENCE),
+    "the first that fail": (lambda: _inverts(*range(9)), SEQUENCE),
     **{
         kind.__name__: (functools.partial(Directed, kind), SEQUENCE)
         for kind in (ByContext, ByClass, ByConstant, ByShared, ByPlace, ByTensor)
