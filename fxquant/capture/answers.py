@@ -335,6 +335,7 @@ class Answers:
         if frame is None or not may_run_as_python(self.tracer, frame, loops):
             return False
         self.tracer.recorder.report(kind, answer, optional=True)
+        self.early_end.met((frame.f_code, frame.f_lasti))
         return True
 
     def _movable_spots(self, frame: FrameType | None) -> tuple[Spot, ...]:

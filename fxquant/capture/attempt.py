@@ -23,6 +23,7 @@ from fxquant.capture.keep_state import ModelState, randomness_kept
 from fxquant.capture.outer_state import OuterState
 from fxquant.capture.own_thread import ONE_CAPTURE
 from fxquant.capture.patches import patched
+from fxquant.capture.shared_parameters import SharedParameters
 from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
 from fxquant.capture.varying_lists import Path
@@ -39,6 +40,7 @@ class Job:
         varying: lists among the inputs that may be of any length.
         versions: see ``ValueTracer``.
         changing: names of buffers that training changes, whatever they are asked for in evaluation.
+        parameters: of the model, for all its copies.
     """
 
     model: nn.Module
@@ -48,7 +50,8 @@ class Job:
     half: HalfPrecision | None
     varying: frozenset[Path]
     versions: dict[int, tuple[Tensor, int]]
-    changing: frozenset[str] = frozenset()
+    changing: frozenset[str]
+    parameters: SharedParameters
 
 
 @dataclass
@@ -56,6 +59,7 @@ class Attempt:
     """One trace.
 
     Attributes:
+        job: what it was given.
         root: the copy that was traced. graph: what was recorded.
         tracer: what recorded it.
         state, outer: how the copy, and what is outside of it, were before.
@@ -64,6 +68,7 @@ class Attempt:
         is_pristine: whether the root is still the copy of the model that it was before the trace.
     """
 
+    job: Job
     root: nn.Module
     graph: fx.Graph
     tracer: ValueTracer
@@ -73,6 +78,10 @@ class Attempt:
     ended_by: list[Trouble]
     is_pristine: bool = False
 
+    def was_called(self) -> None:
+        """The copy, or the graph, was called after the trace: what it holds is to be looked at again."""
+        self.state.parameters_hold = self.job.parameters.are_as_given = False
+
 
 def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | None = None) -> Attempt:
     """Trace once, leaving the random state as it was; ``marks`` gets the results of modules."""
@@ -80,7 +89,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
     with torch.inference_mode(False):
         inputs = bind_inputs(model, job.example_inputs)
         plain = plain_tensors(model)
-        root = prepare_copy(model, plain)
+        root = prepare_copy(model, plain, job.parameters)
         root = root.float() if half is not None else root
         change = to_float32 if half is not None else _as_is
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
@@ -90,6 +99,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         tracer.answers.early_end.paused = regions.rounds >= MOST_ROUNDS
+        tracer.answers.early_end.looked_at = regions.looked_at
         tracer.layers.paused = regions.each_layer or marks is not None or half is not None
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)
@@ -107,6 +117,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
     if not troubles and not regions.whole and not ended_by:
         seen_to = {item.key for item in outer.held if item.attribute}
         every = state.changes()
+        job.parameters.are_as_given = state.parameters_hold
         is_pristine = not (every or changed or tracer.constants or tracer.plain_tensors or regions.modules)
         changes = [item for item in every if (item.module_path, item.name) not in seen_to]
         changes += tracer.writes.replaced
@@ -116,7 +127,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules, job.changing)
         if changed:
             troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
-    return Attempt(root, graph, tracer, state, outer, troubles, ended_by, is_pristine)
+    return Attempt(job, root, graph, tracer, state, outer, troubles, ended_by, is_pristine)
 
 
 def _as_is(tensor: Tensor) -> Tensor:

@@ -95,6 +95,7 @@ def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, by_values: bo
     results = [proxy.value] if cut.returns else list(proxy.value)
     if any(item is None or isinstance(item, (bool, str)) for item in results):
         tracer.rejected.append(cut)
+        tracer.answers.early_end.met(cut)
     if not cut.loops:
         proxy.depends = min(proxy.depends, Depends.SIZES)
 

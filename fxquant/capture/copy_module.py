@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fxquant.capture.shared_parameters import SharedParameters
 from fxquant.capture.structures import leaves
 from fxquant.errors import CaptureError
 from fxquant.ir.own_functions import LITERALS, OwnFunctions
@@ -52,9 +53,9 @@ def plain_tensors(model: nn.Module) -> frozenset[str]:
     )
 
 
-def prepare_copy(model: nn.Module, plain: Iterable[str]) -> nn.Module:
+def prepare_copy(model: nn.Module, plain: Iterable[str], parameters: SharedParameters) -> nn.Module:
     """A copy of ``model`` whose plain tensors, by path, are buffers, so that reading them is seen."""
-    root = copy_module(model)
+    root = copy_module(model, parameters)
     for path in plain:
         owner, _, name = path.rpartition(".")
         module = root.get_submodule(owner)
@@ -63,8 +64,12 @@ def prepare_copy(model: nn.Module, plain: Iterable[str]) -> nn.Module:
     return root
 
 
-def copy_module(model: nn.Module) -> nn.Module:
+def copy_module(model: nn.Module, parameters: SharedParameters | None = None) -> nn.Module:
     """Deep-copy ``model``; tensors computed by autograd (old-style weight norm) are copied by value.
+
+    Args:
+        model: any module.
+        parameters: those of the model that copies have in common.
 
     Raises:
         CaptureError: the model cannot be copied.
@@ -73,6 +78,8 @@ def copy_module(model: nn.Module) -> nn.Module:
     if _sharing.get():
         plain = [item for item in model.parameters() if type(item) is nn.Parameter]
         memo = {id(item): nn.Parameter(item.detach(), item.requires_grad) for item in plain}
+    elif parameters is not None:
+        memo.update(parameters.for_copy())
     modules = [module for _, module in modules_by_path(model)]
     for module in modules:
         for name, value in vars(module).items():

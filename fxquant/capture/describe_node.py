@@ -15,6 +15,7 @@ from fxquant.ir.meta import (
     Origin,
     changed_info,
     describe_value,
+    largest_magnitude,
     largest_magnitudes,
     qualified_name,
     qualified_type,
@@ -54,7 +55,7 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
     )
     found = NodeInfo(
         value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates,
-        storage=storage_of(value), largest=largest_magnitudes([value])[0],
+        storage=storage_of(value), largest=largest_magnitude(value),
     )  # fmt: skip
     set_info(node, found)
 

@@ -40,6 +40,7 @@ class FloatRegions:
         rejected: (code, first line, last line) of those on whose results branches depend.
         rounds: how many traces there were.
         each_layer: whether each layer is traced by itself, also where many are alike.
+        looked_at: statements that ask for sizes, and that traces need not end early for.
 
     A part kept because of one trouble is often the answer to others of the same trace: every layer runs the same code.
     ``begin_round`` is called between traces: what was there before it and did not help makes way for what is larger.
@@ -52,6 +53,7 @@ class FloatRegions:
     rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
     rounds: int = 0
     each_layer: bool = False
+    looked_at: set[Spot] = field(default_factory=set)
     _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
     _new: set[Cut | str] = field(default_factory=set)
     _found: dict[Spot, Cut | None] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class FloatRegions:
     def reject(self, cut: Cut) -> None:
         """Do not keep statements whole for the sake of sizes: branches depend on what they give."""
         self.cuts.get(cut.code, {}).pop(cut, None)
+        self.rounds += 1
         self.rejected.add((cut.code, cut.first_line, cut.last_line))
 
     def _keep(self, spot: Spot, kind: FactKind, rejected: Collection[tuple[CodeType, int, int]] = ()) -> str:

@@ -48,6 +48,9 @@ class ModelState:
     Args:
         root: the model, a copy; its tensors are not copied once more, their versions are noted.
         original: what it is a copy of: its tensors tell what changed without a new version, and are what is put back.
+
+    Attributes:
+        parameters_hold: whether the parameters were found to be as they were; false again once the model is called.
     """
 
     def __init__(self, root: nn.Module, original: nn.Module) -> None:
@@ -55,6 +58,7 @@ class ModelState:
         self._modules = {path: (module, dict(vars(module))) for path, module in plain}
         self._tensors = [(path, tensor, tensor._version) for path, tensor in tensors_by_path(root, plain=True)]
         self._originals = dict(tensors_by_path(original, plain=True))
+        self.parameters_hold = False
         self._named = {id(tensor) for _, tensor, _ in self._tensors}
         self._loose: dict[int, tuple[Tensor, Tensor]] = {}
         self._contents: dict[int, tuple[Any, Any]] = {}
@@ -110,6 +114,7 @@ class ModelState:
             if tensor._version != version or (original is not None and not holds(tensor, original)):
                 owner, _, name = path.rpartition(".")
                 found.append(Change(owner, name, True))
+        self.parameters_hold = not any(change.tensor for change in found)
         return found
 
     def _changed_contents(self) -> set[int]:
@@ -143,12 +148,13 @@ class ModelState:
             else:
                 _put_contents_back(*self._contents[key])
         for path, tensor, _ in self._tensors:
-            if path in self._originals:
-                _put_back(tensor, self._originals[path])
-            if isinstance(tensor, nn.Parameter):
+            is_parameter = isinstance(tensor, nn.Parameter)
+            if path in self._originals and not (is_parameter and self.parameters_hold):
+                put_back(tensor, self._originals[path])
+            if is_parameter:
                 tensor.grad = None
         for tensor, before in self._loose.values():
-            _put_back(tensor, before)
+            put_back(tensor, before)
 
 
 def _is_same(now: dict[str, Any], before: dict[str, Any]) -> bool:
@@ -187,7 +193,7 @@ def _bits(numbers: Any) -> Any:
     return numbers.shape, numbers.dtype, numbers.tolist() if numbers.dtype.hasobject else numbers.tobytes()
 
 
-def _put_back(tensor: Tensor, original: Tensor) -> None:
+def put_back(tensor: Tensor, original: Tensor) -> None:
     """Give a tensor the values of another; ``tensor.data`` and batch norms change them without a new version."""
     if holds(tensor, original):
         return

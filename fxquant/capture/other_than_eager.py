@@ -11,6 +11,7 @@ from torch import nn
 
 from fxquant.capture.against_eager import Eager, Marks, first_difference, same_results
 from fxquant.capture.attempt import Attempt, Job, make_attempt
+from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.inputs import BoundInputs, bind_inputs
@@ -31,13 +32,18 @@ def other_than_eager(
     """
     inputs, results, equal = bind_inputs(job.model, job.example_inputs), list[Any](), False
     for gradients in (False, True, False):  # forward may ask whether parameters have them, and may refuse it
+        is_own = attempt.is_pristine and not results
         try:
-            copied = attempt.root if attempt.is_pristine and not results else None
+            copied = attempt.root if is_own else copy_module(job.model, job.parameters)
             results.append(Eager(job.model, gradients=gradients, copied=copied).call(inputs))
         except Exception:  # it may run once only: an iterator among its inputs is used up
             continue
         finally:
             attempt.outer.restore()
+            if is_own:
+                attempt.was_called()
+            else:
+                job.parameters.put_back()
         equal = same_results(results[0], attempt.tracer.result)
         if equal or len(results) == 2:
             break
@@ -52,16 +58,20 @@ def other_than_eager(
         return
 
     def restore() -> None:
+        attempt.was_called()
         attempt.state.restore()
         attempt.outer.restore()
         attempt.tracer.views.restore()
 
     answers, other = attempt.tracer.answers, Circumstances(job.model, attempt.root, attempt.graph, inputs, restore)
+    depends = may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs)
+    if depends or answers.of_gradients or answers.of_memory:
+        attempt.was_called()
     if answers.of_gradients and not strict and other.matter_for_gradients():
         yield answers.of_gradients
     if answers.of_memory and not strict and other.matter_for_memory():
         yield answers.of_memory
-    if may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs):
+    if depends:
         title = parts_from_eager(job.model, attempt.root, attempt.graph, inputs, restore)
         if title:
             yield met

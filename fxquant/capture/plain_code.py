@@ -33,9 +33,9 @@ _CHANGING = frozenset(
     ("append", "extend", "insert", "pop", "popitem", "update", "setdefault", "clear", "remove", "discard", "sort",
      "reverse", "appendleft", "popleft", "move_to_end", "manual_seed", "seed", "grad", "data")
 )  # fmt: skip
+_NAMES = frozenset(("__class__", "__name__", "__qualname__", "__module__"))
 _BEGINS = ("forward", "__call__", "__getattr__", "__getattribute__")
 _LITERALS = (int, float, complex, bool, str, bytes, type(None))
-_DEPTH = 5
 
 # What constants are called, and the globals or the class that they are in.
 Constants = Mapping[tuple[int, str], Any]
@@ -80,7 +80,7 @@ def is_literal(value: Any) -> bool:
 
 def _of_class(kind: type) -> Iterator[tuple[tuple[int, str], Any]]:
     bases = [base for base in kind.__mro__ if base is not object and not is_torchs(base)]
-    waiting, seen = list(_BEGINS), set[str]()
+    waiting, seen, functions = list(_BEGINS), set[str](), set[Any]()
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -93,7 +93,7 @@ def _of_class(kind: type) -> Iterator[tuple[tuple[int, str], Any]]:
                     yield (id(base), name), base
                     continue
                 function = _function_of(value)
-                yield from _of_function(function, _DEPTH)
+                yield from _of_function(function, functions)
                 waiting += _attributes_in(function)
 
 
@@ -111,29 +111,36 @@ def _attributes_in(function: FunctionType) -> Iterator[str]:
                 yield item.argval
 
 
-def _of_function(function: Any, depth: int) -> Iterator[tuple[tuple[int, str], Any]]:
-    if type(function) is not FunctionType or not depth or hasattr(function, "__wrapped__"):
+def _of_function(function: Any, seen: set[Any]) -> Iterator[tuple[tuple[int, str], Any]]:
+    if type(function) is not FunctionType or hasattr(function, "__wrapped__"):
         raise NotPlainError
+    if function in seen:
+        return
+    seen.add(function)
     given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
     if function.__code__.co_freevars not in ((), ("__class__",)) or not all(map(is_literal, given)):
         raise NotPlainError
     for code in codes_in(function.__code__):
-        yield from _of_code(code, function.__globals__, depth)
+        yield from _of_code(code, function.__globals__, seen)
 
 
-def _of_code(code: CodeType, space: dict[str, Any], depth: int) -> Iterator[tuple[tuple[int, str], Any]]:
+def _of_code(code: CodeType, space: dict[str, Any], seen: set[Any]) -> Iterator[tuple[tuple[int, str], Any]]:
     for item in dis.get_instructions(code):
         name = str(item.argval)
         if item.opname in _DO_MORE and not _is_local(item, code):
             raise NotPlainError
-        if item.opname in ("LOAD_ATTR", "LOAD_METHOD") and (name in _CHANGING or name.startswith(("__", "set_"))):
+        if item.opname in ("LOAD_ATTR", "LOAD_METHOD") and name not in _NAMES and _may_change(name):
             raise NotPlainError
         if item.opname == "LOAD_GLOBAL" and name in space:
-            yield from _of_global(name, space, depth)
+            yield from _of_global(name, space, seen)
         elif item.opname == "LOAD_GLOBAL" and not hasattr(builtins, name):
             yield (id(space), name), space  # not there yet, on a path that is not taken
         elif item.opname == "LOAD_GLOBAL" and name not in _BUILTINS and not _is_exception(name):
             raise NotPlainError
+
+
+def _may_change(name: str) -> bool:
+    return name in _CHANGING or name.startswith(("__", "set_"))
 
 
 def _is_local(item: dis.Instruction, code: CodeType) -> bool:
@@ -143,7 +150,7 @@ def _is_local(item: dis.Instruction, code: CodeType) -> bool:
     return item.opname == "YIELD_VALUE" and code.co_name == "<genexpr>"
 
 
-def _of_global(name: str, space: dict[str, Any], depth: int) -> Iterator[tuple[tuple[int, str], Any]]:
+def _of_global(name: str, space: dict[str, Any], seen: set[Any]) -> Iterator[tuple[tuple[int, str], Any]]:
     value = space[name]
     if name in _BUILTINS and stands_for_builtin(value):
         return
@@ -154,8 +161,8 @@ def _of_global(name: str, space: dict[str, Any], depth: int) -> Iterator[tuple[t
             raise NotPlainError
     elif not isinstance(value, (BuiltinFunctionType, FunctionType, type)):
         raise NotPlainError
-    elif not is_torchs(value):
-        yield from _of_function(_behind(value), depth - 1)
+    elif not is_torchs(value) and not (isinstance(value, type) and value.__module__ == "builtins"):
+        yield from _of_function(_behind(value), seen)
 
 
 def _behind(function: Any) -> Any:

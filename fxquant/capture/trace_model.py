@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from fxquant.capture.attempt import Attempt, Job, make_attempt
 from fxquant.capture.check_root import check_root
-from fxquant.capture.facts import Fact
+from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.half_precision import HalfPrecision, widen_inputs
 from fxquant.capture.inputs import split_inputs
@@ -19,6 +19,7 @@ from fxquant.capture.other_than_eager import other_than_eager
 from fxquant.capture.probe_sizes import probe_sizes
 from fxquant.capture.run_eager import run_eager
 from fxquant.capture.run_hooks import remove_hooks
+from fxquant.capture.shared_parameters import SharedParameters
 from fxquant.capture.trouble import Trouble
 from fxquant.capture.varying_lists import varying_lists
 from fxquant.errors import CaptureError
@@ -82,15 +83,16 @@ def trace_model(
     half = HalfPrecision.of(model, example_inputs)
     varying = varying_lists(model, example_inputs)
     trains = trains or model.training
-    job = Job(model, example_inputs, leaf_classes, trains, half, varying, {}, frozenset(changing))
+    parameters = SharedParameters(model)
+    job = Job(model, example_inputs, leaf_classes, trains, half, varying, {}, frozenset(changing), parameters)
     for _ in range(_ROUNDS):
         attempt = make_attempt(job, regions, strict)
-        for cut in attempt.tracer.rejected:
+        for cut in dict.fromkeys(attempt.tracer.rejected):
             regions.reject(cut)
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
         if attempt.tracer.rejected:
             continue
-        if attempt.troubles and not met and not strict:
+        if not met and not strict and any(trouble.fact.kind is FactKind.ERROR for trouble in attempt.troubles):
             _require_eager(model, example_inputs)
         regions.begin_round()
         for troubles in filter(None, _in_the_way(job, attempt, regions, strict, [trouble for trouble, _ in met])):

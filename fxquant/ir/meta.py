@@ -199,8 +199,16 @@ def describe_value(value: Any) -> Any:
     return value if isinstance(value, (int, float, bool, str, torch.dtype, type(None))) else repr(value)
 
 
+def largest_magnitude(value: Any) -> float:
+    """The largest magnitude in a floating tensor, NaN when it holds one, 0 for anything else."""
+    if not isinstance(value, Tensor) or not _has_magnitudes(value):
+        return 0.0
+    low, high = torch.aminmax(value.detach() if value.requires_grad else value)
+    return _magnitude(low.item(), high.item())
+
+
 def largest_magnitudes(values: Sequence[Any]) -> list[float]:
-    """The largest magnitude in each floating tensor, NaN when it holds one; 0 for anything else."""
+    """``largest_magnitude`` of each, read in one step: in small tensors that takes longer than the search."""
     wanted = [index for index, value in enumerate(values) if isinstance(value, Tensor) and _has_magnitudes(value)]
     found = [0.0] * len(values)
     if wanted:
@@ -208,10 +216,14 @@ def largest_magnitudes(values: Sequence[Any]) -> list[float]:
         for index in wanted:
             value = values[index].detach() if values[index].requires_grad else values[index]
             bounds += torch.aminmax(value if value.device == device else value.to(device))
-        read = torch.stack(bounds).tolist()  # at once: each reading takes longer than the search in a small tensor
+        read = torch.stack(bounds).tolist()
         for index, low, high in zip(wanted, read[::2], read[1::2], strict=True):
-            found[index] = max(abs(low), abs(high)) if low == low else math.nan
+            found[index] = _magnitude(low, high)
     return found
+
+
+def _magnitude(low: float, high: float) -> float:
+    return max(abs(low), abs(high)) if low == low else math.nan
 
 
 def _has_magnitudes(value: Tensor) -> bool:

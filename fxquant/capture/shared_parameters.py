@@ -1,0 +1,47 @@
+"""One copy of a model's parameters for all the copies of the model that a capture makes.
+
+Several traces, and the calls of eager beside them, each need a model of their own; the values of the parameters are the
+same in all of these, and most of what they take in memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fxquant.capture.keep_state import put_back
+
+
+class SharedParameters:
+    """The parameters of one model.
+
+    Args:
+        model: nothing writes into its own parameters.
+
+    Attributes:
+        are_as_given: whether nothing that could write into the copies ran since they were last looked at.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.are_as_given = False
+        self._model = model
+        self._pairs: list[tuple[nn.Parameter, Tensor]] = []
+
+    def for_copy(self) -> dict[int, nn.Parameter]:
+        """Parameters for one more copy of the model, with the values of the original's, by the id of these."""
+        if not self._pairs:
+            self._pairs = [(item, item.detach().clone()) for item in self._model.parameters() if _is_plain(item)]
+        elif not self.are_as_given:
+            self.put_back()
+        self.are_as_given = False  # the copy will be called
+        return {id(item): nn.Parameter(values, item.requires_grad) for item, values in self._pairs}
+
+    def put_back(self) -> None:
+        """Undo what the copies wrote into the parameters; ``parameter.data`` may have been written into unseen."""
+        for item, values in self._pairs:
+            put_back(values, item)
+        self.are_as_given = True
+
+
+def _is_plain(item: nn.Parameter) -> bool:
+    return type(item) is nn.Parameter and item.layout is torch.strided and not item.is_meta and not item.is_inference()
