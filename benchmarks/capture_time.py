@@ -1,16 +1,21 @@
 """Seconds to capture against depth, beside the forward pass of eager, plain torch.fx and torch.export.
 
-Four families of small networks, so that what is measured is the tool and not the kernels: ``conv``, blocks of
+Five families of small networks, so that what is measured is the tool and not the kernels: ``conv``, blocks of
 convolution, batch norm and ReLU; ``norm``, blocks of ``x + layer_norm(relu(linear(x)))``; ``padded``, convolutions that
-pad odd sizes, so that a branch on a size is in each; ``encoder``, torch.nn's transformer layers. Capture is asked to
-take no longer than two forward passes and a second, and to grow with the number of nodes.
+pad odd sizes, so that a branch on a size is in each; ``encoder``, torch.nn's transformer layers; ``causal``, attention
+and MLP as decoders write them, 53 operations a block. Capture is asked to take no longer than two forward passes and a
+second, and to grow with the number of nodes.
+
+With ``--networks``, transformers of 12 layers of full width, with random weights, one sequence of 128 tokens.
 
     python benchmarks/capture_time.py --families conv,norm --depths 50,100,200
+    python benchmarks/capture_time.py --families "" --networks bert,gpt2,llama
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +24,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from networks import import_torchvision_models
 from report import print_machine, print_table, write_json
 from torch import Tensor, fx, nn
 
@@ -64,8 +70,47 @@ class Norm(nn.Module):
         return y
 
 
+class Causal(nn.Module):
+    """Attention to what came before, and an MLP, on [N, T, 32] with T up to 64."""
+
+    def __init__(self, width: int = 32, heads: int = 4) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.heads = nn.LayerNorm(width), nn.LayerNorm(width), heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down, self.dropout = nn.Linear(width, 2 * width), nn.Linear(2 * width, width), nn.Dropout(0.1)
+        self.register_buffer("mask", torch.tril(torch.ones(64, 64)).view(1, 1, 64, 64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, T, 32] to the same shape."""
+        n, length, width = x.size()
+        q, k, v = self.qkv(self.norm1(x)).split(width, dim=2)
+        q, k, v = (item.view(n, length, self.heads, width // self.heads).transpose(1, 2) for item in (q, k, v))
+        scores = (q @ k.transpose(-2, -1)) / math.sqrt(k.size(-1))
+        scores = scores.masked_fill(self.mask[:, :, :length, :length] == 0, float("-inf"))
+        y = self.dropout(F.softmax(scores, dim=-1)) @ v
+        x = x + self.out(y.transpose(1, 2).contiguous().view(n, length, width))
+        result: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return result
+
+
 def _encoder() -> nn.Module:
     return nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+
+
+def _network(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A transformer of the size that is used, and its inputs."""
+    import_torchvision_models()  # transformers imports it
+    import transformers as hf
+
+    made: nn.Module
+    if name == "bert":
+        made = hf.BertModel(hf.BertConfig())
+    elif name == "gpt2":
+        made = hf.GPT2Model(hf.GPT2Config(use_cache=False))
+    else:
+        sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4}
+        made = hf.LlamaModel(hf.LlamaConfig(**sizes, intermediate_size=2048, vocab_size=1000, use_cache=False))
+    return made, {"input_ids": torch.randint(0, 1000, (1, 128))}
 
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -73,6 +118,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "norm": (Norm, (4, 8)),
     "padded": (Padded, (2, 8, 16, 16)),
     "encoder": (_encoder, (2, 10, 32)),
+    "causal": (Causal, (2, 10, 32)),
 }
 
 
@@ -87,20 +133,24 @@ def seconds(call: Callable[[], Any]) -> float:
     return median(taken)
 
 
-def measure(family: str, depth: int, others: bool) -> dict[str, Any]:
+def measure(name: str, depth: int, model: nn.Module, inputs: dict[str, Any], others: bool) -> dict[str, Any]:
     """One row of the table."""
-    make, shape = FAMILIES[family]
-    model, x = nn.Sequential(*(make() for _ in range(depth))).eval(), torch.randn(shape)
+    model.eval()
     with torch.no_grad():
-        eager = seconds(lambda: model(x))
-    taken = seconds(lambda: pipeline.capture(model, (x,)))
-    nodes = len(pipeline.capture(model, (x,)).graph.nodes)
-    row = {"family": family, "depth": depth, "nodes": nodes, "eager s": eager, "capture s": taken}
+        eager = seconds(lambda: model(**inputs))
+    taken = seconds(lambda: pipeline.capture(model, inputs))
+    nodes = len(pipeline.capture(model, inputs).graph.nodes)
+    row = {"family": name, "depth": depth, "nodes": nodes, "eager s": eager, "capture s": taken}
     row |= {"allowed s": 2 * eager + 1, "ms per node": 1000 * taken / nodes}
     if others:
         row["plain fx s"] = _seconds_or_none(lambda: fx.symbolic_trace(model))
-        row["torch.export s"] = _seconds_or_none(lambda: torch.export.export(model, (x,), strict=False))
+        row["torch.export s"] = _seconds_or_none(lambda: torch.export.export(model, (), inputs, strict=False))
     return row
+
+
+def _stack(family: str, depth: int) -> tuple[nn.Module, dict[str, Tensor]]:
+    make, shape = FAMILIES[family]
+    return nn.Sequential(*(make() for _ in range(depth))), {"input": torch.randn(shape)}
 
 
 def _seconds_or_none(call: Callable[[], Any]) -> float | None:
@@ -114,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--depths", default="50,100,200")
+    parser.add_argument("--networks", default="")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--others", action="store_true", help="also plain torch.fx and torch.export")
     parser.add_argument("--json", type=Path)
@@ -121,10 +172,11 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     print_machine()
     rows = [
-        measure(family, int(depth), given.others)
-        for family in given.families.split(",")
+        measure(family, int(depth), *_stack(family, int(depth)), given.others)
+        for family in filter(None, given.families.split(","))
         for depth in given.depths.split(",")
     ]
+    rows += [measure(name, 12, *_network(name), given.others) for name in filter(None, given.networks.split(","))]
     title = "Seconds of one thread to capture, and what two forward passes and a second are"
     print_table(title, list(rows[0]), [list(row.values()) for row in rows])
     write_json(given.json, {"rows": rows})

@@ -64,7 +64,8 @@ class OuterState:
     def __init__(self, model: nn.Module) -> None:
         self.held = [*map(_of_variable, variables_of(model)), *_of_modules(model)]
         self._before = [fingerprint(item.get()) for item in self.held]
-        self._undo = [_undo(item) for item in self.held]
+        self._put: dict[int, Any] = {}
+        self._undo = [_undo(item, self._put) for item in self.held]
 
     def changed(self) -> list[Held]:
         """What is not as it was."""
@@ -73,6 +74,7 @@ class OuterState:
 
     def restore(self) -> None:
         """Put back what is not as it was."""
+        self._put.clear()
         for item, before, undo in zip(self.held, self._before, self._undo, strict=True):
             if fingerprint(item.get()) != before:
                 for step in undo:
@@ -116,14 +118,25 @@ def _of_attribute(path: str, module: nn.Module, name: str) -> Held:
     return Held(path, name, True, lambda: space.get(name, MISSING), lambda value: space.__setitem__(name, value))
 
 
-def _undo(item: Held) -> list[Undo]:
-    """Steps that give a variable its present object, and the object its present content."""
+def _undo(item: Held, put: dict[int, Any]) -> list[Undo]:
+    """Steps that give a variable its present object, and the object its present content.
+
+    Args:
+        item: the variable.
+        put: gets the copies that take the place of iterators, by the id of these: who shares one shares its copy.
+    """
     value = item.get()
     if item.name.startswith("default of "):
         return [step for default in value for step in _undo_content(default)]
     if hasattr(value, "__next__"):
         saved = _copied(value)
-        return [lambda: item.put(_copied(saved))]
+
+        def put_copy() -> None:
+            if id(value) not in put:
+                put[id(value)] = _copied(saved)
+            item.put(put[id(value)])
+
+        return [put_copy]
 
     def put_back() -> None:
         if item.get() is not value:

@@ -128,6 +128,27 @@ class Drawn(Layer):
         return self.linear(x) + noise * next(self.steps)
 
 
+class Turn(Layer):
+    def __init__(self, steps: Any) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Any:
+        return self.linear(x) + next(self.steps)
+
+
+class TakesTurns(nn.Module):
+    """Layers that have an iterator in common."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        steps = iter(range(100))
+        self.layers = nn.Sequential(*(Turn(steps) for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layers(x)
+
+
 class Unused(Layer):
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +189,7 @@ def _results(model: Any, calls: list[Tensor]) -> list[Any]:
 @pytest.mark.parametrize(
     "make",
     [DataScaled, DataSet, WeightClamped, RowCleared, Momentum, ArrayState, Bytes, LooseTensor, Gradient, Drawn,
-     Unused, OfTheFile],
+     TakesTurns, Unused, OfTheFile],
 )  # fmt: skip
 def test_calls_in_a_row_are_those_of_eager(make: type[nn.Module]) -> None:
     model, x, world = make().eval(), torch.randn(4, 4), _world()
