@@ -70,7 +70,7 @@ class Eager:
         gradients: bool = False,
         copied: nn.Module | None = None,
     ) -> None:
-        self._copy, self._gradients = copied or copy_module(model), gradients
+        self._copy, self._gradients = copy_module(model) if copied is None else copied, gradients
         if marks is not None:
             for path, module in self._copy.named_modules():
                 module.register_forward_hook(_noting(marks, path))

@@ -93,11 +93,30 @@ def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, by_values: bo
     if by_values:
         return
     results = [proxy.value] if cut.returns else list(proxy.value)
-    if any(item is None or isinstance(item, (bool, str)) for item in results):
+    if any(item is None or isinstance(item, (bool, str)) for item in results) or _may_give_none(cut):
         tracer.rejected.append(cut)
         tracer.answers.early_end.met(cut)
     if not cut.loops:
         proxy.depends = min(proxy.depends, Depends.SIZES)
+
+
+def _may_give_none(cut: Cut) -> bool:
+    """Whether None, a truth value or a text is written down as what statements give: ``k = None if n > 8 else 1``."""
+    given: list[ast.expr | None] = []
+    for node in (node for statement in cut.statements for node in ast.walk(statement)):
+        if isinstance(node, ast.Return):
+            given.append(node.value)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id in cut.outputs for target in targets):
+                given.append(node.value)
+    return any(map(_may_be_none, given))
+
+
+def _may_be_none(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.IfExp):
+        return _may_be_none(value.body) or _may_be_none(value.orelse)
+    return isinstance(value, ast.Constant) and isinstance(value.value, (bool, str, type(None)))
 
 
 def call_whole(tracer: ValueTracer, args: Any, kwargs: Any) -> Any:

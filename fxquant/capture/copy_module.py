@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from fxquant.capture.shared_parameters import SharedParameters
 from fxquant.capture.structures import leaves
 from fxquant.errors import CaptureError
+from fxquant.ir.meta import storage_of
 from fxquant.ir.own_functions import LITERALS, OwnFunctions
-from fxquant.ir.walk_modules import modules_by_path
+from fxquant.ir.walk_modules import modules_by_path, tensors_by_path
 
 _WAYS_TO_COPY = frozenset(
     ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__", "__getnewargs__",
@@ -81,6 +82,7 @@ def copy_module(model: nn.Module, parameters: SharedParameters | None = None) ->
     elif parameters is not None:
         memo.update(parameters.for_copy())
     modules = [module for _, module in modules_by_path(model)]
+    _copy_what_shares_memory(model, memo)
     for module in modules:
         for name, value in vars(module).items():
             kind = type(value)
@@ -109,6 +111,18 @@ def copy_module(model: nn.Module, parameters: SharedParameters | None = None) ->
         ) from error
 
 
+def _copy_what_shares_memory(model: nn.Module, memo: dict[int, Any]) -> None:
+    """Copies of parameters that lie in the memory of other tensors: ``deepcopy`` gives each memory of its own."""
+    tensors = {id(item): item for _, item in tensors_by_path(model, plain=True)}
+    held: dict[int, list[Tensor]] = {}
+    for item in tensors.values():
+        if storage_of(item):
+            held.setdefault(storage_of(item), []).append(item)
+    for item in (item for items in held.values() if len(items) > 1 for item in items):
+        if type(item) is nn.Parameter and _is_dense(item.detach()):
+            memo[id(item)] = nn.Parameter(_copy_of_dense(item.detach(), memo), item.requires_grad)
+
+
 def _copied(model: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) -> nn.Module:
     """``copy.deepcopy(model, memo)``, without asking for each of its modules how to copy it, which takes long."""
     kinds = {kind for kind in set(map(type, modules)) if _copied_by_attributes(kind)}
@@ -118,7 +132,7 @@ def _copied(model: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) ->
     for module in reversed(plain):  # what copies itself may ask the modules that it holds
         made, state = memo[id(module)], dict[str, Any]()
         for name, value in vars(module).items():
-            if name in _ENTRIES and type(value) is dict:
+            if name in _ENTRIES and type(value) is dict and id(value) not in memo:
                 state[name] = memo[id(value)] = {key: _copy_of(item, memo) for key, item in value.items()}
             else:
                 state[name] = _copy_of(value, memo)
@@ -142,7 +156,7 @@ def _copy_of(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _is_dense(value: Tensor) -> bool:
-    has_more = value.requires_grad or value.is_quantized or value.is_complex() or value.is_inference()
+    has_more = value.requires_grad or value.is_quantized or value.is_complex() or value.is_inference() or value.is_neg()
     return value.layout is torch.strided and not has_more and value.device.type in ("cpu", "cuda") and not vars(value)
 
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
+from types import CodeType
 from typing import TYPE_CHECKING
 
 from fxquant.capture.probe_sizes import probe_sizes
+from fxquant.capture.source import frames, is_user_file
 from fxquant.capture.trouble import Spot, Trouble
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 _ENOUGH = 2
+_UNDONE_LATER = frozenset(
+    ("acquire", "seed", "manual_seed", "use_deterministic_algorithms", "enter_context", "__enter__", "push", "chdir")
+)
 MOST_ROUNDS = 6  # after as many traces of a model, none ends early
 
 
@@ -52,7 +57,7 @@ class EarlyEnd:
             EndedEarlyError: it is not the first time, and other sizes answer differently.
         """
         self._times[statement] += 1
-        if self.paused or self._times[statement] < _ENOUGH or statement in self.looked_at:
+        if self._times[statement] < _ENOUGH or statement in self.looked_at or not self._may_end():
             return
         self.looked_at.update(self._times)
         tracer = self.tracer
@@ -67,6 +72,16 @@ class EarlyEnd:
         Raises:
             EndedEarlyError: it is not the first time.
         """
-        if statement in self._met and not self.paused:
+        if statement in self._met and self._may_end():
             raise EndedEarlyError
         self._met.add(statement)
+
+    def _may_end(self) -> bool:
+        """Whether nothing that runs now is likely to undo something at its end: a lock, the default dtype."""
+        written = self.tracer.recorder.written
+        return not self.paused and not any(_undoes(written.get(frame.f_code, frame.f_code)) for frame in frames())
+
+
+def _undoes(code: CodeType) -> bool:
+    names = code.co_names if is_user_file(code.co_filename) else ()
+    return any(name in _UNDONE_LATER or name.startswith("set_") for name in names)

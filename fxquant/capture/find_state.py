@@ -81,7 +81,9 @@ def find_state(
         uses = Uses.of(functions, change.name, _lines_of(tracer, change))
         fact = _take_fact(tracer, change, functions)
         counts = change in again and (uses.read or change.name in _HOOKS)
-        if counts or (uses.read and uses.counted) or (depends and (uses.read or not known)):
+        if counts and change.name in _HOOKS:  # on whatever module, and by whichever: its calls are no longer its own
+            troubles.append(Trouble(fact, spots_around("")))
+        elif counts or (uses.read and uses.counted) or (depends and (uses.read or not known)):
             module = root.get_submodule(change.module_path)
             smaller = spots_of_uses(module, functions, functools.partial(is_attribute, change.name))
             troubles.append(Trouble(fact, (*smaller, *spots_around(change.module_path))))

@@ -83,6 +83,9 @@ class ModelState:
         if isinstance(structure, _CONTAINERS):
             self._contents[id(structure)] = structure, copy.copy(structure)
             items = _items(structure)
+        elif isinstance(structure, tuple):
+            self._contents[id(structure)] = structure, structure  # what it holds may change
+            items = structure
         elif has_parts(structure):
             self._contents[id(structure)] = vars(structure), dict(vars(structure))
             items = vars(structure).values()
@@ -166,6 +169,8 @@ def _has_changed(live: Any, before: Any) -> bool:
     """Whether a container has other contents than before; what those contain is not looked at."""
     if isinstance(live, dict):
         return not _is_same(live, before)
+    if isinstance(live, tuple):
+        return False
     if isinstance(live, list):
         return len(live) != len(before) or not all(map(operator.is_, live, before))
     return bool(live != before) if isinstance(live, set) else bool(_bits(live) != _bits(before))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.cut_gradients import outside_gradients
-from fxquant.capture.plain_code import NotPlainError, PlainCode, is_torchs, value_of
+from fxquant.capture.plain_code import NotPlainError, PlainCode, is_torchs
 from fxquant.capture.proxy import ValueProxy
 from fxquant.ir.meta import storage_of
 from fxquant.ir.own_functions import HOOKS
@@ -68,10 +68,9 @@ class LayerSignature:
         if path is None or self._tracer.is_float_leaf(module, path):
             raise UnlikeError
         try:
-            constants = self._plain.constants_of(type(module))
+            read = self._plain.read_by(type(module))
         except NotPlainError:
             raise UnlikeError from None
-        read = tuple([(key, repr(value_of(owner, key[1]))) for key, owner in constants.items()])
         held = [(name, self._held(item)) for name, item in vars(module).items() if name not in HOOKS or item]
         return type(module), read, tuple(held)
 

@@ -7,10 +7,12 @@ are no generators but those of expressions. What they open blocks with can only 
 
 from __future__ import annotations
 
+import abc
 import builtins
 import dis
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -35,10 +37,17 @@ _CHANGING = frozenset(
 )  # fmt: skip
 _NAMES = frozenset(("__class__", "__name__", "__qualname__", "__module__"))
 _BEGINS = ("forward", "__call__", "__getattr__", "__getattribute__")
+# Of the methods that Python calls by itself, those that no layer's forward makes it call.
+_NOT_CALLED = frozenset(
+    ("__init__", "__new__", "__init_subclass__", "__class_getitem__", "__repr__", "__str__", "__dir__", "__setstate__",
+     "__getstate__", "__deepcopy__", "__copy__", "__reduce__", "__reduce_ex__", "__del__", "__setattr__", "__delattr__",
+     "__sizeof__", "__module__", "__doc__", "__annotations__", "__dict__", "__weakref__", "__parameters__",
+     "__orig_bases__", "__abstractmethods__", "__static_attributes__", "__firstlineno__", "__annotate__", "__slots__",
+     "__annotate_func__", "__annotations_cache__", "__constants__", "__jit_unused_properties__")
+)  # fmt: skip
 _LITERALS = (int, float, complex, bool, str, bytes, type(None))
 
-# What constants are called, and the globals or the class that they are in.
-Constants = Mapping[tuple[int, str], Any]
+_ABSENT = object()
 
 
 class NotPlainError(Exception):
@@ -49,28 +58,50 @@ class PlainCode:
     """What is known of the classes that a trace meets."""
 
     def __init__(self) -> None:
-        self._known: dict[type[nn.Module], Constants | None] = {}
+        self._known: dict[type[nn.Module], dict[Name, int | None] | None] = {}
 
-    def constants_of(self, kind: type[nn.Module]) -> Constants:
-        """The constants outside of its objects that the code of a class reads.
+    def read_by(self, kind: type[nn.Module]) -> Hashable:
+        """The constants outside of its objects that the code of a class reads, as they are now.
 
         Raises:
-            NotPlainError: it does something else than compute.
+            NotPlainError: it does something else than compute, or reads what is no longer what was looked at.
         """
         if kind not in self._known:
             try:
-                self._known[kind] = dict(_of_class(kind))
+                self._known[kind] = _Reading(kind).found
             except NotPlainError:
                 self._known[kind] = None
         found = self._known[kind]
         if found is None:
             raise NotPlainError
-        return found
+        return tuple([(name.name, name.now(was)) for name, was in found.items()])
 
 
-def value_of(owner: Any, name: str) -> Any:
-    """The present value of a constant."""
-    return owner.get(name) if isinstance(owner, dict) else vars(owner).get(name)
+@dataclass(frozen=True)
+class Name:
+    """A global, or an attribute of a class.
+
+    Attributes:
+        owner: number of the globals or of the class. name: in it.
+        space: what it is looked up in.
+    """
+
+    owner: int
+    name: str
+    space: Mapping[str, Any] = field(compare=False)
+
+    def now(self, was: int | None) -> Hashable:
+        """A constant's present value; of anything else, that it is what it ``was``.
+
+        Raises:
+            NotPlainError: it is something else.
+        """
+        value = self.space.get(self.name, _ABSENT)
+        if is_literal(value):
+            return repr(value)
+        if id(value) != was:
+            raise NotPlainError
+        return was
 
 
 def is_literal(value: Any) -> bool:
@@ -78,23 +109,89 @@ def is_literal(value: Any) -> bool:
     return isinstance(value, _LITERALS) or (type(value) is tuple and all(map(is_literal, value)))
 
 
-def _of_class(kind: type) -> Iterator[tuple[tuple[int, str], Any]]:
-    bases = [base for base in kind.__mro__ if base is not object and not is_torchs(base)]
-    waiting, seen, functions = list(_BEGINS), set[str](), set[Any]()
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for base in bases:
-            if name in vars(base):
-                value = vars(base)[name]
-                if is_literal(value):
-                    yield (id(base), name), base
-                    continue
-                function = _function_of(value)
-                yield from _of_function(function, functions)
-                waiting += _attributes_in(function)
+class _Reading:
+    """What the code of a class reads outside of its objects.
+
+    Args:
+        kind: the class.
+
+    Attributes:
+        found: identities of what the names stand for; None for constants.
+
+    Raises:
+        NotPlainError: it does something else than compute.
+    """
+
+    def __init__(self, kind: type) -> None:
+        self.found: dict[Name, int | None] = {}
+        self._functions: set[Any] = set()
+        self._bases = [base for base in kind.__mro__ if base is not object and not is_torchs(base)]
+        self._waiting = [*_BEGINS, *(name for base in self._bases for name in vars(base) if _is_called_by_python(name))]
+        if self._bases and type(kind) not in (type, abc.ABCMeta):
+            raise NotPlainError
+        seen: set[str] = set()
+        while self._waiting:
+            name = self._waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                self._attribute(name)
+
+    def _attribute(self, name: str) -> None:
+        """An attribute that the code mentions, wherever a class of the user's has it, or could have it."""
+        for base in self._bases:
+            value = vars(base).get(name, _ABSENT)
+            is_constant = is_literal(value)
+            self.found[Name(id(base), name, vars(base))] = None if is_constant else id(value)
+            if not is_constant and value is not _ABSENT:
+                self._function(_function_of(value))
+
+    def _function(self, function: Any) -> None:
+        if type(function) is not FunctionType or hasattr(function, "__wrapped__"):
+            raise NotPlainError
+        if function in self._functions:
+            return
+        self._functions.add(function)
+        given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        if function.__code__.co_freevars not in ((), ("__class__",)) or not all(map(is_literal, given)):
+            raise NotPlainError
+        for code in codes_in(function.__code__):
+            for item in dis.get_instructions(code):
+                self._instruction(item, code, function.__globals__)
+
+    def _instruction(self, item: dis.Instruction, code: CodeType, space: dict[str, Any]) -> None:
+        name = str(item.argval)
+        if item.opname in _DO_MORE and not _is_local(item, code):
+            raise NotPlainError
+        if item.opname in ("LOAD_ATTR", "LOAD_METHOD") and name not in _NAMES and _may_change(name):
+            raise NotPlainError
+        if item.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+            self._waiting.append(name)
+        if item.opname == "LOAD_GLOBAL":
+            self._global(name, space)
+
+    def _global(self, name: str, space: dict[str, Any]) -> None:
+        value = space.get(name, _ABSENT)
+        if value is _ABSENT and hasattr(builtins, name):
+            if name not in _BUILTINS and not _is_exception(name):
+                raise NotPlainError
+            return
+        if name in _BUILTINS and stands_for_builtin(value):
+            return
+        self.found[Name(id(space), name, space)] = None if is_literal(value) else id(value)
+        if is_literal(value) or value is _ABSENT:  # not there yet, on a path that is not taken
+            return
+        if isinstance(value, ModuleType):
+            if not is_torchs(value) and value is not math:
+                raise NotPlainError
+        elif not isinstance(value, (BuiltinFunctionType, FunctionType, type)):
+            raise NotPlainError
+        elif not is_torchs(value) and not (isinstance(value, type) and value.__module__ == "builtins"):
+            self._function(_behind(value))
+
+
+def _is_called_by_python(name: str) -> bool:
+    """Whether a method is called without being mentioned: ``self[0]``, ``with self:``."""
+    return name.startswith("__") and name.endswith("__") and name not in _NOT_CALLED
 
 
 def _function_of(value: Any) -> Any:
@@ -102,41 +199,6 @@ def _function_of(value: Any) -> Any:
     if isinstance(value, property):
         return value.fget
     return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
-
-
-def _attributes_in(function: FunctionType) -> Iterator[str]:
-    for code in codes_in(function.__code__):
-        for item in dis.get_instructions(code):
-            if item.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
-                yield item.argval
-
-
-def _of_function(function: Any, seen: set[Any]) -> Iterator[tuple[tuple[int, str], Any]]:
-    if type(function) is not FunctionType or hasattr(function, "__wrapped__"):
-        raise NotPlainError
-    if function in seen:
-        return
-    seen.add(function)
-    given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    if function.__code__.co_freevars not in ((), ("__class__",)) or not all(map(is_literal, given)):
-        raise NotPlainError
-    for code in codes_in(function.__code__):
-        yield from _of_code(code, function.__globals__, seen)
-
-
-def _of_code(code: CodeType, space: dict[str, Any], seen: set[Any]) -> Iterator[tuple[tuple[int, str], Any]]:
-    for item in dis.get_instructions(code):
-        name = str(item.argval)
-        if item.opname in _DO_MORE and not _is_local(item, code):
-            raise NotPlainError
-        if item.opname in ("LOAD_ATTR", "LOAD_METHOD") and name not in _NAMES and _may_change(name):
-            raise NotPlainError
-        if item.opname == "LOAD_GLOBAL" and name in space:
-            yield from _of_global(name, space, seen)
-        elif item.opname == "LOAD_GLOBAL" and not hasattr(builtins, name):
-            yield (id(space), name), space  # not there yet, on a path that is not taken
-        elif item.opname == "LOAD_GLOBAL" and name not in _BUILTINS and not _is_exception(name):
-            raise NotPlainError
 
 
 def _may_change(name: str) -> bool:
@@ -148,21 +210,6 @@ def _is_local(item: dis.Instruction, code: CodeType) -> bool:
     if item.opname == "STORE_DEREF":
         return item.argval in code.co_cellvars
     return item.opname == "YIELD_VALUE" and code.co_name == "<genexpr>"
-
-
-def _of_global(name: str, space: dict[str, Any], seen: set[Any]) -> Iterator[tuple[tuple[int, str], Any]]:
-    value = space[name]
-    if name in _BUILTINS and stands_for_builtin(value):
-        return
-    if is_literal(value):
-        yield (id(space), name), space
-    elif isinstance(value, ModuleType):
-        if not is_torchs(value) and value is not math:
-            raise NotPlainError
-    elif not isinstance(value, (BuiltinFunctionType, FunctionType, type)):
-        raise NotPlainError
-    elif not is_torchs(value) and not (isinstance(value, type) and value.__module__ == "builtins"):
-        yield from _of_function(_behind(value), seen)
 
 
 def _behind(function: Any) -> Any:

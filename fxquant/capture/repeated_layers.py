@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
@@ -76,15 +77,14 @@ class RepeatedLayers:
         self._calls[type(module)] += 1
         is_operation = not module._modules and type(module).__module__.startswith("torch.nn.")
         skipped = self._calls[type(module)] <= _TRACED_FIRST or self._in_vain[type(module)] >= _ALIKE
-        if self.paused or module.training or is_operation or skipped:
+        if self.paused or module.training or is_operation or skipped or _has_any_global_hook():  # type: ignore[no-untyped-call]
             return trace()
         tracer, signature = self.tracer, LayerSignature(self.tracer, self._plain, path)
         tracer.answers.settle()
         try:
             place = Place(path, tracer.scope.calls, user_line())
             with torch._C.DisableTorchFunction():  # what is looked at is no call of the user's
-                holds = signature.of_module(module)
-                key = holds, signature.of_arguments(args, kwargs), place.line
+                key = signature.of_module(module), signature.of_arguments(args, kwargs), place.line
             known = self._known.get(key)
             if known is not None and known.times >= _ALIKE:
                 return self._record_again(known, place, signature.nodes)
@@ -98,7 +98,7 @@ class RepeatedLayers:
         calls = tracer.scope.calls - place.calls
         made = LayerRecording(place, list(signature.nodes), nodes_after(last), facts[::-1], result, calls)
         with torch._C.DisableTorchFunction():
-            same = before == self._state() and LayerSignature(tracer, self._plain, path).of_module(module) == holds
+            same = before == self._state() and self._is_alike(path, module, args, kwargs, key)
             if same and self._only_computes(made):
                 made.times = 1 if known is None or known.compared() != made.compared() else known.times + 1
                 self._known[key] = made
@@ -106,6 +106,16 @@ class RepeatedLayers:
                 self._in_vain[type(module)] += 1
                 self._known.pop(key, None)
         return result
+
+    def _is_alike(
+        self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...]
+    ) -> bool:
+        """Whether a layer, and the containers that it was given, are after a call as they were before it."""
+        signature = LayerSignature(self.tracer, self._plain, path)
+        try:
+            return (signature.of_module(module), signature.of_arguments(args, kwargs)) == key[:2]
+        except UnlikeError:
+            return False
 
     def _state(self) -> tuple[Any, ...]:
         """How much there is of what a layer that only computes adds nothing to."""

@@ -79,7 +79,7 @@ def trace_model(
             model does something that no graph can hold.
     """
     check_root(model, leaf_names)
-    regions, met = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]]()
+    regions, met, runs = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]](), False
     half = HalfPrecision.of(model, example_inputs)
     varying = varying_lists(model, example_inputs)
     trains = trains or model.training
@@ -92,8 +92,9 @@ def trace_model(
             met = [(trouble, title) for trouble, title in met if title != str(cut)]
         if attempt.tracer.rejected:
             continue
-        if not met and not strict and any(trouble.fact.kind is FactKind.ERROR for trouble in attempt.troubles):
-            _require_eager(model, example_inputs)
+        failed = any(trouble.fact.kind is FactKind.ERROR for trouble in attempt.troubles)
+        if failed and not strict and not runs:
+            runs = _require_eager(model, example_inputs)
         regions.begin_round()
         for troubles in filter(None, _in_the_way(job, attempt, regions, strict, [trouble for trouble, _ in met])):
             if strict:
@@ -215,8 +216,8 @@ def _refusal(troubles: list[Trouble]) -> CaptureError:
     )
 
 
-def _require_eager(model: nn.Module, example_inputs: Any) -> None:
-    """Raise when the model itself does not run.
+def _require_eager(model: nn.Module, example_inputs: Any) -> bool:
+    """Raise when the model itself does not run; True where it does.
 
     Raises:
         CaptureError: with its message.
@@ -228,3 +229,4 @@ def _require_eager(model: nn.Module, example_inputs: Any) -> None:
             f"{type(model).__name__} itself fails on example_inputs: {type(error).__name__}: {error}",
             remedy="pass example_inputs on which the model runs",
         ) from error
+    return True

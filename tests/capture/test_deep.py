@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import cProfile
 import pstats
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from fxquant import pipeline
 from fxquant.capture import end_early
 from fxquant.capture.tracer import ValueTracer
+from fxquant.errors import FxquantError
 
 LAYERS = 20
+LOCK = threading.Lock()
 
 
 class Padded(nn.Module):
@@ -100,6 +103,36 @@ class Decays(nn.Module):
         if x.shape[-1] % 2:
             x = F.pad(x, (0, 1))
         self.linear.weight.data.mul_(0.5)
+        y: Tensor = self.linear(x)
+        return y
+
+
+class Locks(nn.Module):
+    """Takes a lock, and sets the default dtype, without a block that would undo it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(PaddedRows() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        LOCK.acquire()
+        dtype = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        for layer in self.layers:
+            x = layer(x)
+        torch.set_default_dtype(dtype)
+        LOCK.release()
+        return x
+
+
+class PaddedRows(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] % 4:
+            x = F.pad(x, (0, 0, 0, 4 - x.shape[1] % 4))
         y: Tensor = self.linear(x)
         return y
 
@@ -207,6 +240,21 @@ def test_what_a_trace_wrote_into_parameters_is_not_there_in_the_next() -> None:
     for width in (4, 3, 4):
         x = torch.randn(2, width)
         assert torch.allclose(eager(x), captured(x))
+
+
+def test_no_trace_ends_while_something_is_to_be_undone() -> None:
+    model = Locks().eval()
+    captured = pipeline.capture(model, (torch.randn(2, 5, 4),))
+    assert not LOCK.locked()
+    assert torch.get_default_dtype() is torch.float32
+    _same(model, captured, torch.randn(2, 5, 4))
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_a_model_that_fails_after_a_trace_that_ended_early_is_said_to() -> None:
+    model = nn.Sequential(*(PaddedRows() for _ in range(3)), nn.Linear(7, 4))
+    with pytest.raises(FxquantError, match="itself fails"):
+        pipeline.capture(model, (torch.randn(2, 5, 4),))
 
 
 def test_what_later_layers_do_is_reported_for_each_of_them() -> None:

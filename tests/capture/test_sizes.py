@@ -484,3 +484,27 @@ def test_a_method_without_weights_runs_as_python_for_other_sizes() -> None:
     for height, width in ((8, 8), (5, 8), (9, 4)):
         x = torch.randn(2, 3, height, width)
         assert torch.equal(captured(x), model(x))
+
+
+class NoneForLong(nn.Module):
+    """Chooses by a size whether there is a scale, and looks at that in another statement."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = None if x.shape[1] > 8 else 0.5
+        if scale is not None:
+            x = x * scale
+        y: Tensor = self.linear(x)
+        return y
+
+
+def test_none_that_a_size_gives_is_not_taken_for_a_number() -> None:
+    model = NoneForLong().eval()
+    captured = pipeline.capture(model, (torch.randn(2, 5, 4),))
+    x = torch.randn(1, 3, 4)
+    assert torch.equal(captured(x), model(x))
+    with pytest.raises(FxquantError, match="> 8"):
+        captured(torch.randn(2, 12, 4))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fxquant import pipeline
+from fxquant.capture.copy_module import copy_module
 
 COUNTS = np.zeros(2)
 SPACE = types.SimpleNamespace(calls=0, seen=[0.0])
@@ -149,6 +150,68 @@ class TakesTurns(nn.Module):
         return self.layers(x)
 
 
+class InTuple(Layer):
+    """Keeps what changes in a list that is in a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: tuple[list[int]] = ([],)
+
+    def forward(self, x: Tensor) -> Any:
+        self.kept[0].append(1)
+        return self.linear(x) * len(self.kept[0])
+
+
+class Norm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Any:
+        self.mean = self.mean * 0.5 + x.mean(0)
+        return x - self.mean
+
+
+class CopiedShallow(nn.Module):
+    """Two modules that have their dictionaries in common."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = Norm()
+        self.second = copy.copy(self.first)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.second(self.first(x))
+
+
+class RowOfWeight(Layer):
+    """A buffer in the memory of a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("row", self.linear.weight.data[0])
+
+    def forward(self, x: Tensor) -> Any:
+        self.row.mul_(0.5)
+        return self.linear(x)
+
+
+class Hooks(nn.Module):
+    """Registers a hook at every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        self.layer.register_forward_hook(_doubled)
+        return self.layer(x)
+
+
+def _doubled(module: nn.Module, args: Any, result: Tensor) -> Tensor:
+    return result * 2
+
+
 class Unused(Layer):
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +252,7 @@ def _results(model: Any, calls: list[Tensor]) -> list[Any]:
 @pytest.mark.parametrize(
     "make",
     [DataScaled, DataSet, WeightClamped, RowCleared, Momentum, ArrayState, Bytes, LooseTensor, Gradient, Drawn,
-     TakesTurns, Unused, OfTheFile],
+     TakesTurns, InTuple, CopiedShallow, Hooks, Unused, OfTheFile],
 )  # fmt: skip
 def test_calls_in_a_row_are_those_of_eager(make: type[nn.Module]) -> None:
     model, x, world = make().eval(), torch.randn(4, 4), _world()
@@ -259,3 +322,16 @@ def test_lists_made_of_a_list_of_any_length() -> None:
     for length in (6, 7, 16, 3, 1):
         x = torch.randn(2, length, 4)
         torch.testing.assert_close(captured(x), model(x))
+
+
+def test_a_buffer_in_the_memory_of_a_parameter_stays_there() -> None:
+    model, calls = RowOfWeight().eval(), [torch.randn(2, 4), torch.ones(2, 4)]
+    captured = pipeline.capture(model, (calls[0],))
+    found = _results(captured, calls)
+    torch.testing.assert_close(found, _results(model, calls))  # a deep copy would take them apart
+
+
+def test_the_sign_of_a_negated_view_is_copied() -> None:
+    module = nn.Module()
+    module.register_buffer("imaginary", torch.randn(4, dtype=torch.complex64).conj().imag)
+    assert torch.equal(copy_module(module).imaginary, module.imaginary)
