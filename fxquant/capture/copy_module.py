@@ -18,7 +18,7 @@ from fxquant.capture.structures import leaves
 from fxquant.errors import CaptureError
 from fxquant.ir.meta import storage_of
 from fxquant.ir.own_functions import LITERALS, OwnFunctions
-from fxquant.ir.walk_modules import modules_by_path, tensors_by_path
+from fxquant.ir.walk_modules import modules_by_path, plain_tensors_by_path, tensors_by_path
 
 _WAYS_TO_COPY = frozenset(
     ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__", "__getnewargs__",
@@ -45,13 +45,14 @@ def plain_tensors(model: nn.Module) -> frozenset[str]:
 
     Not those that a class has an attribute of the same name for: that would be found in the place of a buffer.
     """
-    return frozenset(
-        f"{path}.{name}".lstrip(".")
-        for path, module in modules_by_path(model)
-        if not isinstance(module, torch.jit.ScriptModule)
-        for name, value in vars(module).items()
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter) and not hasattr(type(module), name)
-    )
+    found = set[str]()
+    for path, tensor in plain_tensors_by_path(model):
+        owner, _, name = path.rpartition(".")
+        module = model.get_submodule(owner)
+        fits = not isinstance(module, torch.jit.ScriptModule) and not hasattr(type(module), name)
+        if fits and not isinstance(tensor, nn.Parameter):
+            found.add(path)
+    return frozenset(found)
 
 
 def prepare_copy(model: nn.Module, plain: Iterable[str], parameters: SharedParameters) -> nn.Module:
@@ -113,7 +114,7 @@ def copy_module(model: nn.Module, parameters: SharedParameters | None = None) ->
 
 def _copy_what_shares_memory(model: nn.Module, memo: dict[int, Any]) -> None:
     """Copies of parameters that lie in the memory of other tensors: ``deepcopy`` gives each memory of its own."""
-    tensors = {id(item): item for _, item in tensors_by_path(model, plain=True)}
+    tensors = {id(item): item for _, item in (*tensors_by_path(model), *plain_tensors_by_path(model))}
     held: dict[int, list[Tensor]] = {}
     for item in tensors.values():
         if storage_of(item):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fxquant.capture.structures import has_parts
 from fxquant.ir.own_functions import LITERALS
-from fxquant.ir.walk_modules import modules_by_path, tensors_by_path
+from fxquant.ir.walk_modules import modules_by_path, plain_tensors_by_path, tensors_by_path
 
 _FLAT = (np.ndarray, array.array, bytearray)  # their elements are numbers
 _CONTAINERS = (list, dict, set, *_FLAT)
@@ -56,8 +56,8 @@ class ModelState:
     def __init__(self, root: nn.Module, original: nn.Module) -> None:
         plain = ((path, item) for path, item in modules_by_path(root) if not isinstance(item, torch.jit.ScriptModule))
         self._modules = {path: (module, dict(vars(module))) for path, module in plain}
-        self._tensors = [(path, tensor, tensor._version) for path, tensor in tensors_by_path(root, plain=True)]
-        self._originals = dict(tensors_by_path(original, plain=True))
+        self._tensors = [(path, tensor, tensor._version) for path, tensor in _named_tensors(root)]
+        self._originals = dict(_named_tensors(original))
         self.parameters_hold = False
         self._named = {id(tensor) for _, tensor, _ in self._tensors}
         self._loose: dict[int, tuple[Tensor, Tensor]] = {}
@@ -218,6 +218,10 @@ def holds(tensor: Tensor, original: Tensor) -> bool:
         return True
     tensor, other = tensor.detach(), original.detach().to(tensor.dtype)
     return bool(((tensor == other) | ((tensor != tensor) & (other != other))).all())
+
+
+def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*tensors_by_path(model), *plain_tensors_by_path(model)]
 
 
 @contextmanager

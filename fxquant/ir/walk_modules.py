@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
+
+_NO_TENSORS = frozenset((bool, int, float, str, type(None), dict, OrderedDict, set, list, tuple))
 
 
 def modules_by_path(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
@@ -20,11 +24,22 @@ def modules_by_path(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Mo
     return found
 
 
-def tensors_by_path(model: nn.Module, prefix: str = "", *, plain: bool = False) -> list[tuple[str, Tensor]]:
-    """Parameters and buffers, each under every name that a module has it by; with plain attributes where wanted."""
+def tensors_by_path(model: nn.Module, prefix: str = "") -> list[tuple[str, Tensor]]:
+    """Parameters and buffers, each under every name that a module has it by."""
     found = list[tuple[str, Tensor]]()
     for path, module in modules_by_path(model, prefix):
         before = f"{path}." if path else ""
-        for held in (module._parameters, module._buffers, vars(module) if plain else {}):
-            found += [(before + name, item) for name, item in held.items() if isinstance(item, Tensor)]
+        for held in (module._parameters, module._buffers):
+            if held:
+                found += [(before + name, item) for name, item in held.items() if isinstance(item, Tensor)]
+    return found
+
+
+def plain_tensors_by_path(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """Tensors that modules keep as attributes, neither parameters nor buffers."""
+    found = list[tuple[str, Tensor]]()
+    for path, module in modules_by_path(model):
+        for name, item in vars(module).items():
+            if type(item) not in _NO_TENSORS and isinstance(item, Tensor):
+                found.append((f"{path}.{name}" if path else name, item))
     return found
