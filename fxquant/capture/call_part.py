@@ -18,7 +18,7 @@ from fxquant.capture.cut_function import Cut
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.proxy import Depends, ValueProxy
-from fxquant.capture.size_regions import reads_activations
+from fxquant.capture.size_regions import may_give_truth, reads_activations
 from fxquant.capture.structures import has_parts, holds_tensor, rebuild, require_no_proxies
 from fxquant.ir.checks import require_none, require_some
 from fxquant.ir.float_part import Child, FloatPart, ForwardCall, Hole, Imported, PartCode
@@ -93,30 +93,11 @@ def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, by_values: bo
     if by_values:
         return
     results = [proxy.value] if cut.returns else list(proxy.value)
-    if any(item is None or isinstance(item, (bool, str)) for item in results) or _may_give_none(cut):
+    if any(item is None or isinstance(item, (bool, str)) for item in results) or may_give_truth(cut):
         tracer.rejected.append(cut)
         tracer.answers.early_end.met(cut)
     if not cut.loops:
         proxy.depends = min(proxy.depends, Depends.SIZES)
-
-
-def _may_give_none(cut: Cut) -> bool:
-    """Whether None, a truth value or a text is written down as what statements give: ``k = None if n > 8 else 1``."""
-    given: list[ast.expr | None] = []
-    for node in (node for statement in cut.statements for node in ast.walk(statement)):
-        if isinstance(node, ast.Return):
-            given.append(node.value)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(target, ast.Name) and target.id in cut.outputs for target in targets):
-                given.append(node.value)
-    return any(map(_may_be_none, given))
-
-
-def _may_be_none(value: ast.expr | None) -> bool:
-    if isinstance(value, ast.IfExp):
-        return _may_be_none(value.body) or _may_be_none(value.orelse)
-    return isinstance(value, ast.Constant) and isinstance(value.value, (bool, str, type(None)))
 
 
 def call_whole(tracer: ValueTracer, args: Any, kwargs: Any) -> Any:

@@ -2,7 +2,7 @@
 
 Layers run the same code: what the first two ask, all ask. The statement that asks is kept whole in the next trace, and
 the rest of this one would find nothing else. The same goes for statements whose results other statements ask for, which
-are not kept whole again.
+are not kept whole again, and for layers behind any statement that is to be kept whole.
 """
 
 from __future__ import annotations
@@ -75,6 +75,19 @@ class EarlyEnd:
         if statement in self._met and self._may_end():
             raise EndedEarlyError
         self._met.add(statement)
+
+    def layer_begins(self, times: int) -> None:
+        """A module of the user's with modules in it is called.
+
+        Args:
+            times: how often one of its class was.
+
+        Raises:
+            EndedEarlyError: there will be another trace, and layers have begun to repeat.
+        """
+        troubles = self.tracer.recorder.troubles
+        if times > _ENOUGH and troubles and all(trouble.optional for trouble in troubles) and self._may_end():
+            raise EndedEarlyError
 
     def _may_end(self) -> bool:
         """Whether nothing that runs now is likely to undo something at its end: a lock, the default dtype."""

@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Mapping
 from functools import lru_cache
@@ -59,7 +60,37 @@ def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bo
     values = {name: names[name] for name in cut.inputs if name in names}
     if any(_has_weights(value, name, cut) for name, value in values.items()):
         return False
-    return loops or not reads_activations(cut, values)
+    if reads_activations(cut, values):
+        return loops
+    return not may_give_truth(cut)  # what asks for it next would be built in
+
+
+@lru_cache(maxsize=1024)
+def may_give_truth(cut: Cut) -> bool:
+    """Whether statements give a truth value, None or a text, on the path of the example or on another one.
+
+    ``k = None if n > 8 else 1``, ``is_causal = n > 1 and mask is None``.
+    """
+    given: list[ast.expr | None] = []
+    for node in (node for statement in cut.statements for node in ast.walk(statement)):
+        if isinstance(node, ast.Return):
+            given.append(node.value)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id in cut.outputs for target in targets):
+                given.append(node.value)
+    return any(map(_may_be_truth, given))
+
+
+def _may_be_truth(value: ast.expr | None) -> bool:
+    if isinstance(value, ast.IfExp):
+        return _may_be_truth(value.body) or _may_be_truth(value.orelse)
+    if isinstance(value, ast.BoolOp):
+        return any(map(_may_be_truth, value.values))
+    if isinstance(value, ast.UnaryOp):
+        return isinstance(value.op, ast.Not)
+    constant = isinstance(value, ast.Constant) and isinstance(value.value, (bool, str, type(None)))
+    return constant or isinstance(value, ast.Compare)
 
 
 @lru_cache(maxsize=1024)
