@@ -75,9 +75,10 @@ class RepeatedLayers:
             trace: records it by running the module.
         """
         self._calls[type(module)] += 1
-        if module._modules and not type(module).__module__.startswith("torch.nn."):
+        is_torchs, has_layers = type(module).__module__.startswith("torch.nn."), bool(module._modules)
+        if has_layers and not is_torchs:
             self.tracer.answers.early_end.layer_begins(self._calls[type(module)])
-        is_operation = not module._modules and type(module).__module__.startswith("torch.nn.")
+        is_operation = is_torchs and not has_layers
         skipped = self._calls[type(module)] <= _TRACED_FIRST or self._in_vain[type(module)] >= _ALIKE
         if self.paused or module.training or is_operation or skipped or _has_any_global_hook():  # type: ignore[no-untyped-call]
             return trace()
