@@ -64,12 +64,10 @@ class Descriptions:
     """What is known of nodes that do in another module what others before them did; attached in one step."""
 
     def __init__(self) -> None:
-        self._nodes: list[fx.Node] = []
-        self._values: list[Any] = []
-        self._known: list[tuple[NodeInfo, Origin, tuple[str, ...]]] = []
+        self._waiting: list[tuple[fx.Node, Any, NodeInfo, Origin, tuple[str, ...]]] = []
 
     def add(
-        self, node: fx.Node, known: NodeInfo, value: Any, module_path: str, call: int, mutates: tuple[str, ...] = ()
+        self, node: fx.Node, known: NodeInfo, value: Any, module_path: str, call: int, mutates: tuple[str, ...]
     ) -> None:
         """Describe one node.
 
@@ -81,20 +79,16 @@ class Descriptions:
         """
         spelling = known.origin.spelling if node.op in ("call_function", "call_method") else _spelling(node)
         origin = changed_info(known.origin, spelling=spelling, module_path=module_path, call=call)
-        self._nodes.append(node)
-        self._values.append(value)
-        self._known.append((known, origin, mutates))
+        self._waiting.append((node, value, known, origin, mutates))
 
     def attach(self) -> None:
         """Attach what was described so far; before an operation writes into a value of it."""
-        magnitudes = largest_magnitudes(self._values)
-        described = zip(self._nodes, self._values, self._known, magnitudes, strict=True)
-        for node, value, (known, origin, mutates), largest in described:
+        magnitudes = largest_magnitudes([value for _, value, *_ in self._waiting])
+        for (node, value, known, origin, mutates), largest in zip(self._waiting, magnitudes, strict=True):
             names, storage = (node.name,), storage_of(value)
             found = changed_info(known, origin=origin, origins=names, mutates=mutates, storage=storage, largest=largest)
             set_info(node, found)
-        for waiting in (self._nodes, self._values, self._known):
-            waiting.clear()
+        self._waiting.clear()
 
 
 def _spelling(node: fx.Node) -> str:

@@ -76,12 +76,3 @@ class LayerRecording:
         facts = [replace(fact, module_path=self.place.moved(fact.module_path, origin)) for fact in self.facts]
         result = rebuild(self.result, lambda proxy: (refer(proxy.node), proxy.depends, proxy.shape_depends))
         return found, facts, result
-
-
-def nodes_after(last: fx.Node) -> list[fx.Node]:
-    """The nodes of a graph behind one of them."""
-    found, node = [], last._next
-    while node.op != "root":
-        found.append(node)
-        node = node._next
-    return found

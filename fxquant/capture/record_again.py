@@ -10,12 +10,13 @@ from torch import fx
 from torch.fx.node import map_arg
 
 from fxquant.capture.describe_node import Descriptions
-from fxquant.capture.layer_recording import LayerRecording, Place, nodes_after
+from fxquant.capture.layer_recording import LayerRecording, Place
 from fxquant.capture.layer_signature import UnlikeError
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.run_operation import without_gradients
 from fxquant.capture.structures import rebuild
+from fxquant.ir.edit import erase_after
 from fxquant.ir.meta import describe_value, info
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ class RecordAgain:
                 self._descriptions.attach()
         except Exception as error:  # whatever an operation raises
             self._descriptions.attach()
-            for node in reversed(nodes_after(last)):
-                if node.op != "get_attr":  # those are made once
-                    tracer.graph.erase_node(node)
+            erase_after(tracer.graph, last)
             raise UnlikeError from error
         tracer.scope.calls += known.calls
         for fact in known.facts:

@@ -20,12 +20,13 @@ from torch.nn.modules.module import _has_any_global_hook
 from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
 from fxquant.capture.facts import FactKind
-from fxquant.capture.layer_recording import LayerRecording, Place, nodes_after
+from fxquant.capture.layer_recording import LayerRecording, Place
 from fxquant.capture.layer_signature import LayerSignature, UnlikeError
 from fxquant.capture.plain_code import PlainCode
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.record_again import RecordAgain
 from fxquant.capture.source import user_line
+from fxquant.ir.edit import nodes_after
 from fxquant.ir.effects import DATA_SHAPED, RANDOM, name_of
 from fxquant.ir.float_part import runs_user_code
 from fxquant.ir.meta import info

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.fx import _symbolic_trace
 
 from fxquant.capture.facts import FactKind
-from fxquant.capture.layer_recording import nodes_after
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
+from fxquant.ir.edit import erase_after
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -66,9 +66,7 @@ def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kw
             return result
     finally:
         early_end.paused = paused
-    for node in reversed(nodes_after(last)):
-        if node.op != "get_attr":  # parameters are recorded once, for all their readers
-            tracer.graph.erase_node(node)
+    erase_after(tracer.graph, last)
     tracer.recorder.go_back(mark)
     tracer.answers.checked = checked
     tracer.recorder.record(FactKind.WRAPPED_FUNCTION, function.__name__, "called as a whole, in float")

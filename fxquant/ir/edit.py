@@ -32,6 +32,22 @@ def set_arguments(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         object.__setattr__(node, "kwargs", kwargs)
 
 
+def nodes_after(last: fx.Node) -> list[fx.Node]:
+    """The nodes of a graph behind one of them."""
+    found, node = [], last._next
+    while node.op != "root":
+        found.append(node)
+        node = node._next
+    return found
+
+
+def erase_after(graph: fx.Graph, last: fx.Node) -> None:
+    """Take back the nodes behind one of them, but those that read attributes: each of these is made once for all."""
+    for node in reversed(nodes_after(last)):
+        if node.op != "get_attr":
+            graph.erase_node(node)
+
+
 def output_node(graph: fx.Graph) -> fx.Node:
     """The output node."""
     return graph.output_node()

@@ -203,7 +203,7 @@ def largest_magnitude(value: Any) -> float:
     """The largest magnitude in a floating tensor, NaN when it holds one, 0 for anything else."""
     if not isinstance(value, Tensor) or not _has_magnitudes(value):
         return 0.0
-    low, high = torch.aminmax(value.detach() if value.requires_grad else value)
+    low, high = _bounds(value)
     return _magnitude(low.item(), high.item())
 
 
@@ -214,12 +214,15 @@ def largest_magnitudes(values: Sequence[Any]) -> list[float]:
     if wanted:
         device, bounds = values[wanted[0]].device, list[Tensor]()
         for index in wanted:
-            value = values[index].detach() if values[index].requires_grad else values[index]
-            bounds += torch.aminmax(value if value.device == device else value.to(device))
+            bounds += (bound.to(device) for bound in _bounds(values[index]))
         read = torch.stack(bounds).tolist()
         for index, low, high in zip(wanted, read[::2], read[1::2], strict=True):
             found[index] = _magnitude(low, high)
     return found
+
+
+def _bounds(value: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.aminmax(value.detach() if value.requires_grad else value)
 
 
 def _magnitude(low: float, high: float) -> float:

@@ -65,13 +65,10 @@ class NodeRecord:
 
 def from_graph(graph: fx.Graph) -> tuple[NodeRecord, ...]:
     """Record every node of ``graph`` in order."""
-    return tuple([_record(node) for node in graph.nodes])
-
-
-def _record(node: fx.Node) -> NodeRecord:
-    kwargs = _pack(dict(node.kwargs)) if node.kwargs else {}
-    args = tuple([_pack(item) for item in node.args])
-    return NodeRecord(node.name, node.op, pack_target(node.target), args, kwargs, info(node))
+    return tuple(
+        NodeRecord(node.name, node.op, pack_target(node.target), _pack(node.args), _pack(dict(node.kwargs)), info(node))
+        for node in graph.nodes
+    )
 
 
 def to_graph(nodes: tuple[NodeRecord, ...]) -> fx.Graph:
@@ -92,7 +89,7 @@ def to_graph(nodes: tuple[NodeRecord, ...]) -> fx.Graph:
 
 
 def _pack(structure: Any) -> Any:
-    return NodeRef(structure.name) if type(structure) is fx.Node else _map(structure, _pack_leaf)
+    return _map(structure, _pack_leaf)
 
 
 def _pack_leaf(item: Any) -> Any:
