@@ -30,7 +30,7 @@ from fxquant.capture.fingerprint import fingerprint
 from fxquant.capture.inputs import copy_tensors, split_inputs
 from fxquant.capture.keep_state import Change, randomness_kept
 from fxquant.capture.structures import leaves
-from fxquant.capture.trouble import Trouble, spots_around
+from fxquant.capture.trouble import Spot, Trouble, spots_around
 from fxquant.ir.ancestors import with_ancestors
 from fxquant.ir.meta import Origin, by_storage, info
 
@@ -84,9 +84,7 @@ def find_state(
         if counts and change.name in _HOOKS:  # on whatever module, and by whichever: its calls are no longer its own
             troubles.append(Trouble(fact, spots_around("")))
         elif counts or (uses.read and uses.counted) or (depends and (uses.read or not known)):
-            module = root.get_submodule(change.module_path)
-            smaller = spots_of_uses(module, functions, functools.partial(is_attribute, change.name))
-            troubles.append(Trouble(fact, (*smaller, *spots_around(change.module_path))))
+            troubles.append(Trouble(fact, _spots_of_change(model, change, example_inputs, functions)))
         else:
             handled = "a cache: the graph computes it anew" if uses.read else "nothing in the model reads it"
             tracer.recorder.facts[_handled(fact, handled)] = None
@@ -261,6 +259,43 @@ def changing_again(model: nn.Module, example_inputs: Any, values: Mapping[_Key, 
             return set(values)
         seen.append({key: fingerprint(read(), identity=False) for key, read in values.items()})
     return {key for key in values if seen[1][key] != seen[2][key]}
+
+
+def _spots_of_change(model: nn.Module, change: Change, example_inputs: Any, functions: Functions) -> tuple[Spot, ...]:
+    """What could be kept whole around an attribute and all that changes it, be it the forward of another module."""
+    path = _changed_inside(model, change, example_inputs)
+    if path != change.module_path:
+        return spots_around(path)
+    module = model.get_submodule(path)
+    return (*spots_of_uses(module, functions, functools.partial(is_attribute, change.name)), *spots_around(path))
+
+
+def _changed_inside(model: nn.Module, change: Change, example_inputs: Any) -> str:
+    """Path of the innermost module around an attribute that changes while that module runs, and at no other time."""
+    spots = spots_around(change.module_path)
+    return next((spot.path for spot in spots if not _changes_outside(model, spot.path, change, example_inputs)), "")
+
+
+def _changes_outside(model: nn.Module, path: str, change: Change, example_inputs: Any) -> bool:
+    """Whether an attribute changes while a module does not run; also where it cannot be told."""
+    copied = copy_module(model)
+    module, read = copied.get_submodule(path), _reading(copied, change)
+    left, elsewhere = [fingerprint(read(), identity=False)], list[bool]()
+
+    def enter(*_: Any) -> None:
+        elsewhere.append(fingerprint(read(), identity=False) != left[-1])
+
+    def leave(*_: Any) -> None:
+        left.append(fingerprint(read(), identity=False))
+
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave, always_call=True)
+    try:
+        run_eagerly(copied, example_inputs)
+    except Exception:  # it refuses to be called again
+        return True
+    enter()
+    return any(elsewhere)
 
 
 def _reading(model: nn.Module, change: Change) -> Callable[[], Any]:

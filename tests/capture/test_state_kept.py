@@ -212,6 +212,42 @@ def _doubled(module: nn.Module, args: Any, result: Tensor) -> Tensor:
     return result * 2
 
 
+class Scored(Layer):
+    """Reads a list that the module around it fills."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = [1.0]
+
+    def forward(self, x: Tensor) -> Any:
+        return self.linear(x) * sum(self.weights)
+
+
+class FillsAChild(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.ModuleDict({"first": Scored(), "second": Scored()})
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.inner["first"](x)
+        self.inner["second"].weights.append(2.0)
+        return self.inner["second"](x)
+
+
+class InEvaluation(Layer):
+    """Writes after it read, where gradients are off: one call shows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rate", torch.ones(4))
+
+    def forward(self, x: Tensor) -> Any:
+        result = self.linear(x) * self.rate
+        if not torch.is_grad_enabled():
+            self.rate.mul_(0.5)
+        return result
+
+
 class Unused(Layer):
     def __init__(self) -> None:
         super().__init__()
@@ -252,7 +288,8 @@ def _results(model: Any, calls: list[Tensor]) -> list[Any]:
 @pytest.mark.parametrize(
     "make",
     [DataScaled, DataSet, WeightClamped, RowCleared, Momentum, ArrayState, Bytes, LooseTensor, Gradient, Drawn,
-     TakesTurns, InTuple, CopiedShallow, Hooks, Unused, OfTheFile],
+     TakesTurns, InTuple, CopiedShallow, Hooks, FillsAChild, InEvaluation, Unused,
+     OfTheFile],
 )  # fmt: skip
 def test_calls_in_a_row_are_those_of_eager(make: type[nn.Module]) -> None:
     model, x, world = make().eval(), torch.randn(4, 4), _world()
