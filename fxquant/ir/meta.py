@@ -212,9 +212,9 @@ def largest_magnitudes(values: Sequence[Any]) -> list[float]:
     wanted = [index for index, value in enumerate(values) if isinstance(value, Tensor) and _has_magnitudes(value)]
     found = [0.0] * len(values)
     if wanted:
-        device, bounds = values[wanted[0]].device, list[Tensor]()
-        for index in wanted:
-            bounds += (bound.to(device) for bound in _bounds(values[index]))
+        bounds = [bound for index in wanted for bound in _bounds(values[index])]
+        if len({values[index].device for index in wanted}) > 1:
+            bounds = [bound.cpu() for bound in bounds]
         read = torch.stack(bounds).tolist()
         for index, low, high in zip(wanted, read[::2], read[1::2], strict=True):
             found[index] = _magnitude(low, high)
@@ -222,7 +222,10 @@ def largest_magnitudes(values: Sequence[Any]) -> list[float]:
 
 
 def _bounds(value: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.aminmax(value.detach() if value.requires_grad else value)
+    value = value.detach() if value.requires_grad else value
+    if not value.is_contiguous():  # dimensions in the order in which they lie in memory are searched much faster
+        value = value.permute(sorted(range(value.dim()), key=value.stride().__getitem__, reverse=True))
+    return torch.aminmax(value)
 
 
 def _magnitude(low: float, high: float) -> float:

@@ -18,6 +18,7 @@ from fxquant.ir import records
 from fxquant.ir.own_functions import OwnFunctions
 from fxquant.ir.quant_plan import QuantPlan
 from fxquant.ir.require_inputs import require_inputs
+from fxquant.ir.take_attributes import take_attributes
 
 _Stage = TypeVar("_Stage", bound="StageModule")
 
@@ -79,20 +80,20 @@ class StageModule(fx.GraphModule):
     compiled_when_called: ClassVar[bool] = False
     state: StageState
 
-    def __init__(
-        self, root: nn.Module | dict[str, Any], graph: fx.Graph, class_name: str = "GraphModule", *, state: Any = None
-    ) -> None:
-        super().__init__(root, graph, class_name)
+    def __init__(self, root: nn.Module, graph: fx.Graph, class_name: str = "GraphModule", *, state: Any = None) -> None:
+        super().__init__(nn.Module(), fx.Graph(), class_name)
+        self.training = root.training
+        take_attributes(self, root, graph)
+        self.graph = graph
         if not self.trains:
             self._leave_training()
-        if isinstance(root, nn.Module):
-            _keep_out_of_state_dict(self, root)
+        _keep_out_of_state_dict(self, root)
         self.state = state or StageState()
         for name in self.state.preserved:
             if not hasattr(self, name) and hasattr(root, name):
                 setattr(self, name, getattr(root, name))
         for name in self.state.constants:
-            if name not in self._buffers and isinstance(root, nn.Module) and name in root._buffers:
+            if name not in self._buffers and name in root._buffers:
                 self.register_buffer(name, root._buffers[name], persistent=False)
 
     def _leave_training(self) -> None:
