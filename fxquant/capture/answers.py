@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from fxquant.capture.branches import Other, in_message, is_caught, other_side
 from fxquant.capture.end_early import EarlyEnd
 from fxquant.capture.facts import CHECKED, Fact, FactKind
+from fxquant.capture.layer_recording import DTYPE, RANK
 from fxquant.capture.part_counts import count
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import may_run_as_python
@@ -67,6 +68,7 @@ class Answers:
 
     Attributes:
         checked: what the graph checks already.
+        of_types: tensors that were asked for their dtype or their number of dimensions, which of the two first.
         of_state: what was answered from parameters and buffers, with the node that was asked for and what could be kept
             whole there.
         of_gradients: what could be kept whole where it is asked whether gradients are wanted.
@@ -78,6 +80,7 @@ class Answers:
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
         self.checked: set[tuple[Any, ...]] = set()
+        self.of_types: list[tuple[str, fx.Node]] = []
         self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
         self.of_gradients: list[Trouble] = []
         self.of_memory: list[Trouble] = []
@@ -148,6 +151,8 @@ class Answers:
             self._rank(FactKind.STATIC, proxy, answer)
             return
         asks = name in _DTYPES and self.tracer.precision is None
+        if asks:
+            self.of_types.append((DTYPE, proxy.node))
         sources = self.tracer.dtypes.inputs_of(proxy.node) if asks else ()
         fact = self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if sources else "")
         if name in _GRADIENTS and proxy.depends is not Depends.NOTHING:
@@ -172,6 +177,7 @@ class Answers:
 
     def _rank(self, kind: FactKind, proxy: ValueProxy, answer: int) -> None:
         """Build in a number of dimensions, and let the graph check what decides it."""
+        self.of_types.append((RANK, proxy.node))
         sources = list(self.tracer.ranks.asked_for(proxy.node))
         fact = self.tracer.recorder.record(kind, answer, CHECKED if sources else "")
         spots = self._movable_spots(user_frame()) if not all(given for _, given in sources) else ()

@@ -40,7 +40,7 @@ class Dtypes:
             if item in self._known:
                 pending.pop()
                 continue
-            sources = self._sources(item)
+            sources = self.operands_of(item)
             unknown = [source for source in sources if source not in self._known]
             if unknown:
                 pending += unknown
@@ -49,7 +49,7 @@ class Dtypes:
             self._known[item] = tuple(dict.fromkeys(found))
         return self._known[node]
 
-    def _sources(self, node: fx.Node) -> list[fx.Node]:
+    def operands_of(self, node: fx.Node) -> list[fx.Node]:
         """The operands that decide the dtype of what a node computes."""
         calls = node.op in ("call_function", "call_method") and name_of(node.target) not in _OF_ITS_OWN
         if not calls or self._is_given(node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.fx.node import map_aggregate
 from fxquant.capture.facts import Fact
 from fxquant.capture.structures import rebuild
 from fxquant.ir.meta import info
+
+DTYPE, RANK = "dtype", "rank"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class LayerRecording:
         nodes: that it made.
         facts: that were met in it.
         result: what it returned.
+        of_types: tensors that were asked for their dtype or their number of dimensions in it, see ``Answers``.
         calls: how many calls of modules began in it.
         times: how many calls after each other left the same, this one included.
         named: whether nodes are operations of a simple torch.nn module, which are named after it.
@@ -48,10 +52,30 @@ class LayerRecording:
     nodes: list[fx.Node]
     facts: list[Fact]
     result: Any
+    of_types: list[tuple[str, fx.Node]]
     calls: int
     times: int = 1
     named: dict[fx.Node, bool] = field(default_factory=dict)
     decides_ranks: bool | None = None
+    _deciding: dict[str, set[fx.Node]] = field(default_factory=dict)
+
+    def decided_by(self, question: str, operands: Callable[[fx.Node], Iterable[fx.Node]]) -> set[fx.Node]:
+        """The inputs of the call that decide what a question about tensors in it is answered.
+
+        Args:
+            question: ``DTYPE`` or ``RANK``.
+            operands: those that decide it for what a node computes.
+        """
+        if question not in self._deciding:
+            own, found = set(self.nodes), set[fx.Node]()
+            waiting = [node for kind, node in self.of_types if kind == question]
+            while waiting:
+                node = waiting.pop()
+                if node not in found:
+                    found.add(node)
+                    waiting += operands(node) if node in own else ()
+            self._deciding[question] = found.intersection(self.inputs)
+        return self._deciding[question]
 
     def compared(self) -> Any:
         """What is equal for calls that left the same."""

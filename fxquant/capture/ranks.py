@@ -56,6 +56,10 @@ class Ranks:
             else:
                 pending += node.all_input_nodes
 
+    def operands_of(self, node: fx.Node) -> list[fx.Node]:
+        """The operands that decide how many dimensions a node makes; none where it decides that by itself."""
+        return [] if self.decides(node) else node.all_input_nodes
+
     def has_unasked(self, node: fx.Node) -> bool:
         """Whether ``asked_for`` would give something; nothing is asked."""
         pending, walked = [node], set[fx.Node]()

@@ -68,6 +68,8 @@ class RecordAgain:
         tracer.scope.calls += known.calls
         for fact in known.facts:
             tracer.recorder.facts[replace(fact, module_path=self._moved(fact.module_path))] = None
+        asked = tracer.answers.of_types
+        asked += [(question, self._nodes[node]) for question, node in known.of_types if node in self._nodes]
         if known.decides_ranks is None:
             known.decides_ranks = any(map(tracer.ranks.decides, known.nodes))
         if not known.decides_ranks:

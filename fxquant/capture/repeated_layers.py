@@ -20,7 +20,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
 from fxquant.capture.facts import FactKind
-from fxquant.capture.layer_recording import LayerRecording, Place
+from fxquant.capture.layer_recording import DTYPE, RANK, LayerRecording, Place
 from fxquant.capture.layer_signature import LayerSignature, UnlikeError
 from fxquant.capture.plain_code import PlainCode
 from fxquant.capture.proxy import ValueProxy
@@ -41,7 +41,6 @@ _SAME_FOR_ALL = frozenset(
     (FactKind.STATIC, FactKind.LENGTH, FactKind.COMPOSITE, FactKind.UNPACKING, FactKind.FACTORY, FactKind.TYPE_TEST,
      FactKind.TRAINING, FactKind.RECURRENT)
 )  # fmt: skip
-_OF_INPUTS = (FactKind.STATIC, FactKind.UNPACKING)  # may be about what an input is like
 _LITERALS = (int, float, bool, str, type(None))
 
 
@@ -96,11 +95,13 @@ class RepeatedLayers:
             self._in_vain[type(module)] += 1
             return trace()
         before, last, count = self._state(), tracer.graph._root._prev, len(tracer.recorder.facts)
+        asked = len(tracer.answers.of_types)
         result = trace()
         tracer.answers.settle()
         facts = list(itertools.islice(reversed(tracer.recorder.facts), max(len(tracer.recorder.facts) - count, 0)))
         calls = tracer.scope.calls - place.calls
-        made = LayerRecording(place, list(signature.nodes), nodes_after(last), facts[::-1], result, calls)
+        of_types = tracer.answers.of_types[asked:]
+        made = LayerRecording(place, list(signature.nodes), nodes_after(last), facts[::-1], result, of_types, calls)
         with torch._C.DisableTorchFunction():
             same = before == self._state() and self._is_alike(path, module, args, kwargs, key)
             if same and self._only_computes(made):
@@ -156,8 +157,7 @@ class RepeatedLayers:
         Raises:
             UnlikeError: it gives something of another shape, or fails on these values; nothing is recorded.
         """
-        others = [node for before, node in zip(known.inputs, given, strict=True) if before is not node]
-        if any(fact.kind in _OF_INPUTS for fact in known.facts) and self._asks_first(others):
+        if self._asks_first(known, given):
             raise UnlikeError
         try:
             result = RecordAgain(self.tracer, known, place, given).run()
@@ -167,13 +167,18 @@ class RepeatedLayers:
         self.used = True
         return result
 
-    def _asks_first(self, nodes: list[fx.Node]) -> bool:
-        """Whether a question for the rank or the dtype of one of them would be the first for an input."""
-        checked = {name for name, *_ in self.tracer.answers.checked}
+    def _asks_first(self, known: LayerRecording, given: Collection[fx.Node]) -> bool:
+        """Whether a question for the rank or the dtype of what a call is given would be the first for an input."""
+        if not known.of_types:
+            return False
         ranks, dtypes = self.tracer.ranks, self.tracer.dtypes
-        return any(
-            ranks.has_unasked(node) or any(source.name not in checked for source in dtypes.inputs_of(node))
-            for node in nodes
+        checked = {name for name, *_ in self.tracer.answers.checked}
+        by_rank = known.decided_by(RANK, ranks.operands_of)
+        by_dtype = known.decided_by(DTYPE, dtypes.operands_of)
+        others = [(before, node) for before, node in zip(known.inputs, given, strict=True) if before is not node]
+        return any(before in by_rank and ranks.has_unasked(node) for before, node in others) or any(
+            before in by_dtype and any(source.name not in checked for source in dtypes.inputs_of(node))
+            for before, node in others
         )
 
 
