@@ -67,7 +67,7 @@ class Answers:
         tracer: the trace.
 
     Attributes:
-        checked: what the graph checks already.
+        checked: what the graph checks already: the name of a node, and what is asked or expected of it.
         of_types: tensors that were asked for their dtype or their number of dimensions, which of the two first.
         of_state: what was answered from parameters and buffers, with the node that was asked for and what could be kept
             whole there.
@@ -79,7 +79,7 @@ class Answers:
 
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
-        self.checked: set[tuple[Any, ...]] = set()
+        self.checked: dict[tuple[Any, ...], None] = {}
         self.of_types: list[tuple[str, fx.Node]] = []
         self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
         self.of_gradients: list[Trouble] = []
@@ -167,11 +167,15 @@ class Answers:
         if fact is not None:
             self.of_gradients.append(Trouble(fact, self.tracer.recorder.spots()))
 
+    def is_dtype_checked(self, source: fx.Node) -> bool:
+        """Whether the graph checks the dtype of an input."""
+        return (source.name, info(source).value.dtype) in self.checked
+
     def _check_dtype(self, source: fx.Node) -> None:
         """Let the graph check the dtype of an input, once."""
         expected = info(source).value.dtype
-        if (source.name, expected) not in self.checked:
-            self.checked.add((source.name, expected))
+        if not self.is_dtype_checked(source):
+            self.checked[source.name, expected] = None
             given = ValueProxy(source, self.tracer, torch.empty(0, dtype=expected), Depends.VALUES, Depends.SIZES)
             self._check(self.tracer.create_proxy("call_function", getattr, (given, "dtype"), {}), expected)
 
@@ -223,7 +227,7 @@ class Answers:
         key = (proxy.node.name, question, tuple(answer) if isinstance(answer, list) else answer)
         if key in self.checked:  # however often the part's result is used
             return
-        self.checked.add(key)
+        self.checked[key] = None
         self._check(self.tracer.create_proxy("call_function", question, (proxy,), {}), answer, place)
 
     def loop_runs_as_python(self) -> bool:
@@ -369,7 +373,7 @@ class Answers:
         key = (proxy.node.name, tuple(answer) if isinstance(answer, list) else answer)
         if key in self.checked:
             return None
-        self.checked.add(key)
+        self.checked[key] = None
         tracer = self.tracer
         if isinstance(answer, bool) and not isinstance(proxy.value, bool):
             proxy = tracer.create_proxy("call_function", operator.truth, (proxy,), {})

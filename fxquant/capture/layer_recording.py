@@ -40,6 +40,7 @@ class LayerRecording:
         nodes: that it made.
         facts: that were met in it.
         result: what it returned.
+        checked: what is asked or expected of nodes that it made, see ``Answers``.
         of_types: tensors that were asked for their dtype or their number of dimensions in it, see ``Answers``.
         calls: how many calls of modules began in it.
         times: how many calls after each other left the same, this one included.
@@ -52,6 +53,7 @@ class LayerRecording:
     nodes: list[fx.Node]
     facts: list[Fact]
     result: Any
+    checked: list[tuple[Any, ...]]
     of_types: list[tuple[str, fx.Node]]
     calls: int
     times: int = 1

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.cut_gradients import outside_gradients
-from fxquant.capture.plain_code import NotPlainError, PlainCode, is_torchs
+from fxquant.capture.plain_code import NotPlainError, PlainCode, Reading, is_record, is_torchs
 from fxquant.capture.proxy import ValueProxy
 from fxquant.ir.meta import storage_of
 from fxquant.ir.own_functions import HOOKS
@@ -31,6 +31,9 @@ _NUMBERS = (int, float, bool, torch.Size)
 _OF_PROXIES = frozenset(
     ("node", "tracer", "value", "depends", "shape_depends", "outside_grad", "from_part", "parts_of")
 )
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 class UnlikeError(Exception):
@@ -51,28 +54,26 @@ class LayerSignature:
         self._plain = plain
         self._prefix = f"{path}."
         self._seen: dict[int, int] = {}
+        self._kinds: set[type] = set()
         self._storages: dict[int, int] = {}
         self.nodes: dict[fx.Node, ValueProxy] = {}
 
-    def of_module(self, module: nn.Module) -> Hashable:
-        """Everything that a module holds.
+    def of_layer(self, layer: nn.Module) -> Hashable:
+        """Everything that a layer holds and that its code may read.
 
         Raises:
-            UnlikeError: it holds objects, or tensors of a class of their own, with attributes or with hooks; or its
-                code may look at something else.
+            UnlikeError: it holds objects that are more than their attributes, or tensors of a class of their own, with
+                attributes or with hooks; or its code may look at something else.
         """
-        if id(module) in self._seen:
-            return "again", self._seen[id(module)]
-        self._seen[id(module)] = len(self._seen)
-        path = (self._tracer.submodule_paths or {}).get(module)
-        if path is None or self._tracer.is_float_leaf(module, path):
-            raise UnlikeError
+        expected = self._plain.met_in.get(type(layer), frozenset())
         try:
-            read = self._plain.read_by(type(module))
+            found, kinds = self._of_all(layer, expected)
+            if kinds != expected:  # what it holds is of other classes than in the layer before
+                self._plain.met_in[type(layer)] = kinds
+                found, _ = self._of_all(layer, kinds)
+            return found, self._plain.read_by(kinds).now()
         except NotPlainError:
             raise UnlikeError from None
-        held = [(name, self._held(item)) for name, item in vars(module).items() if name not in HOOKS or item]
-        return type(module), read, tuple(held)
 
     def of_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """What a layer is called with, and where; ``nodes`` gets the proxies among it, by their nodes, in order.
@@ -86,6 +87,40 @@ class LayerSignature:
         return modes, self._given(args), self._given(kwargs)
 
     # -- insides ------------------------------------------------------------------------------------
+
+    def _of_all(self, layer: nn.Module, kinds: frozenset[type]) -> tuple[Hashable, frozenset[type]]:
+        """What a layer holds and code of some classes may read, and the classes that what it holds is of."""
+        self._seen, self._kinds, self._reading = {}, set(), self._plain.read_by(kinds)
+        return self._module(layer), frozenset(self._kinds)
+
+    def _module(self, module: nn.Module) -> Hashable:
+        if id(module) in self._seen:
+            return "again", self._seen[id(module)]
+        path = (self._tracer.submodule_paths or {}).get(module)
+        if path is None or self._tracer.is_float_leaf(module, path):
+            raise UnlikeError
+        return self._attributes(module, None if _is_read_by_torch(type(module)) else self._reading)
+
+    def _object(self, value: Any) -> Hashable:
+        if id(value) in self._seen:
+            return "again", self._seen[id(value)]
+        if not is_record(type(value)):
+            raise UnlikeError
+        return self._attributes(value, self._reading)
+
+    def _attributes(self, owner: Any, reading: Reading | None) -> Hashable:
+        """What an object holds, without numbers and texts that ``reading`` does not read."""
+        kind = type(owner)
+        self._seen[id(owner)] = len(self._seen)
+        if not is_torchs(kind):
+            self._kinds.add(kind)
+        held = []
+        for name, item in vars(owner).items():
+            is_unread = reading is not None and type(item) in _LITERALS and name not in _OF_EVERY_MODULE
+            if not (item or name not in HOOKS) or (is_unread and reading is not None and not reading.may_read(name)):
+                continue
+            held.append((name, self._held(item)))
+        return kind, tuple(held)
 
     def _held(self, value: Any) -> Hashable:
         kind = type(value)
@@ -102,10 +137,10 @@ class LayerSignature:
         if isinstance(value, nn.Module):
             if not (self._tracer.submodule_paths or {}).get(value, "").startswith(self._prefix):
                 raise UnlikeError
-            return self.of_module(value)
+            return self._module(value)
         if isinstance(value, (FunctionType, BuiltinFunctionType, type)) and is_torchs(value):
             return "torch", id(value)
-        raise UnlikeError
+        return self._object(value)
 
     def _tensor(self, value: Tensor) -> Hashable:
         hooks = value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None)
@@ -140,6 +175,11 @@ class LayerSignature:
             raise UnlikeError
         memory = self._storages.setdefault(storage_of(value), len(self._storages))
         return index, known, memory, *_of_tensor(value)
+
+
+def _is_read_by_torch(kind: type[nn.Module]) -> bool:
+    """Whether code of torch's may read attributes of a module that not every module has."""
+    return any(is_torchs(base) and base is not nn.Module for base in kind.__mro__[:-1])
 
 
 def _of_tensor(value: Tensor) -> tuple[Hashable, ...]:

@@ -1,8 +1,9 @@
 """Code of layers that computes from its arguments and from what its own object holds, and does nothing else.
 
-Told from the bytecode of a class's ``forward``, of the methods that it mentions, and of the functions of the user's
-that it calls: they read no globals but torch's and constants, set nothing but local variables, keep no variables, and
-are no generators but those of expressions. What they open blocks with can only be torch's: such blocks leave facts.
+Told from the bytecode of the ``forward`` of a layer's classes, of the methods that it mentions, and of the functions of
+the user's that it calls: they read no globals but torch's and constants, set nothing but local variables, keep no
+variables, and are no generators but those of expressions. What they open blocks with can only be torch's: such blocks
+leave facts.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ import abc
 import builtins
 import dis
 import math
+import types
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
-
-from torch import nn
 
 from fxquant.capture.builtins_on_proxies import stands_for_builtin
 from fxquant.ir.codes import codes_in
@@ -28,7 +28,8 @@ _DO_MORE = frozenset(
 )  # fmt: skip
 _BUILTINS = frozenset(
     ("len", "range", "int", "float", "bool", "tuple", "list", "dict", "isinstance", "zip", "enumerate", "min", "max",
-     "sum", "abs", "round", "super", "reversed", "any", "all", "slice", "divmod", "pow", "str", "repr")
+     "sum", "abs", "round", "super", "reversed", "any", "all", "slice", "divmod", "pow", "str", "repr",
+     "NotImplemented")
 )  # fmt: skip
 # Attributes and methods that change what they are of, or that look where nobody expects it.
 _CHANGING = frozenset(
@@ -43,8 +44,13 @@ _NOT_CALLED = frozenset(
      "__getstate__", "__deepcopy__", "__copy__", "__reduce__", "__reduce_ex__", "__del__", "__setattr__", "__delattr__",
      "__sizeof__", "__module__", "__doc__", "__annotations__", "__dict__", "__weakref__", "__parameters__",
      "__orig_bases__", "__abstractmethods__", "__static_attributes__", "__firstlineno__", "__annotate__", "__slots__",
-     "__annotate_func__", "__annotations_cache__", "__constants__", "__jit_unused_properties__")
+     "__annotate_func__", "__annotations_cache__", "__constants__", "__jit_unused_properties__",
+     "__dataclass_fields__", "__dataclass_params__", "__post_init__", "__slotnames__")
 )  # fmt: skip
+_OF_PYTHON = (object, types.SimpleNamespace)  # classes without code of their own
+# What may tell of any attribute: texts of objects, and patterns.
+_OF_TEXTS = ("str", "repr", "format", "format_map")
+_READ_ALL = ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "MATCH_CLASS")
 _LITERALS = (int, float, complex, bool, str, bytes, type(None))
 
 _ABSENT = object()
@@ -55,26 +61,31 @@ class NotPlainError(Exception):
 
 
 class PlainCode:
-    """What is known of the classes that a trace meets."""
+    """What is known of the classes that a trace meets.
+
+    Attributes:
+        met_in: by the class of a layer, those that what the last such layer holds is of.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[type[nn.Module], dict[Name, int | None] | None] = {}
+        self.met_in: dict[type, frozenset[type]] = {}
+        self._known: dict[frozenset[type], Reading | None] = {}
 
-    def read_by(self, kind: type[nn.Module]) -> Hashable:
-        """The constants outside of its objects that the code of a class reads, as they are now.
+    def read_by(self, kinds: frozenset[type]) -> Reading:
+        """What the code of some classes reads: all classes that the objects of a layer are of.
 
         Raises:
-            NotPlainError: it does something else than compute, or reads what is no longer what was looked at.
+            NotPlainError: it does something else than compute.
         """
-        if kind not in self._known:
+        if kinds not in self._known:
             try:
-                self._known[kind] = _Reading(kind).found
+                self._known[kinds] = Reading(kinds)
             except NotPlainError:
-                self._known[kind] = None
-        found = self._known[kind]
-        if found is None:
+                self._known[kinds] = None
+        reading = self._known[kinds]
+        if reading is None:
             raise NotPlainError
-        return tuple([(name.name, name.now(was)) for name, was in found.items()])
+        return reading
 
 
 @dataclass(frozen=True)
@@ -109,32 +120,47 @@ def is_literal(value: Any) -> bool:
     return isinstance(value, _LITERALS) or (type(value) is tuple and all(map(is_literal, value)))
 
 
-class _Reading:
-    """What the code of a class reads outside of its objects.
+class Reading:
+    """What the code of classes reads.
 
     Args:
-        kind: the class.
+        kinds: the classes.
 
     Attributes:
-        found: identities of what the names stand for; None for constants.
+        found: outside of their objects: identities of what the names stand for; None for constants.
+        mentioned: attributes of whatever object.
+        reads_all: whether it may read any attribute.
 
     Raises:
         NotPlainError: it does something else than compute.
     """
 
-    def __init__(self, kind: type) -> None:
+    def __init__(self, kinds: frozenset[type]) -> None:
         self.found: dict[Name, int | None] = {}
+        self.mentioned: set[str] = set()
+        self.reads_all = False
         self._functions: set[Any] = set()
-        self._bases = [base for base in kind.__mro__ if base is not object and not is_torchs(base)]
+        self._bases = list(dict.fromkeys(base for kind in kinds for base in kind.__mro__ if _is_users(base)))
         self._waiting = [*_BEGINS, *(name for base in self._bases for name in vars(base) if _is_called_by_python(name))]
-        if self._bases and type(kind) not in (type, abc.ABCMeta):
+        if any(type(kind) not in (type, abc.ABCMeta) for kind in kinds):
             raise NotPlainError
-        seen: set[str] = set()
         while self._waiting:
             name = self._waiting.pop()
-            if name not in seen:
-                seen.add(name)
+            if name not in self.mentioned:
+                self.mentioned.add(name)
                 self._attribute(name)
+
+    def now(self) -> Hashable:
+        """The constants outside of the objects, as they are now.
+
+        Raises:
+            NotPlainError: something else than a constant is no longer what was looked at.
+        """
+        return tuple([(name.name, name.now(was)) for name, was in self.found.items()])
+
+    def may_read(self, name: str) -> bool:
+        """Whether the code may read an attribute of an object."""
+        return self.reads_all or name in self.mentioned
 
     def _attribute(self, name: str) -> None:
         """An attribute that the code mentions, wherever a class of the user's has it, or could have it."""
@@ -166,6 +192,8 @@ class _Reading:
             raise NotPlainError
         if item.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
             self._waiting.append(name)
+        if item.opname in _READ_ALL or name in _OF_TEXTS:
+            self.reads_all = True
         if item.opname == "LOAD_GLOBAL":
             self._global(name, space)
 
@@ -215,6 +243,23 @@ def _is_local(item: dis.Instruction, code: CodeType) -> bool:
 def _behind(function: Any) -> Any:
     """A function marked with ``torch.fx.wrap``, in whose place another one stands while a trace runs."""
     return getattr(function, "__dict__", {}).get("opens", function)
+
+
+def is_record(kind: type) -> bool:
+    """Whether objects of a class are their attributes and the code of the class, written in Python."""
+    if kind is types.SimpleNamespace:
+        return True
+    has_no_more = kind.__basicsize__ <= _Empty.__basicsize__ and not kind.__itemsize__
+    bases = kind.__mro__[:-1]
+    return has_no_more and bool(bases) and not any(is_torchs(base) or "__slots__" in vars(base) for base in bases)
+
+
+class _Empty:
+    """Takes no more room than the attributes of any class."""
+
+
+def _is_users(base: type) -> bool:
+    return base not in _OF_PYTHON and not is_torchs(base)
 
 
 def is_torchs(thing: Any) -> bool:

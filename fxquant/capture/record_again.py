@@ -68,6 +68,8 @@ class RecordAgain:
         tracer.scope.calls += known.calls
         for fact in known.facts:
             tracer.recorder.facts[replace(fact, module_path=self._moved(fact.module_path))] = None
+        names = {node.name: again.name for node, again in self._nodes.items()}
+        tracer.answers.checked.update({(names[name], *rest): None for name, *rest in known.checked})
         asked = tracer.answers.of_types
         asked += [(question, self._nodes[node]) for question, node in known.of_types if node in self._nodes]
         if known.decides_ranks is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sized
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import fx, nn
@@ -19,7 +19,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
-from fxquant.capture.facts import FactKind
+from fxquant.capture.facts import CHECKED, FactKind
 from fxquant.capture.layer_recording import DTYPE, RANK, LayerRecording, Place
 from fxquant.capture.layer_signature import LayerSignature, UnlikeError
 from fxquant.capture.plain_code import PlainCode
@@ -41,6 +41,7 @@ _SAME_FOR_ALL = frozenset(
     (FactKind.STATIC, FactKind.LENGTH, FactKind.COMPOSITE, FactKind.UNPACKING, FactKind.FACTORY, FactKind.TYPE_TEST,
      FactKind.TRAINING, FactKind.RECURRENT)
 )  # fmt: skip
+_Key = TypeVar("_Key")
 _LITERALS = (int, float, bool, str, type(None))
 
 
@@ -80,14 +81,14 @@ class RepeatedLayers:
             self.tracer.answers.early_end.layer_begins(self._calls[type(module)])
         is_operation = is_torchs and not has_layers
         skipped = self._calls[type(module)] <= _TRACED_FIRST or self._in_vain[type(module)] >= _ALIKE
-        if self.paused or module.training or is_operation or skipped or _has_any_global_hook():  # type: ignore[no-untyped-call]
+        if self.paused or is_operation or skipped or _has_any_global_hook():  # type: ignore[no-untyped-call]
             return trace()
         tracer, signature = self.tracer, LayerSignature(self.tracer, self._plain, path)
         tracer.answers.settle()
         try:
             place = Place(path, tracer.scope.calls, user_line())
             with torch._C.DisableTorchFunction():  # what is looked at is no call of the user's
-                key = signature.of_module(module), signature.of_arguments(args, kwargs), place.line
+                key = signature.of_layer(module), signature.of_arguments(args, kwargs), place.line
             known = self._known.get(key)
             if known is not None and known.times >= _ALIKE:
                 return self._record_again(known, place, signature.nodes)
@@ -95,13 +96,13 @@ class RepeatedLayers:
             self._in_vain[type(module)] += 1
             return trace()
         before, last, count = self._state(), tracer.graph._root._prev, len(tracer.recorder.facts)
-        asked = len(tracer.answers.of_types)
+        asked, checked = len(tracer.answers.of_types), len(tracer.answers.checked)
         result = trace()
         tracer.answers.settle()
-        facts = list(itertools.islice(reversed(tracer.recorder.facts), max(len(tracer.recorder.facts) - count, 0)))
+        facts = _from(tracer.recorder.facts, count)
         calls = tracer.scope.calls - place.calls
-        of_types = tracer.answers.of_types[asked:]
-        made = LayerRecording(place, list(signature.nodes), nodes_after(last), facts[::-1], result, of_types, calls)
+        about = _from(tracer.answers.checked, checked), tracer.answers.of_types[asked:]
+        made = LayerRecording(place, list(signature.nodes), nodes_after(last), facts, result, *about, calls)
         with torch._C.DisableTorchFunction():
             same = before == self._state() and self._is_alike(path, module, args, kwargs, key)
             if same and self._only_computes(made):
@@ -118,7 +119,7 @@ class RepeatedLayers:
         """Whether a layer, and the containers that it was given, are after a call as they were before it."""
         signature = LayerSignature(self.tracer, self._plain, path)
         try:
-            return (signature.of_module(module), signature.of_arguments(args, kwargs)) == key[:2]
+            return (signature.of_layer(module), signature.of_arguments(args, kwargs)) == key[:2]
         except UnlikeError:
             return False
 
@@ -126,7 +127,7 @@ class RepeatedLayers:
         """How much there is of what a layer that only computes adds nothing to."""
         tracer = self.tracer
         answers, writes, recorder = tracer.answers, tracer.writes, tracer.recorder
-        asked = answers.of_state, answers.of_gradients, answers.of_memory, answers.questions, answers.checked
+        asked = answers.of_state, answers.of_gradients, answers.of_memory, answers.questions
         met = tracer.constants, tracer.unhooked, tracer.rejected, tracer.submodule_paths or {}, tracer.versions
         known: tuple[Sized, ...] = (*asked, *met, writes.pending, writes.replaced, recorder.troubles)
         return outside_gradients(), *map(len, known)
@@ -136,7 +137,9 @@ class RepeatedLayers:
         own = {*made.inputs, *made.nodes}
         given = {info(node).storage for node in made.inputs} - {0}
         by_name = {node.name: info(node) for node in made.nodes}
-        if any(fact.kind not in _SAME_FOR_ALL for fact in made.facts):
+        if any(fact.kind not in _SAME_FOR_ALL and fact.handled != CHECKED for fact in made.facts):
+            return False
+        if any(name not in by_name for name, *_ in made.checked):  # an input that no layer before asked for
             return False
         for node in made.nodes:
             name = name_of(node.target)
@@ -172,14 +175,18 @@ class RepeatedLayers:
         if not known.of_types:
             return False
         ranks, dtypes = self.tracer.ranks, self.tracer.dtypes
-        checked = {name for name, *_ in self.tracer.answers.checked}
+        is_checked = self.tracer.answers.is_dtype_checked
         by_rank = known.decided_by(RANK, ranks.operands_of)
         by_dtype = known.decided_by(DTYPE, dtypes.operands_of)
         others = [(before, node) for before, node in zip(known.inputs, given, strict=True) if before is not node]
         return any(before in by_rank and ranks.has_unasked(node) for before, node in others) or any(
-            before in by_dtype and any(source.name not in checked for source in dtypes.inputs_of(node))
-            for before, node in others
+            before in by_dtype and not all(map(is_checked, dtypes.inputs_of(node))) for before, node in others
         )
+
+
+def _from(entries: dict[_Key, None], count: int) -> list[_Key]:
+    """The keys of a dictionary without the first so many."""
+    return list(itertools.islice(reversed(entries), max(len(entries) - count, 0)))[::-1]
 
 
 def _is_attribute(name: str, nodes: list[fx.Node]) -> bool:

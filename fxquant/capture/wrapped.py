@@ -49,7 +49,7 @@ def _traced(original: FunctionType, tracer: ValueTracer) -> Callable[..., Any]:
 
 def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record what ``function`` does; the call as a whole, and nothing else, where its inside cannot be traced."""
-    mark, last, checked = tracer.recorder.mark(), tracer.graph._root._prev, set(tracer.answers.checked)
+    mark, last, checked = tracer.recorder.mark(), tracer.graph._root._prev, dict(tracer.answers.checked)
     count = len(tracer.recorder.troubles)
     tensors = [leaf for leaf in leaves(unwrap((args, kwargs))) if isinstance(leaf, Tensor) and not leaf.is_inference()]
     versions = [(tensor, tensor._version) for tensor in tensors]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -190,6 +192,203 @@ class Directs(nn.Module):
 )  # fmt: skip
 def test_the_one_that_is_different_is(kind: type[Layer], switch: Callable[[bool], None]) -> None:
     model = Directs(kind, switch).eval()
+    captured = pipeline.capture(model, (SMALL,))
+    for x in (SMALL, LARGE):
+        assert torch.allclose(model(x), captured(x), atol=1e-4)
+
+
+@dataclass
+class Config:
+    limit: float = 1e5
+    half: Any = None
+
+    @property
+    def bound(self) -> float:
+        return LIMIT
+
+    @property
+    def known(self) -> float:
+        return self.limit
+
+
+class Loose:
+    """Answers for whatever is asked."""
+
+    def __getattr__(self, name: str) -> float:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return LIMIT
+
+
+class Mapping(dict[str, float]):
+    pass
+
+
+class Configured(Layer):
+    """Layers that have an object in common."""
+
+    make: Callable[[], Any] = Config
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.limited(x, self.config.limit)
+
+
+class ByProperty(Configured):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.limited(x, self.config.known)
+
+
+class ByGlobal(Configured):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.limited(x, self.config.bound)
+
+
+class ByLoose(Configured):
+    make = Loose
+
+
+class BySpace(Configured):
+    make = staticmethod(lambda: SimpleNamespace(limit=1e5))
+
+
+class ByItem(Configured):
+    make = staticmethod(lambda: Mapping(limit=1e5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.limited(x, self.config["limit"])
+
+
+class ByInner(Configured):
+    make = staticmethod(lambda: Config(half=Config()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.limited(x, self.config.half.limit)
+
+
+def _set_limit(config: Any, limit: float) -> None:
+    global LIMIT
+    if isinstance(config, Loose):
+        LIMIT = limit
+    elif isinstance(config, Mapping):
+        config["limit"] = limit
+    elif getattr(config, "half", None) is not None:
+        config.half.limit = limit
+    else:
+        config.limit = LIMIT = limit
+
+
+class ChangesConfig(nn.Module):
+    """Changes what its layers have in common for one of them."""
+
+    def __init__(self, kind: type[Configured]) -> None:
+        super().__init__()
+        config = kind.make()
+        self.layers = nn.ModuleList(kind(config) for _ in range(LAYERS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, layer in enumerate(self.layers):
+            if index == ODD:
+                _set_limit(layer.config, 2.0)
+            x = layer(x)
+            _set_limit(layer.config, 1e5)
+        return x
+
+
+@pytest.mark.parametrize("kind", [Configured, ByProperty, ByGlobal, ByLoose, BySpace, ByItem, ByInner])
+def test_an_object_that_is_another_for_one(kind: type[Configured]) -> None:
+    model = ChangesConfig(kind).eval()
+    captured = pipeline.capture(model, (SMALL,))
+    for x in (SMALL, LARGE):
+        assert torch.allclose(model(x), captured(x), atol=1e-4)
+
+
+class Numbered(Layer):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    @property
+    def limit(self) -> float:
+        return 2.0 if self.number == ODD else 1e5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.limited(x, self.limit)
+
+
+class ByText(Layer):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def extra_repr(self) -> str:
+        return "odd" if self.number == ODD else "even"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.limited(x, 2.0 if "odd" in f"{self}" else 1e5)
+
+
+class ByPattern(ByText):
+    def forward(self, x: Tensor) -> Tensor:
+        match self:
+            case nn.Module(number=9):
+                return self.limited(x, 2.0)
+        return self.limited(x, 1e5)
+
+
+class ByLambda(Numbered):
+    def forward(self, x: Tensor) -> Tensor:
+        limit = lambda layer: 2.0 if layer.number == 9 else 1e5  # noqa: E731
+        return self.limited(x, limit(self))
+
+
+class ByChild(Layer):
+    """Asks the layer in it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.inner = Numbered(number)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return self.inner.limited(y, 2.0 if self.inner.number == 9 else 1e5)
+
+
+class CallsChild(ByChild):
+    """Calls a method of the layer in it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return self.inner.limited(y, self.inner.limit)
+
+
+class OwnLinear(nn.Linear):
+    def __init__(self, number: int) -> None:
+        super().__init__(4, 4)
+        self.number = number
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return F.hardtanh(y, -2, 2) if self.number == 9 else F.hardtanh(y, -1e5, 1e5)
+
+
+class HasOwnLinear(Layer):
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.inner = OwnLinear(number)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner(self.linear(x))
+        return y
+
+
+@pytest.mark.parametrize("kind", [Numbered, ByText, ByPattern, ByLambda, ByChild, CallsChild, HasOwnLinear])
+def test_a_number_that_is_read_somewhere(kind: Callable[[int], nn.Module]) -> None:
+    model = nn.Sequential(*(kind(index) for index in range(LAYERS))).eval()
     captured = pipeline.capture(model, (SMALL,))
     for x in (SMALL, LARGE):
         assert torch.allclose(model(x), captured(x), atol=1e-4)
