@@ -109,6 +109,9 @@ def title_of(target: Any) -> str | None:
     return _title(target.__name__) if isinstance(target, (BuiltinFunctionType, FunctionType)) else None
 
 
+_NAMES_LIKE = fx.Graph()
+
+
 @functools.lru_cache(maxsize=4096)
 def _title(name: str) -> str:
-    return fx.Graph()._target_to_str(name)
+    return _NAMES_LIKE._target_to_str(name)

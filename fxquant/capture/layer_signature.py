@@ -99,7 +99,7 @@ class LayerSignature:
         path = (self._tracer.submodule_paths or {}).get(module)
         if path is None or self._tracer.is_float_leaf(module, path):
             raise UnlikeError
-        return self._attributes(module, None if _is_read_by_torch(type(module)) else self._reading)
+        return self._attributes(module, None if self._plain.is_read_by_torch(type(module)) else self._reading)
 
     def _object(self, value: Any) -> Hashable:
         if id(value) in self._seen:
@@ -175,11 +175,6 @@ class LayerSignature:
             raise UnlikeError
         memory = self._storages.setdefault(storage_of(value), len(self._storages))
         return index, known, memory, *_of_tensor(value)
-
-
-def _is_read_by_torch(kind: type[nn.Module]) -> bool:
-    """Whether code of torch's may read attributes of a module that not every module has."""
-    return any(is_torchs(base) and base is not nn.Module for base in kind.__mro__[:-1])
 
 
 def _of_tensor(value: Tensor) -> tuple[Hashable, ...]:

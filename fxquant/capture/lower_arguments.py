@@ -82,7 +82,7 @@ class ArgumentLowering:
         if path not in self._read:
             value = self._tensors.get(path)
             value = operator.attrgetter(path)(self.tracer.root) if value is None else value
-            node = self.tracer.create_node("get_attr", path, (), {})
+            node = self.tracer.create_node("get_attr", path, (), {}, path.replace(".", "_"))
             describe(node, value)
             self._read[path] = node, value
         return self._read[path]

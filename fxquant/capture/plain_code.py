@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+from torch import nn
+
 from fxquant.capture.builtins_on_proxies import stands_for_builtin
 from fxquant.ir.codes import codes_in
 
@@ -69,7 +71,15 @@ class PlainCode:
 
     def __init__(self) -> None:
         self.met_in: dict[type, frozenset[type]] = {}
+        self._torch_reads: dict[type, bool] = {}
         self._known: dict[frozenset[type], Reading | None] = {}
+
+    def is_read_by_torch(self, kind: type) -> bool:
+        """Whether code of torch's may read attributes of a module that not every module has."""
+        if kind not in self._torch_reads:
+            bases = kind.__mro__[:-1]
+            self._torch_reads[kind] = any(is_torchs(base) and base is not nn.Module for base in bases)
+        return self._torch_reads[kind]
 
     def read_by(self, kinds: frozenset[type]) -> Reading:
         """What the code of some classes reads: all classes that the objects of a layer are of.

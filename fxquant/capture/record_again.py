@@ -17,7 +17,7 @@ from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.run_operation import without_gradients
 from fxquant.capture.structures import rebuild
 from fxquant.ir.edit import erase_after
-from fxquant.ir.meta import describe_value, info
+from fxquant.ir.meta import info, is_described_by
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -96,8 +96,7 @@ class RecordAgain:
             value = getattr(args[0], target)(*args[1:], **kwargs)
         else:
             value = target(*args, **kwargs)
-        described = describe_value(value)
-        if described is not known.value and described != known.value:
+        if not is_described_by(value, known.value):
             raise UnlikeError
         path = self._moved(known.origin.module_path)
         name = path.replace(".", "_") if self._is_named_after_module(node) else None

@@ -199,6 +199,14 @@ def describe_value(value: Any) -> Any:
     return value if isinstance(value, (int, float, bool, str, torch.dtype, type(None))) else repr(value)
 
 
+def is_described_by(value: Any, described: Any) -> bool:
+    """Whether ``describe_value`` gives that; for tensors, which are most of the values, without describing them."""
+    if type(value) is not Tensor or type(described) is not TensorMeta or value.layout is not torch.strided:
+        return bool(describe_value(value) == described)
+    same = value.shape == described.shape and value.dtype is described.dtype and value.stride() == described.stride
+    return same and described.device == ("cpu" if value.is_cpu else str(value.device))
+
+
 def largest_magnitude(value: Any) -> float:
     """The largest magnitude in a floating tensor, NaN when it holds one, 0 for anything else."""
     if not isinstance(value, Tensor) or not _has_magnitudes(value):

@@ -66,7 +66,14 @@ class NodeRecord:
 def from_graph(graph: fx.Graph) -> tuple[NodeRecord, ...]:
     """Record every node of ``graph`` in order."""
     return tuple(
-        NodeRecord(node.name, node.op, pack_target(node.target), _pack(node.args), _pack(dict(node.kwargs)), info(node))
+        NodeRecord(
+            node.name,
+            node.op,
+            pack_target(node.target),
+            _pack(node.args) if node.args else (),
+            _pack(dict(node.kwargs)) if node.kwargs else {},
+            info(node),
+        )
         for node in graph.nodes
     )
 
