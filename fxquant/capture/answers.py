@@ -157,8 +157,8 @@ class Answers:
         fact = self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if sources else "")
         if name in _GRADIENTS and proxy.depends is not Depends.NOTHING:
             self.asked_of_gradients(fact)
-        if name == "is_contiguous" and fact is not None:
-            self.of_memory.append(Trouble(fact, self.tracer.recorder.spots()))
+        if name == "is_contiguous":
+            self._asked_of_memory(fact)
         for source in sources:
             self._check_dtype(source)
 
@@ -170,6 +170,16 @@ class Answers:
     def is_dtype_checked(self, source: fx.Node) -> bool:
         """Whether the graph checks the dtype of an input."""
         return (source.name, info(source).value.dtype) in self.checked
+
+    def view(self) -> None:
+        """A view is made, which fails for some orders in memory; code that catches that asks for the order."""
+        if any(frame.f_code.co_exceptiontable and is_caught(frame) for frame in user_frames()):
+            self._asked_of_memory(self.tracer.recorder.record(FactKind.STATIC, "it can be viewed so"))
+
+    def _asked_of_memory(self, fact: Fact | None) -> None:
+        """Take note that an answer, new at its line, depends on how what was computed lies in memory."""
+        if fact is not None:
+            self.of_memory.append(Trouble(fact, self.tracer.recorder.spots()))
 
     def _check_dtype(self, source: fx.Node) -> None:
         """Let the graph check the dtype of an input, once."""

@@ -97,6 +97,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
         tracer.plain_tensors, tracer.versions, tracer.precision = plain, job.versions, half
         tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
+        tracer.inputs_apart = not inputs.share_memory
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         tracer.answers.early_end.paused = regions.rounds >= MOST_ROUNDS
         tracer.answers.early_end.looked_at = regions.looked_at

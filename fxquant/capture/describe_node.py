@@ -15,6 +15,7 @@ from fxquant.ir.meta import (
     Origin,
     changed_info,
     describe_value,
+    info,
     largest_magnitude,
     largest_magnitudes,
     qualified_name,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 
+_FROM_NUMPY = torch.from_numpy  # a trace puts another function in its place
 # Calls that make tensors without values.
 UNWRITTEN = (torch.empty, torch.empty_like, "new_empty")
 
@@ -53,9 +55,12 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         code=code,
         at=positions_inside(tracer.recorder.boundary) if tracer.trains else (),
     )
+    storage = storage_of(value)
+    if node.target is _FROM_NUMPY and isinstance(node.args[0], fx.Node):
+        storage = info(node.args[0]).storage or storage  # its own begins where a slice of the array does
     found = NodeInfo(
         value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates,
-        storage=storage_of(value), largest=largest_magnitude(value),
+        storage=storage, largest=largest_magnitude(value),
     )  # fmt: skip
     set_info(node, found)
 

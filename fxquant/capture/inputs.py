@@ -24,9 +24,11 @@ class BoundInputs:
 
     Attributes:
         entries: (parameter name, how it is passed: ``positional`` or ``keyword``, value), in signature order.
+        want_gradients: whether copies of floating tensors do.
     """
 
     entries: tuple[tuple[str, str, Any], ...]
+    want_gradients: bool = False
 
     @property
     def share_memory(self) -> bool:
@@ -50,9 +52,16 @@ class BoundInputs:
         """Positional and keyword arguments, their tensors copied; what shares memory does so in the copy."""
         values = [value for *_, value in self.entries]
         values = copy.deepcopy(values) if self.share_memory else copy_tensors(values)
+        if self.want_gradients:
+            map_leaves(values, lambda leaf, path: _let_want_gradients(leaf))
         given = [(name, how, value) for (name, how, _), value in zip(self.entries, values, strict=True)]
         args = [value for _, how, value in given if how == "positional"]
         return args, {name: value for name, how, value in given if how == "keyword"}
+
+
+def _let_want_gradients(leaf: Any) -> None:
+    if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.is_leaf:
+        leaf.requires_grad_()
 
 
 def bind_inputs(model: nn.Module, example_inputs: Any) -> BoundInputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from torch.amp import autocast_mode
 from torch.autograd.function import _SingleLevelFunction
 
 from fxquant.capture.facts import FactKind
-from fxquant.capture.source import is_user_file
+from fxquant.capture.source import is_user_file, user_frame
 from fxquant.capture.structures import holds_proxy
 from fxquant.ir.named_call import CustomFunctionCall, ScriptCall
 
@@ -73,6 +74,27 @@ def _autocast_state(block: Any) -> tuple[Any, ...]:
     return tuple(
         (kind, on, torch.get_autocast_dtype(kind) if on else None) for kind, on in states if kind == "cpu" or on
     )
+
+
+# -- the environment ----------------------------------------------------------------------------------
+
+
+def patch_environment(tracer: ValueTracer) -> Iterator[Undo]:
+    """Write down what is read of the environment: it is built in."""
+    original = os._Environ.__getitem__
+
+    @functools.wraps(original)
+    def read(environment: Any, key: Any) -> Any:
+        found: Any = None
+        try:
+            found = original(environment, key)
+            return found
+        finally:
+            if user_frame() is not None:
+                tracer.record(FactKind.STATIC, f"environment: {key}={found}")
+
+    os._Environ.__getitem__ = read  # type: ignore[method-assign]
+    yield functools.partial(setattr, os._Environ, "__getitem__", original)
 
 
 # -- modules ------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from fxquant.capture.builtins_on_proxies import builtins_for
 from fxquant.capture.facts import FactKind
 from fxquant.capture.gradient_hooks import GRADIENT_HOOKS, handle
 from fxquant.capture.namespaces import cached_functions, replace_names, user_namespaces
-from fxquant.capture.patch_effects import patch_blocks, patch_functions, patch_module_class
+from fxquant.capture.patch_effects import patch_blocks, patch_environment, patch_functions, patch_module_class
 from fxquant.capture.patch_random import RANDOM_AND_TIME, random_stand_ins
 from fxquant.capture.record_calls import record_factory
 from fxquant.capture.source import is_user_file
@@ -78,6 +78,7 @@ def _patches(tracer: ValueTracer, model: nn.Module) -> Iterator[Undo]:
     yield from _gradient_hooks(tracer)
     yield from patch_module_class(tracer)
     yield from patch_blocks(tracer)
+    yield from patch_environment(tracer)
     yield from patch_functions(tracer, stand_ins)
     spaces = user_namespaces(model)
     for where, name, function in cached_functions(spaces, model):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,8 +42,9 @@ class Circumstances:
     restore: Callable[[], None]
 
     def matter_for_gradients(self) -> bool:
-        """Whether the two part with gradients, without them, or in inference mode."""
-        return any(self._parts(mode, self.inputs) for mode in _MODES)
+        """Whether the two part with gradients, for inputs too, without them, or in inference mode."""
+        wanting = replace(self.inputs, want_gradients=True)
+        return any(self._parts(mode, self.inputs) for mode in _MODES) or self._parts(torch.enable_grad, wanting)
 
     def matter_for_memory(self) -> bool:
         """Whether the two part on inputs that lie in memory in another order."""

@@ -22,6 +22,7 @@ from fxquant.capture.run_hooks import remove_hooks
 from fxquant.capture.shared_parameters import SharedParameters
 from fxquant.capture.trouble import Trouble
 from fxquant.capture.varying_lists import varying_lists
+from fxquant.capture.written_inputs import check_written_inputs
 from fxquant.errors import CaptureError
 from fxquant.ir.float_part import EFFECTS, FloatPart, runs_user_code
 
@@ -161,6 +162,8 @@ def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], 
     for path in tracer.unhooked:
         remove_hooks(root.get_submodule(path))
     _mark_effects(root, attempt.graph)
+    if tracer.inputs_apart:
+        check_written_inputs(attempt.graph)
     if half is not None:
         widen_inputs(attempt.graph, half.dtype)
     facts = dict.fromkeys((*_kept(met, tracer.constants.values()), *tracer.recorder.facts))

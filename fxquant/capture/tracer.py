@@ -15,6 +15,7 @@ from fxquant.capture.against_eager import Marks
 from fxquant.capture.answers import Answers
 from fxquant.capture.attribute_writes import Arrays, AttributeWrites, changed_container, changed_tensors
 from fxquant.capture.call_part import call_whole, is_of_part
+from fxquant.capture.compared_objects import check_objects
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
 from fxquant.capture.describe_node import describe_node, name_after_module, title_of
@@ -81,6 +82,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         unhooked: paths of modules whose hooks became part of the graph.
         trains: whether the graph is to be trained.
         varying: paths of lists among the inputs that may be of any length.
+        inputs_apart: whether no two tensors of the example are one, or lie in the same memory.
         precision: of a model in half precision, until it returns.
         plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
         versions: tensors outside the model that this trace or one before it met, with their versions then, by identity.
@@ -118,6 +120,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.unhooked: set[str] = set()
         self.trains = False
         self.varying: frozenset[tuple[Any, ...]] = frozenset()
+        self.inputs_apart = True
         self.precision: HalfPrecision | None = None
         self.plain_tensors: frozenset[str] = frozenset()
         self.versions: dict[int, tuple[Tensor, int]] = {}
@@ -166,6 +169,7 @@ class ValueTracer(OwnThread, fx.Tracer):
                 kwargs[name] = proxied
             else:
                 args.append(proxied)
+        check_objects(self, [item for item in leaves((args, kwargs)) if isinstance(item, ValueProxy)])
         return lambda root: self._trace_root(args, kwargs), [self.root]
 
     def _trace_root(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -385,6 +389,8 @@ class ValueTracer(OwnThread, fx.Tracer):
             self.record(FactKind.TENSOR_NUMBER, name, "recorded as an operation")
         elif isinstance(proxy.value, Tensor) and name in ("numpy", "__array__"):
             self.record(FactKind.TENSOR_NUMPY, name, "recorded as an operation")
+        elif name == "view":
+            self.answers.view()
         elif proxy.node.op == "get_attr" and holds_proxy((args, kwargs)):
             record_factory(self, getattr(proxy.value, name), args, kwargs)
         return self.create_proxy("call_method", name, (proxy, *args), kwargs)

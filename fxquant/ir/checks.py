@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fxquant.errors import FxquantError
 from fxquant.ir.likeness import likeness
+from fxquant.ir.meta import storage_of
 
 
 def require_equal(value: Any, expected: Any, name: str) -> None:
@@ -155,7 +156,64 @@ def require_alike(value: Any, expected: str, name: str) -> None:
         )
 
 
-CHECKS = (require_equal, require_container, require_same, require_none, require_some, require_tensor, require_alike)
+def require_apart(name: str, written: Any, *others: Any) -> None:
+    """Raise when a tensor that the model writes into has memory in common with another input.
+
+    Args:
+        name: of the input.
+        written: it.
+        others: tensors among the inputs.
+
+    Raises:
+        FxquantError: one of them overlaps with it.
+    """
+    if any(_overlap(written, other) for other in others):
+        raise FxquantError(
+            f"input {name!r} lies in the memory of another input, and the model writes into it",
+            remedy="pass a copy of it, or prepare the model again with such inputs as example_inputs",
+        )
+
+
+def _overlap(first: Any, second: Any) -> bool:
+    """Whether two tensors may have a number in common."""
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor) or not first.numel() or not second.numel():
+        return False
+    if storage_of(first) != storage_of(second) or not storage_of(first):
+        return False
+    (start, end), (begin, stop) = _extent(first), _extent(second)
+    return start < stop and begin < end
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """The bytes of its memory from the first that a tensor takes up to behind the last."""
+    last = sum((int(size) - 1) * int(step) for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    start = int(tensor.storage_offset()) * tensor.element_size()
+    return start, start + (last + 1) * tensor.element_size()
+
+
+def require_others(question: str, source: str, *inputs: Any) -> None:
+    """Raise when two inputs are one object, where the model's code asks for that and they were two in the example.
+
+    Args:
+        question: the user's line.
+        source: ``file:line`` of it.
+        inputs: all tensors that the model is given.
+
+    Raises:
+        FxquantError: two of them are one.
+    """
+    if len(set(map(id, inputs))) < len(inputs):
+        raise FxquantError(
+            f"`{question}` asks whether two are one, as no inputs were when the model was captured and two are now",
+            source=source,
+            remedy="pass a copy of one of them, or prepare the model again with such inputs as example_inputs",
+        )
+
+
+CHECKS = (
+    require_equal, require_container, require_same, require_none, require_some, require_tensor, require_alike,
+    require_apart, require_others,
+)  # fmt: skip
 
 
 def take_integers(x: Tensor, scale: Tensor, zero_point: Tensor, dtype: torch.dtype, name: str) -> Tensor:

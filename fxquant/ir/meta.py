@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -246,7 +247,13 @@ def _has_magnitudes(value: Tensor) -> bool:
 
 
 def storage_of(value: Any) -> int:
-    """Address of a dense tensor's storage, 0 for what has none."""
+    """Address of a dense tensor's storage, or of the memory that an array looks into; 0 for what has none."""
+    if isinstance(value, np.ndarray):
+        while isinstance(value.base, (np.ndarray, Tensor)):
+            value = value.base
+            if isinstance(value, Tensor):
+                return storage_of(value)
+        return int(value.__array_interface__["data"][0])
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
         return 0
     return value.untyped_storage().data_ptr()

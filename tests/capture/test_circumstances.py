@@ -57,12 +57,18 @@ class ByLeaf(Layer):
         return y * 2 if y.is_leaf else y
 
 
+class ByInput(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y * 2 if x.requires_grad else y
+
+
 class AsksParameter(Layer):
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x) if self.linear.weight.requires_grad else x
 
 
-GRADIENTS = (ByGradMode, ByInferenceMode, ByRequiresGrad, ByGradFunction, ByLeaf, AsksParameter)
+GRADIENTS = (ByGradMode, ByInferenceMode, ByRequiresGrad, ByGradFunction, ByLeaf, ByInput, AsksParameter)
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)
@@ -73,6 +79,8 @@ def test_the_graph_is_right_with_gradients_and_without(kind: type[nn.Module]) ->
         with mode():
             x = torch.randn(3, 4)
             assert torch.equal(captured(x), model(x))
+    x = torch.randn(3, 4, requires_grad=True)
+    assert torch.equal(captured(x), model(x))
 
 
 def test_a_question_for_a_parameter_keeps_nothing_in_float() -> None:
@@ -90,19 +98,60 @@ class ByMemory(nn.Module):
         return y if y.is_contiguous() else y * 2
 
 
+class ByView(ByMemory):
+    """Goes on where a view fails."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        try:
+            return y.view(y.shape[0], -1)
+        except RuntimeError:
+            return y.reshape(y.shape[0], -1) * 2
+
+
 class Contiguous(ByMemory):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
         return y.relu() if y.is_contiguous() else y.contiguous().relu()
 
 
-@pytest.mark.parametrize(("kind", "kept"), [(ByMemory, True), (Contiguous, False)])
+@pytest.mark.parametrize(("kind", "kept"), [(ByMemory, True), (ByView, True), (Contiguous, False)])
 def test_the_order_in_memory(kind: type[nn.Module], kept: bool) -> None:
     model, x = kind().eval(), torch.randn(2, 2, 5, 5)
     captured = pipeline.capture(model, (x,))
     assert bool(captured.state.capture_notes) is kept
     for given in (x, x.to(memory_format=torch.channels_last)):
         assert torch.equal(captured(given), model(given))
+
+
+class Slices(Layer):
+    """Writes into a part of an array that lies in the memory of a tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x).detach()
+        part = torch.from_numpy(y.numpy()[:, 1:])
+        part.mul_(1 + F.relu(x.mean()))
+        return y
+
+
+def test_arrays_in_the_memory_of_tensors() -> None:
+    model = Slices().eval()
+    captured = pipeline.capture(model, (-torch.ones(2, 4),))
+    for x in (-torch.ones(2, 4), torch.ones(3, 4)):
+        assert torch.equal(captured(x), model(x))
+
+
+class Environment(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x) * float(os.environ.get("FXQUANT_TEST_SCALE", "1"))
+        return y
+
+
+def test_what_is_read_of_the_environment_is_told() -> None:
+    captured = pipeline.capture(Environment().eval(), (torch.randn(2, 4),))
+    (fact,) = captured.state.facts
+    assert fact.is_guard and fact.value == "environment: FXQUANT_TEST_SCALE=None"
+    assert "__getitem__" in vars(os._Environ) and os._Environ.__getitem__.__module__ == "os"
 
 
 class NoneForOnes(Layer):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fxquant
 from fxquant import pipeline
 from fxquant.errors import FxquantError
 
@@ -92,3 +93,55 @@ def test_memory_order_of_inputs() -> None:
     captured = pipeline.capture(AsksForOrder(True), (x,))
     with pytest.raises(FxquantError, match=r"if x.is_contiguous\(\)"):
         captured(x.transpose(0, 1))
+
+
+class Writes(nn.Module):
+    """Writes into its first input and reads the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        x[:, 0] = 0
+        return self.linear(y)  # type: ignore[no-any-return]
+
+
+class Same(Writes):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        z: Tensor = self.linear(x)
+        return z * 2 if x is y else z + y
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(Writes, "input 'x' lies in the memory of another input"), (Same, "`return z . 2 if x is y .*two are now")],
+)
+def test_one_tensor_given_twice(kind: type[Writes], message: str) -> None:
+    model, x, y = kind().eval(), torch.randn(3, 4), torch.randn(3, 4)
+    observed = fxquant.prepare_fx(model, fxquant.get_default_qconfig_mapping(), (x, y))
+    observed(x.clone(), y.clone())
+    for captured in (pipeline.capture(model, (x, y)), fxquant.convert_fx(observed)):
+        expected, found = (call(x.clone(), y.clone()) for call in (model, captured))
+        assert (found - expected).abs().max() <= 0.05 * expected.abs().max()
+        with pytest.raises(FxquantError, match=message):
+            captured(x, x)
+        if kind is Writes:  # parts of one tensor that have no number in common are two
+            captured(*torch.randn(2, 3, 4))
+            with pytest.raises(FxquantError, match=message):
+                captured(*_overlapping())
+
+
+def _overlapping() -> tuple[Tensor, Tensor]:
+    rows = torch.randn(4, 4)
+    return rows[:3], rows[1:]
+
+
+@pytest.mark.parametrize("kind", [Writes, Same])
+def test_one_tensor_given_twice_in_the_example(kind: type[Writes]) -> None:
+    model, x, y = kind().eval(), torch.randn(3, 4), torch.randn(3, 4)
+    captured = pipeline.capture(model, (x, x))
+    for first, second in ((x.clone(), None), (x.clone(), y.clone())):
+        expected = model(*((same := first.clone()), same if second is None else second.clone()))
+        found = captured(*((same := first.clone()), same if second is None else second.clone()))
+        assert torch.allclose(expected, found)
