@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -24,9 +25,23 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 _LITERALS = frozenset(
-    (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+    (
+        int,
+        float,
+        complex,
+        bool,
+        str,
+        bytes,
+        type(None),
+        torch.dtype,
+        torch.device,
+        torch.layout,
+        torch.memory_format,
+        type(...),
+    )
 )
 _MAPPINGS = (dict, OrderedDict)
+_CONTAINERS = (*_MAPPINGS, tuple, list, set, frozenset, torch.Size)
 _NUMBERS = (int, float, bool, torch.Size)
 _OF_PROXIES = frozenset(
     ("node", "tracer", "value", "depends", "shape_depends", "outside_grad", "from_part", "parts_of")
@@ -106,7 +121,8 @@ class LayerSignature:
             return "again", self._seen[id(value)]
         if not is_record(type(value)):
             raise UnlikeError
-        return self._attributes(value, self._reading)
+        is_compared_by_all = type(value) is SimpleNamespace
+        return self._attributes(value, None if is_compared_by_all else self._reading)
 
     def _attributes(self, owner: Any, reading: Reading | None) -> Hashable:
         """What an object holds, without numbers and texts that ``reading`` does not read."""
@@ -117,21 +133,20 @@ class LayerSignature:
         held = []
         for name, item in vars(owner).items():
             is_unread = reading is not None and type(item) in _LITERALS and name not in _OF_EVERY_MODULE
-            if not (item or name not in HOOKS) or (is_unread and reading is not None and not reading.may_read(name)):
+            if name in HOOKS and not item:
                 continue
-            held.append((name, self._held(item)))
+            if not is_unread or reading is None or reading.may_read(name):
+                held.append((name, self._held(item)))
         return kind, tuple(held)
 
     def _held(self, value: Any) -> Hashable:
         kind = type(value)
         if kind in _LITERALS:
-            return kind, repr(value) if kind is float else value
-        if kind in _MAPPINGS:
-            return (kind, tuple([(_key(key), self._held(item)) for key, item in value.items()])) if value else kind
-        if kind in (tuple, list, torch.Size):
-            return kind, tuple([self._held(item) for item in value])
-        if kind in (set, frozenset):
-            return kind, frozenset(map(_key, value))
+            return _key(value)
+        if kind in _CONTAINERS:
+            return self._container(kind, value)
+        if isinstance(value, np.generic):
+            return kind, value.tobytes()
         if isinstance(value, Tensor):
             return self._tensor(value)
         if isinstance(value, nn.Module):
@@ -142,11 +157,23 @@ class LayerSignature:
             return "torch", id(value)
         return self._object(value)
 
+    def _container(self, kind: type, value: Any) -> Hashable:
+        if id(value) in self._seen:
+            return "again", self._seen[id(value)]
+        self._seen[id(value)] = len(self._seen)
+        if kind in _MAPPINGS:
+            return kind, tuple([(_key(key), self._held(item)) for key, item in value.items()])
+        if kind in (set, frozenset):
+            return kind, tuple(map(_key, value))
+        return kind, tuple([self._held(item) for item in value])
+
     def _tensor(self, value: Tensor) -> Hashable:
         hooks = value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None)
         if type(value) not in (Tensor, nn.Parameter) or hooks or value.__dict__:
             raise UnlikeError
-        path = self._tracer.lowering.path_of(value) or str(id(value))
+        path = self._tracer.lowering.path_of(value)
+        if path is None:  # of nobody: whoever holds it may write into it
+            path = f"{id(value)} {-1 if value.is_inference() else value._version}"
         where = path.removeprefix(self._prefix) if path.startswith(self._prefix) else f"/{path}"
         number = value.item() if value.numel() == 1 and not value.is_floating_point() else None
         return where, *_of_tensor(value), value.requires_grad, number
@@ -156,7 +183,7 @@ class LayerSignature:
         if isinstance(argument, ValueProxy):
             return self._proxy(argument)
         if kind in _LITERALS:
-            return kind, repr(argument) if kind is float else argument
+            return _key(argument)
         if kind in (tuple, list, torch.Size):
             return kind, tuple([self._given(item) for item in argument])
         if kind is dict:
@@ -186,4 +213,4 @@ def _of_tensor(value: Tensor) -> tuple[Hashable, ...]:
 def _key(key: Any) -> Hashable:
     if type(key) not in _LITERALS:
         raise UnlikeError
-    return type(key), key
+    return type(key), repr(key) if type(key) in (float, complex) else key

@@ -36,10 +36,11 @@ _BUILTINS = frozenset(
 # Attributes and methods that change what they are of, or that look where nobody expects it.
 _CHANGING = frozenset(
     ("append", "extend", "insert", "pop", "popitem", "update", "setdefault", "clear", "remove", "discard", "sort",
-     "reverse", "appendleft", "popleft", "move_to_end", "manual_seed", "seed", "grad", "data")
+     "reverse", "appendleft", "popleft", "move_to_end", "manual_seed", "seed", "grad", "data", "builtins", "tree_map",
+     "tree_map_only", "tree_leaves", "tree_flatten", "tree_iter")
 )  # fmt: skip
 _NAMES = frozenset(("__class__", "__name__", "__qualname__", "__module__"))
-_BEGINS = ("forward", "__call__", "__getattr__", "__getattribute__")
+_BEGINS = ("forward", "__call__", "__getattr__", "__getattribute__", "keys")  # ``f(**mapping)`` asks for the last
 # Of the methods that Python calls by itself, those that no layer's forward makes it call.
 _NOT_CALLED = frozenset(
     ("__init__", "__new__", "__init_subclass__", "__class_getitem__", "__repr__", "__str__", "__dir__", "__setstate__",
@@ -50,10 +51,14 @@ _NOT_CALLED = frozenset(
      "__dataclass_fields__", "__dataclass_params__", "__post_init__", "__slotnames__")
 )  # fmt: skip
 _OF_PYTHON = (object, types.SimpleNamespace)  # classes without code of their own
-# What may tell of any attribute: texts of objects, and patterns.
-_OF_TEXTS = ("str", "repr", "format", "format_map")
+# What may tell of any attribute: texts of objects, and patterns. ``%`` may make a text too.
+_OF_TEXTS = ("str", "repr", "ascii", "format", "format_map", "%", "%=")
 _READ_ALL = ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "MATCH_CLASS")
+_MAKE_TEXTS = ("__str__", "__repr__", "__format__", "extra_repr", "_get_name")
 _LITERALS = (int, float, complex, bool, str, bytes, type(None))
+
+_READ_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+_KEPT_BY_US = {"opens"}  # see ``_behind``
 
 _ABSENT = object()
 
@@ -178,11 +183,13 @@ class Reading:
             value = vars(base).get(name, _ABSENT)
             is_constant = is_literal(value)
             self.found[Name(id(base), name, vars(base))] = None if is_constant else id(value)
+            if isinstance(value, classmethod):  # it may make an object, whose constructor is not looked at
+                raise NotPlainError
             if not is_constant and value is not _ABSENT:
                 self._function(_function_of(value))
 
     def _function(self, function: Any) -> None:
-        if type(function) is not FunctionType or hasattr(function, "__wrapped__"):
+        if type(function) is not FunctionType or vars(function).keys() - _KEPT_BY_US:
             raise NotPlainError
         if function in self._functions:
             return
@@ -191,11 +198,14 @@ class Reading:
         if function.__code__.co_freevars not in ((), ("__class__",)) or not all(map(is_literal, given)):
             raise NotPlainError
         for code in codes_in(function.__code__):
-            for item in dis.get_instructions(code):
+            instructions = list(dis.get_instructions(code))
+            for item, following in zip(instructions, [*instructions[1:], instructions[-1]], strict=True):
                 self._instruction(item, code, function.__globals__)
+                if item.argval == "__class__" and not _compares(code) and following.opname not in _READ_ATTRIBUTE:
+                    raise NotPlainError  # it may be called
 
     def _instruction(self, item: dis.Instruction, code: CodeType, space: dict[str, Any]) -> None:
-        name = str(item.argval)
+        name = item.argrepr if item.opname == "BINARY_OP" else str(item.argval)
         if item.opname in _DO_MORE and not _is_local(item, code):
             raise NotPlainError
         if item.opname in ("LOAD_ATTR", "LOAD_METHOD") and name not in _NAMES and _may_change(name):
@@ -203,9 +213,13 @@ class Reading:
         if item.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
             self._waiting.append(name)
         if item.opname in _READ_ALL or name in _OF_TEXTS:
-            self.reads_all = True
+            self._read_all()
         if item.opname == "LOAD_GLOBAL":
             self._global(name, space)
+
+    def _read_all(self) -> None:
+        self.reads_all = True
+        self._waiting += _MAKE_TEXTS
 
     def _global(self, name: str, space: dict[str, Any]) -> None:
         value = space.get(name, _ABSENT)
@@ -223,8 +237,15 @@ class Reading:
                 raise NotPlainError
         elif not isinstance(value, (BuiltinFunctionType, FunctionType, type)):
             raise NotPlainError
+        elif value in (str, repr, format, ascii):  # by another name
+            self._read_all()
         elif not is_torchs(value) and not (isinstance(value, type) and value.__module__ == "builtins"):
             self._function(_behind(value))
+
+
+def _compares(code: CodeType) -> bool:
+    """Whether a function is one that compares objects, as data classes have; it asks whether classes are the same."""
+    return code.co_name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 
 
 def _is_called_by_python(name: str) -> bool:
@@ -259,9 +280,9 @@ def is_record(kind: type) -> bool:
     """Whether objects of a class are their attributes and the code of the class, written in Python."""
     if kind is types.SimpleNamespace:
         return True
-    has_no_more = kind.__basicsize__ <= _Empty.__basicsize__ and not kind.__itemsize__
+    has_no_more = kind.__basicsize__ <= _Empty.__basicsize__ and not kind.__itemsize__ and kind.__dictoffset__
     bases = kind.__mro__[:-1]
-    return has_no_more and bool(bases) and not any(is_torchs(base) or "__slots__" in vars(base) for base in bases)
+    return bool(has_no_more and bases) and not any(is_torchs(base) or "__slots__" in vars(base) for base in bases)
 
 
 class _Empty:
@@ -274,6 +295,9 @@ def _is_users(base: type) -> bool:
 
 def is_torchs(thing: Any) -> bool:
     """Whether a module, a class or a function is torch's own."""
+    owner = getattr(thing, "__self__", None)
+    if isinstance(thing, BuiltinFunctionType) and not (owner is None or isinstance(owner, ModuleType)):
+        return False  # a method of an object
     name = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None) or "torch"
     return str(name).partition(".")[0] == "torch"
 
