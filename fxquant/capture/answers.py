@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from fxquant.capture.branches import Other, in_message, is_caught, other_side
 from fxquant.capture.end_early import EarlyEnd
 from fxquant.capture.facts import CHECKED, Fact, FactKind
-from fxquant.capture.layer_recording import DTYPE, RANK
+from fxquant.capture.layer_recording import DTYPE, RANK, VALUE
 from fxquant.capture.part_counts import count
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import may_run_as_python
@@ -68,7 +68,7 @@ class Answers:
 
     Attributes:
         checked: what the graph checks already: the name of a node, and what is asked or expected of it.
-        of_types: tensors that were asked for their dtype or their number of dimensions, which of the two first.
+        asked: nodes whose dtype, number of dimensions or value was asked for, which of these first.
         of_state: what was answered from parameters and buffers, with the node that was asked for and what could be kept
             whole there.
         of_gradients: what could be kept whole where it is asked whether gradients are wanted.
@@ -80,13 +80,13 @@ class Answers:
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
         self.checked: dict[tuple[Any, ...], None] = {}
-        self.of_types: list[tuple[str, fx.Node]] = []
+        self.asked: list[tuple[str, fx.Node]] = []
         self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
         self.of_gradients: list[Trouble] = []
         self.of_memory: list[Trouble] = []
         self.questions: dict[fx.Node, Trouble] = {}
         self.early_end = EarlyEnd(tracer)
-        self._asked: list[Asked] = []
+        self._waiting: list[Asked] = []
 
     def branch(self, proxy: ValueProxy) -> bool:
         """The truth of a proxy's value."""
@@ -152,7 +152,7 @@ class Answers:
             return
         asks = name in _DTYPES and self.tracer.precision is None
         if asks:
-            self.of_types.append((DTYPE, proxy.node))
+            self.asked.append((DTYPE, proxy.node))
         sources = self.tracer.dtypes.inputs_of(proxy.node) if asks else ()
         fact = self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if sources else "")
         if name in _GRADIENTS and proxy.depends is not Depends.NOTHING:
@@ -191,7 +191,7 @@ class Answers:
 
     def _rank(self, kind: FactKind, proxy: ValueProxy, answer: int) -> None:
         """Build in a number of dimensions, and let the graph check what decides it."""
-        self.of_types.append((RANK, proxy.node))
+        self.asked.append((RANK, proxy.node))
         sources = list(self.tracer.ranks.asked_for(proxy.node))
         fact = self.tracer.recorder.record(kind, answer, CHECKED if sources else "")
         spots = self._movable_spots(user_frame()) if not all(given for _, given in sources) else ()
@@ -200,12 +200,19 @@ class Answers:
             if not given:
                 self._may_change(check, fact, spots)
 
-    def _asked_of_state(self, kind: FactKind, proxy: ValueProxy, answer: Any) -> None:
-        """Build in what parameters and buffers answer; whether the graph writes into one is known at its end."""
-        if _is_number(proxy.value) and (isinstance(proxy.value, Tensor) or _reads_attribute(proxy.node)):
-            fact = self.tracer.recorder.record(kind, answer, "built in: it depends on parameters and buffers alone")
+    def _asked_of_state(self, kind: FactKind, proxy: ValueProxy, answer: Any, asked: Asked | None = None) -> None:
+        """Build in what parameters and buffers answer; whether the graph writes into one is known at its end.
+
+        Args:
+            kind, proxy, answer: the question and what it is answered.
+            asked: where, when that was before.
+        """
+        if _is_number(proxy.value) and _is_of_state(proxy):
+            handled = "built in: it depends on parameters and buffers alone"
+            fact = self.tracer.recorder.record(kind, answer, handled, None if asked is None else asked.place)
             if fact is not None:
-                self.of_state.append((fact, proxy.node, self.tracer.recorder.spots()))
+                spots = self.tracer.recorder.spots() if asked is None else asked.spots
+                self.of_state.append((fact, proxy.node, spots))
 
     def length(self, proxy: ValueProxy) -> int:
         """The length of a proxy's value."""
@@ -234,6 +241,7 @@ class Answers:
         """Build in how many elements, or which keys, a part of the model that runs as Python gives."""
         place = None if user_frame() is not None else Place(code="the model's result")
         self.tracer.recorder.record(FactKind.LENGTH, answer, CHECKED, place)
+        self.asked.append((VALUE, proxy.node))
         key = (proxy.node.name, question, tuple(answer) if isinstance(answer, list) else answer)
         if key in self.checked:  # however often the part's result is used
             return
@@ -308,17 +316,17 @@ class Answers:
         built in.
         """
         answer = proxy.value.item() if isinstance(proxy.value, Tensor) else proxy.value
-        if proxy.depends is Depends.NOTHING:
+        if proxy.depends is Depends.NOTHING and not _is_of_state(proxy):
             return answer
         frame = user_frame()
         code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
         place = Place() if code is None else place_of(code, instruction)
         loops = place.expression.startswith("range(")
         optional = proxy.depends is Depends.SIZES and frame is not None and may_run_as_python(self.tracer, frame, loops)
-        spots = self.tracer.recorder.spots() if optional or proxy.depends is Depends.VALUES else ()
+        spots = self.tracer.recorder.spots() if optional or proxy.depends is not Depends.SIZES else ()
         if not spots:
             spots = self._movable_spots(frame)
-        self._asked.append(Asked(proxy, answer, code, instruction, place, spots, optional))
+        self._waiting.append(Asked(proxy, answer, code, instruction, place, spots, optional))
         return answer
 
     def settle(self, arguments: Any = ()) -> None:
@@ -327,9 +335,9 @@ class Answers:
         Args:
             arguments: of the torch function that is called, whose parser asked for those among them.
         """
-        if not self._asked:
+        if not self._waiting:
             return
-        asked, self._asked = self._asked, []
+        asked, self._waiting = self._waiting, []
         given = {id(leaf) for leaf in leaves(arguments)}
         frame = user_frame()
         for item in asked:
@@ -339,6 +347,9 @@ class Answers:
 
     def _built_in(self, item: Asked) -> None:
         recorder = self.tracer.recorder
+        if item.proxy.depends is Depends.NOTHING:
+            self._asked_of_state(FactKind.TENSOR_NUMBER, item.proxy, item.answer, item)
+            return
         if item.proxy.depends is Depends.VALUES:
             recorder.report(FactKind.TENSOR_NUMBER, item.answer, item.place, item.spots)
             return
@@ -380,6 +391,7 @@ class Answers:
 
     def _check(self, proxy: ValueProxy, answer: Any, place: Place | None = None) -> fx.Node | None:
         """Let the graph raise when the answer is another one. Each is checked once; returns the node."""
+        self.asked.append((VALUE, proxy.node))
         key = (proxy.node.name, tuple(answer) if isinstance(answer, list) else answer)
         if key in self.checked:
             return None
@@ -391,6 +403,11 @@ class Answers:
         source = f"{file}:{line}" if file else ""
         check: ValueProxy = tracer.create_proxy("call_function", require_same, (proxy, answer, code, source), {})
         return check.node
+
+
+def _is_of_state(proxy: ValueProxy) -> bool:
+    """Whether parameters or buffers decide a number that depends on no input."""
+    return isinstance(proxy.value, Tensor) or _reads_attribute(proxy.node)
 
 
 def _reads_attribute(node: fx.Node) -> bool:

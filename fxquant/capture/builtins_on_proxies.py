@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from fxquant.capture.facts import FactKind
@@ -128,8 +129,15 @@ def _isinstance(tracer: ValueTracer, thing: Any, kind: Any) -> bool:
     if not builtins.isinstance(thing, ValueProxy):
         return False
     answer = builtins.isinstance(thing.value, kind)
+    if isinstance(thing.value, Tensor) and any(map(_tells_dtype, kind if type(kind) is tuple else (kind,))):
+        tracer.answers.static(thing, "dtype", answer)
     tracer.record(FactKind.TYPE_TEST, answer)
     return answer
+
+
+def _tells_dtype(kind: Any) -> bool:
+    """Whether a class is one of those like ``torch.FloatTensor``."""
+    return builtins.isinstance(kind, type(torch.FloatTensor))
 
 
 def _real(kind: Any) -> Any:

@@ -17,6 +17,14 @@ _OF_ITS_OWN = frozenset(
 )  # fmt: skip
 
 
+# Operators that take operands of different dtypes, and whose result is of the wider one.
+_PROMOTE = frozenset(
+    ("add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "truediv", "floor_divide",
+     "floordiv", "pow", "remainder", "mod", "fmod", "maximum", "minimum", "fmax", "fmin", "where", "atan2", "hypot",
+     "cat", "stack", "addcmul", "addcdiv", "copysign", "iadd", "isub", "imul", "itruediv", "cross", "cumsum")
+)  # fmt: skip
+
+
 class Dtypes:
     """What decides the dtypes of the values of one trace.
 
@@ -55,7 +63,8 @@ class Dtypes:
         if not calls or self._is_given(node):
             return []
         sources = [item for item in node.all_input_nodes if _is_tensor(item)]
-        return [] if any(item.op == "get_attr" for item in sources) else sources
+        decided = any(item.op == "get_attr" for item in sources) and name_of(node.target) not in _PROMOTE
+        return [] if decided else sources
 
 
 def _is_tensor(node: fx.Node) -> bool:

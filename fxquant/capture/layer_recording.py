@@ -13,7 +13,7 @@ from fxquant.capture.facts import Fact
 from fxquant.capture.structures import rebuild
 from fxquant.ir.meta import info
 
-DTYPE, RANK = "dtype", "rank"
+DTYPE, RANK, VALUE = "dtype", "rank", "value"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LayerRecording:
         facts: that were met in it.
         result: what it returned.
         checked: what is asked or expected of nodes that it made, see ``Answers``.
-        of_types: tensors that were asked for their dtype or their number of dimensions in it, see ``Answers``.
+        asked: nodes whose dtype, number of dimensions or value was asked for in it, see ``Answers``.
         calls: how many calls of modules began in it.
         times: how many calls after each other left the same, this one included.
         named: whether nodes are operations of a simple torch.nn module, which are named after it.
@@ -54,7 +54,7 @@ class LayerRecording:
     facts: list[Fact]
     result: Any
     checked: list[tuple[Any, ...]]
-    of_types: list[tuple[str, fx.Node]]
+    asked: list[tuple[str, fx.Node]]
     calls: int
     times: int = 1
     named: dict[fx.Node, bool] = field(default_factory=dict)
@@ -65,12 +65,12 @@ class LayerRecording:
         """The inputs of the call that decide what a question about tensors in it is answered.
 
         Args:
-            question: ``DTYPE`` or ``RANK``.
+            question: ``DTYPE``, ``RANK`` or ``VALUE``.
             operands: those that decide it for what a node computes.
         """
         if question not in self._deciding:
             own, found = set(self.nodes), set[fx.Node]()
-            waiting = [node for kind, node in self.of_types if kind == question]
+            waiting = [node for kind, node in self.asked if kind == question]
             while waiting:
                 node = waiting.pop()
                 if node not in found:

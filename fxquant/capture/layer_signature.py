@@ -62,6 +62,10 @@ class LayerSignature:
         tracer: of the trace.
         plain: what is known of classes.
         path: of the layer.
+
+    Attributes:
+        nodes: of what the layer is given, by their nodes, in order.
+        containers: ids of the lists and dictionaries that it holds or is given.
     """
 
     def __init__(self, tracer: ValueTracer, plain: PlainCode, path: str) -> None:
@@ -72,6 +76,7 @@ class LayerSignature:
         self._kinds: set[type] = set()
         self._storages: dict[int, int] = {}
         self.nodes: dict[fx.Node, ValueProxy] = {}
+        self.containers: set[int] = set()
 
     def of_layer(self, layer: nn.Module) -> Hashable:
         """Everything that a layer holds and that its code may read.
@@ -161,6 +166,7 @@ class LayerSignature:
         if id(value) in self._seen:
             return "again", self._seen[id(value)]
         self._seen[id(value)] = len(self._seen)
+        self.containers.add(id(value))
         if kind in _MAPPINGS:
             return kind, tuple([(_key(key), self._held(item)) for key, item in value.items()])
         if kind in (set, frozenset):
@@ -184,6 +190,7 @@ class LayerSignature:
             return self._proxy(argument)
         if kind in _LITERALS:
             return _key(argument)
+        self.containers.add(id(argument))
         if kind in (tuple, list, torch.Size):
             return kind, tuple([self._given(item) for item in argument])
         if kind is dict:

@@ -57,6 +57,7 @@ _READ_ALL = ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "MATCH_CLASS")
 _MAKE_TEXTS = ("__str__", "__repr__", "__format__", "extra_repr", "_get_name")
 _LITERALS = (int, float, complex, bool, str, bytes, type(None))
 
+_LOOK_INTO_OBJECTS = ("torch.utils._pytree", "torch.utils._cxx_pytree")  # as the user's classes told them to
 _READ_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 _KEPT_BY_US = {"opens"}  # see ``_behind``
 
@@ -154,7 +155,7 @@ class Reading:
         self.found: dict[Name, int | None] = {}
         self.mentioned: set[str] = set()
         self.reads_all = False
-        self._functions: set[Any] = set()
+        self._functions: dict[FunctionType, CodeType] = {}
         self._bases = list(dict.fromkeys(base for kind in kinds for base in kind.__mro__ if _is_users(base)))
         self._waiting = [*_BEGINS, *(name for base in self._bases for name in vars(base) if _is_called_by_python(name))]
         if any(type(kind) not in (type, abc.ABCMeta) for kind in kinds):
@@ -171,7 +172,10 @@ class Reading:
         Raises:
             NotPlainError: something else than a constant is no longer what was looked at.
         """
-        return tuple([(name.name, name.now(was)) for name, was in self.found.items()])
+        if any(function.__code__ is not code for function, code in self._functions.items()):
+            raise NotPlainError
+        given = [repr((function.__defaults__, function.__kwdefaults__)) for function in self._functions]
+        return tuple([(name.name, name.now(was)) for name, was in self.found.items()]), tuple(given)
 
     def may_read(self, name: str) -> bool:
         """Whether the code may read an attribute of an object."""
@@ -193,7 +197,7 @@ class Reading:
             raise NotPlainError
         if function in self._functions:
             return
-        self._functions.add(function)
+        self._functions[function] = function.__code__
         given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         if function.__code__.co_freevars not in ((), ("__class__",)) or not all(map(is_literal, given)):
             raise NotPlainError
@@ -235,7 +239,7 @@ class Reading:
         if isinstance(value, ModuleType):
             if not is_torchs(value) and value is not math:
                 raise NotPlainError
-        elif not isinstance(value, (BuiltinFunctionType, FunctionType, type)):
+        elif not isinstance(value, (BuiltinFunctionType, FunctionType, type)) or value.__module__ in _LOOK_INTO_OBJECTS:
             raise NotPlainError
         elif value in (str, repr, format, ascii):  # by another name
             self._read_all()

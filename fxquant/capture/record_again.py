@@ -15,7 +15,6 @@ from fxquant.capture.layer_signature import UnlikeError
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.run_operation import without_gradients
-from fxquant.capture.structures import rebuild
 from fxquant.ir.edit import erase_after
 from fxquant.ir.meta import info, is_described_by
 
@@ -70,13 +69,13 @@ class RecordAgain:
             tracer.recorder.facts[replace(fact, module_path=self._moved(fact.module_path))] = None
         names = {node.name: again.name for node, again in self._nodes.items()}
         tracer.answers.checked.update({(names[name], *rest): None for name, *rest in known.checked})
-        asked = tracer.answers.of_types
-        asked += [(question, self._nodes[node]) for question, node in known.of_types if node in self._nodes]
+        asked = tracer.answers.asked
+        asked += [(question, self._nodes[node]) for question, node in known.asked if node in self._nodes]
         if known.decides_ranks is None:
             known.decides_ranks = any(map(tracer.ranks.decides, known.nodes))
         if not known.decides_ranks:
             tracer.ranks.settle(self._nodes.values(), self._given)
-        return rebuild(known.result, self._result)
+        return self._result(known.result, {})
 
     def _operation(self, node: fx.Node) -> None:
         """Run an operation on the values in the place of its own, and record it."""
@@ -137,8 +136,21 @@ class RecordAgain:
             named[node] = own and bool(path) and not self._tracer.root.get_submodule(path)._modules
         return named[node]
 
-    def _result(self, proxy: ValueProxy) -> ValueProxy:
-        """The proxy that stands in the place of another one in a result."""
+    def _result(self, result: Any, made: dict[int, Any]) -> Any:
+        """What stands in the place of a result, or of a part of it; ``made`` has what stands for other parts, by id."""
+        if id(result) not in made:
+            if isinstance(result, ValueProxy):
+                made[id(result)] = self._proxy(result)
+            elif isinstance(result, (tuple, list)):
+                made[id(result)] = type(result)(self._result(item, made) for item in result)
+            elif isinstance(result, dict):
+                made[id(result)] = {key: self._result(item, made) for key, item in result.items()}
+            else:
+                return result
+        return made[id(result)]
+
+    def _proxy(self, proxy: ValueProxy) -> ValueProxy:
+        """The proxy that stands in the place of another one."""
         node, value = self._nodes[proxy.node], self._values[proxy.node]
         if node in self._given:
             return self._given[node]

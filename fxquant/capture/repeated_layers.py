@@ -20,7 +20,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
 from fxquant.capture.facts import CHECKED, FactKind
-from fxquant.capture.layer_recording import DTYPE, RANK, LayerRecording, Place
+from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, LayerRecording, Place
 from fxquant.capture.layer_signature import LayerSignature, UnlikeError
 from fxquant.capture.plain_code import PlainCode
 from fxquant.capture.proxy import ValueProxy
@@ -96,16 +96,16 @@ class RepeatedLayers:
             self._in_vain[type(module)] += 1
             return trace()
         before, last, count = self._state(), tracer.graph._root._prev, len(tracer.recorder.facts)
-        asked, checked = len(tracer.answers.of_types), len(tracer.answers.checked)
+        asked, checked = len(tracer.answers.asked), len(tracer.answers.checked)
         result = trace()
         tracer.answers.settle()
         facts = _from(tracer.recorder.facts, count)
         calls = tracer.scope.calls - place.calls
-        about = _from(tracer.answers.checked, checked), tracer.answers.of_types[asked:]
+        about = _from(tracer.answers.checked, checked), tracer.answers.asked[asked:]
         made = LayerRecording(place, list(signature.nodes), nodes_after(last), facts, result, *about, calls)
         with torch._C.DisableTorchFunction():
             same = before == self._state() and self._is_alike(path, module, args, kwargs, key)
-            if same and self._only_computes(made):
+            if same and self._only_computes(made, signature.containers):
                 made.times = 1 if known is None or known.compared() != made.compared() else known.times + 1
                 self._known[key] = made
             else:
@@ -132,8 +132,13 @@ class RepeatedLayers:
         known: tuple[Sized, ...] = (*asked, *met, writes.pending, writes.replaced, recorder.troubles)
         return outside_gradients(), *map(len, known)
 
-    def _only_computes(self, made: LayerRecording) -> bool:
-        """Whether all that a call left are operations on what it was given, on what it made and on what is its own."""
+    def _only_computes(self, made: LayerRecording, kept: Collection[int]) -> bool:
+        """Whether all that a call left are operations on what it was given, on what it made and on what is its own.
+
+        Args:
+            made: what it left.
+            kept: ids of containers that its result does not have a part in: others hold them too.
+        """
         own = {*made.inputs, *made.nodes}
         given = {info(node).storage for node in made.inputs} - {0}
         by_name = {node.name: info(node) for node in made.nodes}
@@ -152,7 +157,7 @@ class RepeatedLayers:
             for changed in info(node).mutates:
                 if changed not in by_name or by_name[changed].storage in given or _is_attribute(changed, made.nodes):
                     return False
-        return _is_made_of(made.result, own)
+        return _is_made_of(made.result, own, kept)
 
     def _record_again(self, known: LayerRecording, place: Place, given: dict[fx.Node, ValueProxy]) -> Any:
         """Record what a call left, in another place, on other values.
@@ -171,17 +176,21 @@ class RepeatedLayers:
         return result
 
     def _asks_first(self, known: LayerRecording, given: Collection[fx.Node]) -> bool:
-        """Whether a question for the rank or the dtype of what a call is given would be the first for an input."""
-        if not known.of_types:
+        """Whether a question about what a call is given would be the first, for an input or for that itself."""
+        if not known.asked:
             return False
-        ranks, dtypes = self.tracer.ranks, self.tracer.dtypes
-        is_checked = self.tracer.answers.is_dtype_checked
+        ranks, dtypes, answers = self.tracer.ranks, self.tracer.dtypes, self.tracer.answers
         by_rank = known.decided_by(RANK, ranks.operands_of)
         by_dtype = known.decided_by(DTYPE, dtypes.operands_of)
-        others = [(before, node) for before, node in zip(known.inputs, given, strict=True) if before is not node]
-        return any(before in by_rank and ranks.has_unasked(node) for before, node in others) or any(
-            before in by_dtype and not all(map(is_checked, dtypes.inputs_of(node))) for before, node in others
-        )
+        by_value = known.decided_by(VALUE, lambda node: ())
+        for before, node in zip(known.inputs, given, strict=True):
+            if before is node:
+                continue
+            if before in by_value or (before in by_rank and ranks.has_unasked(node)):
+                return True
+            if before in by_dtype and not all(map(answers.is_dtype_checked, dtypes.inputs_of(node))):
+                return True
+        return False
 
 
 def _from(entries: dict[_Key, None], count: int) -> list[_Key]:
@@ -196,12 +205,12 @@ def _is_attribute(name: str, nodes: list[fx.Node]) -> bool:
     return info(changed).storage in owned
 
 
-def _is_made_of(result: Any, nodes: Collection[fx.Node]) -> bool:
-    """Whether a result is values of some nodes, literals, and tuples, lists and dictionaries of them."""
+def _is_made_of(result: Any, nodes: Collection[fx.Node], kept: Collection[int]) -> bool:
+    """Whether a result is values of some nodes, literals, and tuples, and lists and dictionaries made anew, of them."""
     if isinstance(result, ValueProxy):
         return result.node in nodes and not result.from_part and result.parts_of is None
-    if type(result) in (tuple, list):
-        return all(_is_made_of(item, nodes) for item in result)
-    if type(result) is dict:
-        return all(_is_made_of(item, nodes) for item in result.values())
+    if type(result) in (tuple, list, dict):
+        items = result.values() if type(result) is dict else result
+        is_new = type(result) is tuple or id(result) not in kept
+        return is_new and all(_is_made_of(item, nodes, kept) for item in items)
     return type(result) in _LITERALS

@@ -166,7 +166,11 @@ def _make(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwargs: dic
 
 def _answer(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     found = function(*unwrap(args), **unwrap(kwargs))
-    tracer.record(FactKind.STATIC, found)
+    proxy = next((item for item in leaves((args, kwargs)) if isinstance(item, ValueProxy)), None)
+    if proxy is None:
+        tracer.record(FactKind.STATIC, found)
+    else:
+        tracer.answers.static(proxy, function.__name__, found)
     return found
 
 

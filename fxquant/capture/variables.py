@@ -43,7 +43,7 @@ class Variable:
     def get(self) -> Any:
         """Its present value, ``MISSING`` when it is gone."""
         if self.name in _OF_FUNCTIONS:
-            return getattr(self.owner, self.name)
+            return getattr(self.owner, self.name, MISSING)
         return (self.owner if isinstance(self.owner, dict) else vars(self.owner)).get(self.name, MISSING)
 
     def put(self, value: Any) -> None:
