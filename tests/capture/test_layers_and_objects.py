@@ -98,20 +98,20 @@ class ByClass(ByConstructor):
 
 class ByPercent(Layer):
     def hold(self, odd: bool) -> None:
-        self.kind = Kind(int(odd))
+        self.thing = Kind(int(odd))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.narrow(x, "%s" % self.kind == "kind 1")  # noqa: UP031
+        return self.narrow(x, "%s" % self.thing == "kind 1")  # noqa: UP031
 
 
 class ByAlias(ByPercent):
     def forward(self, x: Tensor) -> Tensor:
-        return self.narrow(x, text_of(self.kind) == "kind 1")
+        return self.narrow(x, text_of(self.thing) == "kind 1")
 
 
 class ByLeaves(ByPercent):
     def forward(self, x: Tensor) -> Tensor:
-        return self.narrow(x, tree_leaves(self.kind)[0] == 1)
+        return self.narrow(x, tree_leaves(self.thing)[0] == 1)
 
 
 class BySpaces(Layer):
@@ -124,10 +124,10 @@ class BySpaces(Layer):
 
 class ByKeys(Layer):
     def hold(self, odd: bool) -> None:
-        self.keys = Keys(odd)
+        self.given = Keys(odd)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.limited(x, **self.keys)
+        return self.limited(x, **self.given)
 
 
 class ByOrder(Layer):
