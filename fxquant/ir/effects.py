@@ -8,11 +8,11 @@ from torch import fx
 
 from fxquant.ir.named_call import NamedCall
 
-# Draw random numbers whatever the mode of the model.
+# Draw random numbers whatever the mode of the model, or set what is drawn next.
 RANDOM = frozenset(
     ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "normal_",
      "bernoulli", "bernoulli_", "multinomial", "poisson", "uniform_", "random_", "exponential_", "cauchy_",
-     "geometric_", "log_normal_", "rrelu_with_noise", "gumbel_softmax")
+     "geometric_", "log_normal_", "rrelu_with_noise", "gumbel_softmax", "manual_seed", "seed", "set_state")
 )  # fmt: skip
 # Give a shape that depends on the values of their input.
 DATA_SHAPED = frozenset(

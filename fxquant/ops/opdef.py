@@ -192,7 +192,8 @@ class OpDef:
         rest, named, bound = list(args), _in_our_names(kwargs, parameters, self.renamed), {}
         for parameter in parameters:
             if parameter.name in named:
-                bound[parameter.name] = named.pop(parameter.name)
+                given = named.pop(parameter.name)
+                bound[parameter.name] = _flatten_variadic([given]) if parameter.kind == "variadic" else given
             elif parameter.kind == "variadic":
                 bound[parameter.name] = _flatten_variadic(rest)
                 rest = []

@@ -124,6 +124,8 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
     operands = node.args[:1] if node.target is operator.setitem else node.args[:2]
     if node.target in _OF_SEQUENCES and any(map(_is_sequence, operands)):
         return None  # ``outputs + (x,)``, ``caches[0] = x``
+    if getattr(node.target, "__module__", "") == "_operator" and any(map(_is_array, operands)):
+        return None  # Python's operators take arrays of NumPy's, torch's functions do not
     if (
         row is not None
         and row.activations
@@ -137,6 +139,10 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
 
 def _is_sequence(value: object) -> bool:
     return isinstance(info(value).value if isinstance(value, fx.Node) else value, (tuple, list, dict))
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, fx.Node) and isinstance(info(value).value, str) and info(value).storage != 0
 
 
 def _is_tensor(value: object) -> bool:
