@@ -166,8 +166,9 @@ def copy_tensors(structure: Any, change: Callable[[Tensor], Tensor] = lambda ten
 
 
 def _own(thing: Any) -> Any:
-    """A copy of an object with ``__slots__``, which a model may write into; anything else as it is."""
-    if not any("__slots__" in vars(kind) for kind in type(thing).__mro__) or isinstance(thing, (type, nn.Module)):
+    """A copy of an object that a model may write into; functions, modules and classes as they are."""
+    has_slots = any("__slots__" in vars(kind) for kind in type(thing).__mro__)
+    if isinstance(thing, (type, nn.Module)) or not (has_slots or has_parts(thing)):
         return thing
     try:
         return copy.deepcopy(thing)

@@ -22,6 +22,7 @@ from fxquant.capture.describe_node import describe_node, name_after_module, titl
 from fxquant.capture.dtypes import Dtypes
 from fxquant.capture.end_early import EndedEarlyError
 from fxquant.capture.facts import FactKind
+from fxquant.capture.given_containers import GivenContainers
 from fxquant.capture.gradient_hooks import (
     GRADIENT_HOOKS,
     asks_for_gradients,
@@ -92,6 +93,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         passing: ids of modules without parameters that forward made.
         writes: attributes that forward set.
         fresh: tensors that forward made and that are no values of the graph, by id.
+        given: containers among the inputs.
         marks: gets the results of modules, where they are wanted.
         result: what the model gave on the example.
     """
@@ -126,6 +128,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.versions: dict[int, tuple[Tensor, int]] = {}
         self.rejected: list[Cut] = []
         self.fresh: dict[int, Tensor] = {}
+        self.given = GivenContainers()
         self.marks: Marks | None = None
         self.result: Any = None
         self.lowering = ArgumentLowering(self)
@@ -185,6 +188,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         except EndedEarlyError:
             return None
         self.writes.update_buffers()
+        self.given.write_back(self)
         self.answers.settle()
         self.result = unwrap(result)
         precision, self.precision = self.precision, None

@@ -9,8 +9,6 @@ After: ``%y``, ``%v`` and ``%m`` carry the op name ``aliased``: they run in floa
 
 from __future__ import annotations
 
-from copy import copy as shallow_copy
-
 import torch
 from torch import fx
 
@@ -49,19 +47,20 @@ def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int], sharing: li
     for member in {node, target, *aliases, *_same_memory(target)}:
         if member.op.startswith("call_"):
             update_info(member, op=ALIASED)
-        elif member.op == "placeholder" and not any(info(user).made_by == MADE_BY for user in member.users):
+        elif member.op == "placeholder" and info(member).tensor is not None and not _is_copied(member):
             copy = _copy_input(member)
             order[copy] = order[member]
 
 
+def _is_copied(placeholder: fx.Node) -> bool:
+    return any(info(user).made_by == MADE_BY for user in placeholder.users)
+
+
 def _copy_input(placeholder: fx.Node) -> fx.Node:
-    """Let the model write into a copy: the caller's tensor or list is never changed, unlike in eager."""
+    """Let the model write into a copy: the caller's tensor is never changed, unlike in eager; a container is."""
     readers, known = list(placeholder.users), info(placeholder)
     with placeholder.graph.inserting_after(placeholder):
-        if known.tensor is None:
-            copy = placeholder.graph.call_function(shallow_copy, (placeholder,))
-        else:
-            copy = placeholder.graph.call_method("clone", (placeholder,))
+        copy = placeholder.graph.call_method("clone", (placeholder,))
     set_info(copy, NodeInfo(op=ALIASED, value=known.value, origin=known.origin, origins=(copy.name,), made_by=MADE_BY))
     for reader in readers:
         reader.replace_input_with(placeholder, copy)

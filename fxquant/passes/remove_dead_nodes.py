@@ -1,8 +1,8 @@
 """Remove nodes whose results nobody reads.
 
 Before: ``%size = x.size(0)`` with no users. After: gone. Placeholders, outputs, run-time checks, nodes that
-change something in place, and parts that run as Python stay; so does what draws random numbers, since what is drawn
-later depends on it.
+change something in place, or what is in a container of the caller's, and parts that run as Python stay; so does what
+draws random numbers, since what is drawn later depends on it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from fxquant.ir.checks import CHECKS
 from fxquant.ir.effects import is_random
 from fxquant.ir.float_part import EFFECTS
 from fxquant.ir.meta import info
+from fxquant.ir.write_back import WRITES
 
 
 def remove_dead_nodes(graph: fx.Graph) -> None:
     """Remove dead nodes from ``graph`` in place, last first."""
     for node in reversed(graph.nodes):
-        acts = bool(info(node).mutates) or node.target in CHECKS or EFFECTS in node.meta or is_random(node)
+        acts = bool(info(node).mutates) or node.target in (*CHECKS, *WRITES) or EFFECTS in node.meta or is_random(node)
         kept = acts or node.op in ("placeholder", "output")
         if not node.users and not kept:
             graph.erase_node(node)
