@@ -21,7 +21,7 @@ from fxquant.capture.facts import FactKind
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.structures import has_parts, holds_tensor, leaves, require_no_proxies, unwrap
-from fxquant.ir.rebuild import Rebuild, Refill
+from fxquant.ir.rebuild import Rebuild, Refill, complete
 from fxquant.ir.walk_modules import tensors_by_path
 
 if TYPE_CHECKING:
@@ -165,18 +165,37 @@ class ArgumentLowering:
         if isinstance(a, (list, tuple)):
             if hasattr(a, "_fields"):
                 return self._node(kind, tuple(self._item(item) for item in a), {}, a)
-            return self._node(kind, ([self._item(item) for item in a],), {}, a)
+            return self._complete(self._node(kind, ([self._item(item) for item in a],), {}, a), {}, a)
         if not holds_tensor(a):
             return self.constant(a).node
         if dataclasses.is_dataclass(a) and (isinstance(a, dict) or not hasattr(a, "__dict__")):
             fields = [field for field in dataclasses.fields(a) if field.init]
             named = {field.name: self._item(getattr(a, field.name)) for field in fields}
-            return self._node(kind, (), named, a)
+            made = self._node(kind, (), named, a)
+            others: dict[Any, Any] = (
+                {key: item for key, item in a.items() if key not in named} if isinstance(a, dict) else {}
+            )
+            return self._complete(made, others, a)
         if isinstance(a, dict):
-            return self._node(Refill(kind), ({key: self._item(item) for key, item in a.items()},), {}, a)
+            made = self._node(Refill(kind), ({key: self._item(item) for key, item in a.items()},), {}, a)
+            return self._complete(made, {}, a)
         if has_parts(a) and not isinstance(a, FunctionType):
             return self._node(Rebuild(kind), ({key: self._item(item) for key, item in vars(a).items()},), {}, a)
         raise NotImplementedError(f"a {kind.__name__} that holds tensors")
+
+    def _complete(self, made: fx.Node, entries: dict[Any, Any], a: Any) -> fx.Node:
+        """A container with entries and attributes that it does not have by being made.
+
+        Args:
+            made: the node of it.
+            entries: to be added.
+            a: what it stands for.
+        """
+        attributes = {} if dataclasses.is_dataclass(a) else getattr(a, "__dict__", {})
+        if not entries and not attributes:
+            return made
+        parts = ({key: self._item(item) for key, item in given.items()} for given in (entries, attributes))
+        return self._node(complete, (made, *parts), {}, a)
 
     def _node(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], value: Any) -> fx.Node:
         node = self.tracer.create_node("call_function", target, args, kwargs)

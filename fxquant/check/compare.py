@@ -70,10 +70,11 @@ def leaves(value: Any, path: str = "output", depth: int = 12) -> list[tuple[str,
         return []
     if isinstance(value, (Tensor, bool, int, float, complex, str)):
         return [(path, value)]
-    if isinstance(value, dict):
-        return [leaf for key, item in value.items() for leaf in leaves(item, f"{path}[{key!r}]", depth - 1)]
-    if isinstance(value, (tuple, list)):
-        return [leaf for index, item in enumerate(value) for leaf in leaves(item, f"{path}[{index}]", depth - 1)]
+    if isinstance(value, (dict, tuple, list)):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        found = [leaf for key, item in entries for leaf in leaves(item, f"{path}[{key!r}]", depth - 1)]
+        attributes = {} if dataclasses.is_dataclass(value) else getattr(value, "__dict__", {})
+        return found + [leaf for name, item in attributes.items() for leaf in leaves(item, f"{path}.{name}", depth - 1)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [field.name for field in dataclasses.fields(value)]
         return [leaf for name in names for leaf in leaves(getattr(value, name), f"{path}.{name}", depth - 1)]

@@ -60,3 +60,18 @@ class Refill(Rebuild):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Refill, (self.kind,)
+
+
+def complete(made: Any, entries: dict[Any, Any], attributes: dict[str, Any]) -> Any:
+    """Give a container of a class of its own what it does not have by being made; returns it.
+
+    Args:
+        made: a list, a tuple or a mapping.
+        entries: of a mapping.
+        attributes: by name.
+    """
+    for key, item in entries.items():
+        made[key] = item
+    for name, item in attributes.items():
+        setattr(made, name, item)
+    return made

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, fx
 
 from fxquant.errors import FxquantError
+from fxquant.ir.checks import CHECKS
 from fxquant.ir.meta import TensorMeta, info
 
+_PARTS = (getattr, operator.getitem, *CHECKS)
 _REMEDY = "prepare the model again with example_inputs like these, or call it with inputs like its example_inputs"
 
 
@@ -39,6 +42,24 @@ def require_inputs(graph: fx.Graph, args: tuple[Any, ...], kwargs: Mapping[str, 
     for name in names:
         for difference in _differences(expected[name], given[name], name):
             raise FxquantError(difference, remedy=_REMEDY)
+    _require_parts(graph, given)
+
+
+def _require_parts(graph: fx.Graph, given: Mapping[str, Any]) -> None:
+    """Make the checks of what inputs hold, such as the fields of a data class."""
+    known: dict[fx.Node, Any] = {}
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            known[node] = given[str(node.target)]
+        elif node.target in (getattr, operator.getitem, *CHECKS) and all(
+            item in known for item in node.all_input_nodes
+        ):
+            function: Any = node.target
+            args = fx.node.map_arg(node.args, known.__getitem__)
+            try:
+                known[node] = function(*args)
+            except (AttributeError, LookupError, TypeError):  # the graph itself says so
+                continue
 
 
 def _differences(expected: Any, given: Any, title: str) -> Iterator[str]:

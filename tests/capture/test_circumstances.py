@@ -198,6 +198,30 @@ class NumpyScalar(Layer):
         return y
 
 
+class Arrays(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.scale = np.full(4, 0.5, np.float32), np.array(2.0, np.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear((x - self.mean) / self.scale)
+        return y
+
+
+class SizesByName(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x) + torch.ones(size=x.shape) + torch.ones(1, 4).expand(size=x.size())
+        return y
+
+
+class Seeded(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        generator = torch.Generator()
+        generator.manual_seed(42)
+        y: Tensor = self.linear(x) + torch.randn(x.shape, generator=generator)
+        return y
+
+
 class NormBySize(Layer):
     def forward(self, x: Tensor) -> Any:
         return nn.LayerNorm(x.shape[1:])(self.linear(x))
@@ -227,9 +251,12 @@ class ComputedState(Layer):
         return x * self.last
 
 
-OTHER: tuple[Callable[[], nn.Module], ...] = (ClassAttribute, NumpyScalar, NormBySize, CountOfCpu, FreshDropout)
+OTHER: tuple[Callable[[], nn.Module], ...] = (
+    ClassAttribute, NumpyScalar, NormBySize, CountOfCpu, FreshDropout, Arrays, SizesByName, Seeded,
+)  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # of arrays beside tensors, in eager too
 @pytest.mark.parametrize("kind", OTHER)
 def test_what_raised_raw_errors_or_was_wrong(kind: Callable[[], nn.Module]) -> None:
     model = kind().eval()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -145,3 +147,63 @@ def test_one_tensor_given_twice_in_the_example(kind: type[Writes]) -> None:
         expected = model(*((same := first.clone()), same if second is None else second.clone()))
         found = captured(*((same := first.clone()), same if second is None else second.clone()))
         assert torch.allclose(expected, found)
+
+
+@dataclass
+class Batch:
+    x: Tensor
+    mask: Tensor | None = None
+
+
+class TakesBatch(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, batch: Batch) -> Tensor:
+        y: Tensor = self.linear(batch.x)
+        return y if batch.mask is None else y * batch.mask
+
+
+def test_a_field_that_is_missing_is_named_at_every_stage() -> None:
+    batch = (Batch(torch.randn(3, 4), torch.ones(3, 4)),)
+    observed = fxquant.prepare_fx(TakesBatch().eval(), fxquant.get_default_qconfig_mapping(), batch)
+    observed(*batch)
+    for model in (observed, fxquant.convert_fx(observed)):
+        with pytest.raises(FxquantError, match=r"input 'batch\.mask' was a tensor when the model was captured and"):
+            model(Batch(batch[0].x))
+
+
+class Keyed(dict[str, Tensor]):
+    features: Tensor
+
+
+class Listed(list[Tensor]):
+    features: Tensor
+
+
+@dataclass
+class Output(OrderedDict[str, Tensor]):
+    logits: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.logits is not None:
+            self["logits"] = self.logits
+
+
+class Returns(TakesBatch):
+    def forward(self, x: Tensor) -> Any:  # type: ignore[override]
+        y = self.linear(x)
+        named, listed, output = Keyed(logits=y), Listed([y]), Output(y)
+        named.features, listed.features, output["extra"] = y.relu(), y.tanh(), y * 2
+        return named, listed, output
+
+
+def test_attributes_and_entries_of_containers_of_their_own_classes() -> None:
+    model, x = Returns().eval(), torch.randn(3, 4)
+    named, listed, output = pipeline.capture(model, (torch.randn(2, 4),))(x)
+    y = model.linear(x)
+    assert type(named) is Keyed and torch.equal(named.features, y.relu()) and torch.equal(named["logits"], y)
+    assert type(listed) is Listed and torch.equal(listed.features, y.tanh()) and torch.equal(listed[0], y)
+    assert type(output) is Output and torch.equal(output["extra"], y * 2) and torch.equal(output.logits, y)
+    assert fxquant.check_traceable(model, (x,)).ok
