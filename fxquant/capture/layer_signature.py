@@ -46,8 +46,6 @@ _NUMBERS = (int, float, bool, torch.Size)
 _OF_PROXIES = frozenset(
     ("node", "tracer", "value", "depends", "shape_depends", "outside_grad", "from_part", "parts_of")
 )
-
-
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
@@ -137,10 +135,10 @@ class LayerSignature:
             self._kinds.add(kind)
         held = []
         for name, item in vars(owner).items():
-            is_unread = reading is not None and type(item) in _LITERALS and name not in _OF_EVERY_MODULE
             if name in HOOKS and not item:
                 continue
-            if not is_unread or reading is None or reading.may_read(name):
+            is_fixed = reading is None or type(item) not in _LITERALS or name in _OF_EVERY_MODULE
+            if is_fixed or (reading is not None and reading.may_read(name)):
                 held.append((name, self._held(item)))
         return kind, tuple(held)
 

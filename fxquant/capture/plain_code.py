@@ -56,7 +56,6 @@ _OF_TEXTS = ("str", "repr", "ascii", "format", "format_map", "%", "%=")
 _READ_ALL = ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "MATCH_CLASS")
 _MAKE_TEXTS = ("__str__", "__repr__", "__format__", "extra_repr", "_get_name")
 _LITERALS = (int, float, complex, bool, str, bytes, type(None))
-
 _LOOK_INTO_OBJECTS = ("torch.utils._pytree", "torch.utils._cxx_pytree")  # as the user's classes told them to
 _READ_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
 _KEPT_BY_US = {"opens"}  # see ``_behind``
@@ -261,7 +260,7 @@ def _function_of(value: Any) -> Any:
     """The function behind an attribute of a class."""
     if isinstance(value, property):
         return value.fget
-    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+    return value.__func__ if isinstance(value, staticmethod) else value
 
 
 def _may_change(name: str) -> bool:
