@@ -33,6 +33,7 @@ _STATIC_METHODS = frozenset(
      "element_size", "is_inference", "is_pinned", "is_conj", "is_neg", "is_coalesced", "is_shared", "has_names",
      "storage", "untyped_storage", "data_ptr", "storage_offset", "is_distributed")
 )  # fmt: skip
+_STORAGES = ("storage", "untyped_storage")
 _NAMES_NODE = frozenset(
     ("node", "tracer", "value", "depends", "shape_depends", "outside_grad", "from_part", "parts_of")
 )
@@ -117,7 +118,10 @@ class ValueProxy(Matched, fx.Proxy):
             if name == "is_contiguous" and self.tracer.answers.of_input(self):
                 return self.tracer.create_proxy("call_method", name, (self, *args), kwargs)
             result = getattr(self.value, name)(*args, **kwargs)
-            self.tracer.answers.static(self, name, result)
+            if name in _STORAGES and self.depends is not Depends.NOTHING:  # its size and bytes are the example's
+                self.tracer.report(FactKind.OPAQUE_CALL, name)
+            else:
+                self.tracer.answers.static(self, name, result)
             return result
 
         return call

@@ -222,6 +222,13 @@ class Seeded(Layer):
         return y
 
 
+class OfStorage(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        share = x.untyped_storage().nbytes() / 16
+        y: Tensor = self.linear(x) / share
+        return y
+
+
 class NormBySize(Layer):
     def forward(self, x: Tensor) -> Any:
         return nn.LayerNorm(x.shape[1:])(self.linear(x))
@@ -252,7 +259,7 @@ class ComputedState(Layer):
 
 
 OTHER: tuple[Callable[[], nn.Module], ...] = (
-    ClassAttribute, NumpyScalar, NormBySize, CountOfCpu, FreshDropout, Arrays, SizesByName, Seeded,
+    ClassAttribute, NumpyScalar, NormBySize, CountOfCpu, FreshDropout, Arrays, SizesByName, Seeded, OfStorage,
 )  # fmt: skip
 
 
