@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fxquant.capture.structures import has_parts, holds_tensor, remake
+from fxquant.capture.structures import has_parts, holds_tensor, leaves, remake
 from fxquant.errors import CaptureError
 
 _DEPTH = 8
@@ -166,9 +166,11 @@ def copy_tensors(structure: Any, change: Callable[[Tensor], Tensor] = lambda ten
 
 
 def _own(thing: Any) -> Any:
-    """A copy of an object that a model may write into; functions, modules and classes as they are."""
+    """A copy of an object that a model may write into; functions, classes, and what holds modules, as they are."""
     has_slots = any("__slots__" in vars(kind) for kind in type(thing).__mro__)
     if isinstance(thing, (type, nn.Module)) or not (has_slots or has_parts(thing)):
+        return thing
+    if any(isinstance(leaf, nn.Module) for leaf in leaves(thing)):
         return thing
     try:
         return copy.deepcopy(thing)
