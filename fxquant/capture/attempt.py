@@ -116,7 +116,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             changed = outer.changed()
     troubles, ended_by, is_pristine = tracer.recorder.troubles, tracer.answers.early_end.found, False
     if not troubles and not regions.whole and not ended_by:
-        seen_to = {item.key for item in outer.held if item.attribute}
+        seen_to = {(item.module_path, item.name) for item in outer.held if item.attribute and not item.place}
         every = state.changes()
         job.parameters.are_as_given = state.parameters_hold
         is_pristine = not (every or changed or tracer.constants or tracer.plain_tensors or regions.modules)

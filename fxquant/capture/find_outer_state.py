@@ -24,6 +24,7 @@ from fxquant.capture.find_lines import ChangingLine, changing_lines
 from fxquant.capture.find_state import changing_again, depends_on_history, run_eagerly
 from fxquant.capture.outer_state import Held, OuterState, is_drawn_from, is_random
 from fxquant.capture.trouble import Spot, Trouble, spots_around
+from fxquant.ir.own_functions import functions_kept
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -62,7 +63,7 @@ def find_outer_state(
     for line in lines:
         fact, drawn = _fact(line), is_drawn_from(line.held.get())
         counts = line.held.key in again and (
-            Uses.of(functions, line.held.name, ()).read or _attribute_read_in_file(line)
+            Uses.of(functions, line.held.name, ()).read or _attribute_read_in_file(line) or _read_by_another(line, copy)
         )
         if drawn or depends or counts or _read_elsewhere(line):
             troubles.append(Trouble(fact, _spots(line, drawn)))
@@ -113,6 +114,12 @@ def _attribute_read_in_file(line: ChangingLine) -> bool:
         and ast.unparse(node.value) in (owner, "cls", "type(self)", "self.__class__")
         for node in ast.walk(tree)
     )
+
+
+def _read_by_another(line: ChangingLine, model: nn.Module) -> bool:
+    """Whether another function that the model keeps has the variable of a function, too."""
+    codes = [function.__code__ for function in functions_kept(model)] if line.held.place else []
+    return any(line.held.name in code.co_freevars for code in codes if code is not line.code)
 
 
 def _parts_of(tree: ast.AST, name: str) -> Iterator[tuple[str, ast.AST]]:

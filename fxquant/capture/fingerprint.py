@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import collections
+import functools
 import random
 import sys
 import warnings
 from contextvars import ContextVar
-from types import FunctionType, GeneratorType, ModuleType
+from types import FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.variables import MISSING
+from fxquant.ir.own_functions import CACHED
 
 _DEPTH = 4
 _LARGEST_CONTAINER = 2000
@@ -75,7 +77,14 @@ def _parts(value: Any) -> list[Any] | None:
         return [value.tobytes() if hasattr(value, "tobytes") else repr(value)]
     if isinstance(value, FunctionType):
         kept = [_content(cell) for cell in value.__closure__ or ()]
+        kept += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *vars(value).values()]
         return [type(item).__qualname__ if isinstance(item, nn.Module) else item for item in kept]
+    if isinstance(value, MethodType):
+        return [type(value.__self__).__qualname__ if isinstance(value.__self__, nn.Module) else value.__self__]
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, CACHED):  # what it is asked again does not change it
+        return [value.cache_info().misses, value.cache_info().currsize]
     if hasattr(value, "__next__"):
         return _position(value)
     attributes = getattr(value, "__dict__", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import copy
+import functools
 import operator
 import random
 import sys
@@ -11,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -83,9 +85,9 @@ class ModelState:
         if isinstance(structure, _CONTAINERS):
             self._contents[id(structure)] = structure, copy.copy(structure)
             items = _items(structure)
-        elif isinstance(structure, tuple):
-            self._contents[id(structure)] = structure, structure  # what it holds may change
-            items = structure
+        elif isinstance(structure, (tuple, MethodType, functools.partial)):
+            items = _given(structure)
+            self._contents[id(structure)] = items, items  # what it holds may change
         elif has_parts(structure):
             self._contents[id(structure)] = vars(structure), dict(vars(structure))
             items = vars(structure).values()
@@ -184,6 +186,13 @@ def _put_contents_back(live: Any, before: Any) -> None:
     else:
         live.clear()
         live.update(before)
+
+
+def _given(structure: tuple[Any, ...] | MethodType | functools.partial[Any]) -> tuple[Any, ...]:
+    """What a tuple holds, what a method is of, or what a partial call is given."""
+    if isinstance(structure, functools.partial):
+        return (structure.func, *structure.args, *structure.keywords.values())
+    return (structure.__self__,) if isinstance(structure, MethodType) else structure
 
 
 def _items(container: Any) -> Iterable[Any]:

@@ -1,7 +1,7 @@
 """What forward may change that no tensor, attribute or container of the model holds, and how to put it back.
 
 Globals of the user's files, attributes of classes, mutable defaults; and, on modules, random generators, iterators,
-queues and functions that keep variables.
+queues and what functions and hooks keep.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import collections
 import copy
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.capture.fingerprint import content_of, fingerprint, slot_names, slots_of
+from fxquant.capture.function_variables import FunctionVariables, may_keep_functions
 from fxquant.capture.variables import MISSING, Variable, variables_of
+from fxquant.ir.own_functions import CACHED
 from fxquant.ir.walk_modules import modules_by_path
 
 _DEPTH = 2  # of containers and objects in one another
 _LARGEST_CONTAINER = 2000
 _LARGEST_TENSOR = 2**20  # larger globals are constants: they are not copied
+_ENTRIES = frozenset(("_parameters", "_buffers", "_modules"))
 Undo = Callable[[], None]
 
 
@@ -40,6 +43,7 @@ class Held:
         name: of the attribute or variable, for people.
         attribute: whether a module holds it.
         get, put: read it, and set it to another object.
+        place: where on the module the function is that it is a variable of, "" for others.
     """
 
     module_path: str
@@ -47,11 +51,12 @@ class Held:
     attribute: bool
     get: Callable[[], Any]
     put: Callable[[Any], None]
+    place: str = ""
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str, str]:
         """What is the same for this thing of a model and of its copy."""
-        return self.module_path, self.name
+        return self.module_path, self.name, self.place
 
 
 class OuterState:
@@ -62,7 +67,8 @@ class OuterState:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.held = [*map(_of_variable, variables_of(model)), *_of_modules(model)]
+        variables = variables_of(model)
+        self.held = [*map(_of_variable, variables), *_of_modules(model, _functions_in(variables))]
         self._before = [fingerprint(item.get()) for item in self.held]
         self._put: dict[int, Any] = {}
         self._undo = [_undo(item, self._put) for item in self.held]
@@ -100,8 +106,15 @@ def _of_variable(variable: Variable) -> Held:
     return Held("", variable.shown, False, variable.get, variable.put)
 
 
-def _of_modules(model: nn.Module) -> Iterator[Held]:
+def _functions_in(variables: Collection[Variable]) -> set[int]:
+    """Ids of the functions, and of the dictionaries of functions, that variables belong to or are."""
+    return {id(item.owner) for item in variables} | {id(item.get()) for item in variables}
+
+
+def _of_modules(model: nn.Module, known: Collection[int]) -> Iterator[Held]:
     opaque: dict[type, bool] = {}
+    keeping: dict[type, bool] = {}
+    functions = FunctionVariables(known)
     for path, module in modules_by_path(model):
         if isinstance(module, torch.jit.ScriptModule):
             continue
@@ -109,8 +122,12 @@ def _of_modules(model: nn.Module) -> Iterator[Held]:
             kind = type(value)
             if kind not in opaque:
                 opaque[kind] = issubclass(kind, collections.deque) or _draws(kind) or bool(slot_names(kind))
-            if opaque[kind] or (kind is FunctionType and value.__closure__):
+                keeping[kind] = may_keep_functions(kind)
+            if opaque[kind]:
                 yield _of_attribute(path, module, name)
+            if keeping[kind] and value and name not in _ENTRIES:
+                for at, item in enumerate(functions.of(value)):
+                    yield Held(path, item.name, True, item.get, item.put, f"{name}:{at}")
 
 
 def _of_attribute(path: str, module: nn.Module, name: str) -> Held:
@@ -127,7 +144,8 @@ def _undo(item: Held, put: dict[int, Any]) -> list[Undo]:
     """
     value = item.get()
     if item.name.startswith("default of "):
-        return [step for default in value for step in _undo_content(default)]
+        defaults = value.values() if isinstance(value, dict) else value
+        return [step for default in defaults for step in _undo_content(default)]
     if hasattr(value, "__next__"):
         saved = _copied(value)
 
@@ -174,6 +192,13 @@ def _undo_content(value: Any, depth: int = _DEPTH) -> Iterator[Undo]:
         bits = getattr(value, "bit_generator", value)
         numpy_state = copy.deepcopy(bits.get_state() if hasattr(bits, "get_state") else bits.state)
         yield lambda: bits.set_state(numpy_state) if hasattr(bits, "set_state") else setattr(bits, "state", numpy_state)
+    elif isinstance(value, partial):
+        yield from _undo_items([value.func, *value.args, *value.keywords.values()], depth)
+    elif isinstance(value, MethodType):
+        yield from _undo_items([value.__self__], depth)
+    elif isinstance(value, CACHED):
+        if not value.cache_info().currsize:
+            yield value.cache_clear
     elif isinstance(value, FunctionType):
         for cell in value.__closure__ or ():
             if cell != type(cell)():

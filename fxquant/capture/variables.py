@@ -58,7 +58,8 @@ class Variable:
 
 
 _ENVIRONMENT = Variable({"environ": os.environ}, "environ", "os.environ")
-_OF_FUNCTIONS = ("__defaults__", "__dict__")
+_DEFAULTS = ("__defaults__", "__kwdefaults__")
+_OF_FUNCTIONS = (*_DEFAULTS, "__dict__")
 
 
 class _Missing:
@@ -78,7 +79,7 @@ def variables_of(model: nn.Module) -> list[Variable]:
     found += [variable for kind in own for variable in _set_on_class(kind)]
     for space in spaces.values():
         used = _names_used(space)
-        found += [item for item in _variables_in(space, "") if item.name in used or item.name == "__defaults__"]
+        found += [item for item in _variables_in(space, "") if item.name in used or item.name in _DEFAULTS]
         found += [_ENVIRONMENT] if "environ" in used and _ENVIRONMENT not in found else []
         for name, value in list(space.items()):
             if name in used and isinstance(value, (FunctionType, type)) and value.__module__ == space.get("__name__"):
@@ -134,8 +135,11 @@ def _is_own(file: str) -> bool:
 def _variables_in(owner: Any, prefix: str) -> Iterator[Variable]:
     for name, value in list((owner if isinstance(owner, dict) else vars(owner)).items()):
         if isinstance(value, FunctionType):
-            if any(isinstance(item, _MUTABLE) for item in value.__defaults__ or ()):
-                yield Variable(value, "__defaults__", f"default of {prefix}{name}")
+            for key, defaults in zip(
+                _DEFAULTS, (value.__defaults__, (value.__kwdefaults__ or {}).values()), strict=True
+            ):
+                if any(isinstance(item, _MUTABLE) for item in defaults or ()):
+                    yield Variable(value, key, f"default of {prefix}{name}")
             kept = (isinstance(_content(cell), _KEPT) for cell in value.__closure__ or ())
             if any(kept) and value.__module__.partition(".")[0] not in _LIBRARIES:
                 yield Variable(owner, name, f"{prefix}{name}")

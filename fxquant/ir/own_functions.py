@@ -11,13 +11,14 @@ import collections
 import copy
 import functools
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
 _CONTAINERS = (list, dict, set, collections.deque)
+CACHED = functools._lru_cache_wrapper  # what ``functools.cache`` makes of a function
 LITERALS = frozenset((bool, int, float, str, type(None)))  # most attributes of modules are of these types
 # Attributes of every module that hold its hooks.
 HOOKS = frozenset(name for name, value in vars(nn.Module()).items() if "hooks" in name and isinstance(value, dict))
@@ -44,19 +45,25 @@ class OwnFunctions:
 
     Attributes:
         copies: the copy of each that refers to the model, by id of the function; what they keep is still to be set.
+            Functions with a cache have an empty one.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         every = list(modules)
         self._held: dict[int, Any] = {id(module): module for module in every}
         self._functions: dict[int, FunctionType] = {}
+        self._cached: dict[int, Any] = {}
         for module in every:
             for name, value in vars(module).items():
                 if (type(value) not in LITERALS and name not in _OF_MODULES) or (name in HOOKS and value):
                     self._look(value, _DEPTH)
         self._cells: dict[int, tuple[CellType, CellType]] = {}
         self._known: dict[int, bool] = {}
-        self.copies = {key: self._copy(item) for key, item in self._functions.items() if self._refers(item)}
+        self._wrapped: list[tuple[Any, list[Callable[..., Any]]]] = []
+        self.copies: dict[int, Any] = {
+            key: self._copy(item) for key, item in self._functions.items() if self._refers(item)
+        }
+        self.copies |= {key: self._copy_cached(item) for key, item in self._cached.items() if self._is_of_model(item)}
 
     @property
     def every(self) -> list[FunctionType]:
@@ -71,6 +78,9 @@ class OwnFunctions:
         """
         for cell, new in self._cells.values():
             new.cell_contents = copy.deepcopy(cell.cell_contents, memo)
+        for made, wrapped in self._wrapped:
+            wrapped.append(copy.deepcopy(made.__wrapped__, memo))
+            made.__wrapped__ = wrapped[0]
 
     def _look(self, value: Any, depth: int) -> None:
         """Note the functions and containers in what a module holds."""
@@ -84,6 +94,9 @@ class OwnFunctions:
         elif isinstance(value, functools.partial):
             for item in (value.func, *value.args, *value.keywords.values()):
                 self._look(item, depth - 1)
+        elif isinstance(value, CACHED):
+            self._cached[id(value)] = value
+            self._look(value.__wrapped__, depth - 1)
         elif isinstance(value, _CONTAINERS) and id(value) not in self._held:
             self._held[id(value)] = value
             for item in () if not value else list(value.values() if isinstance(value, dict) else value):
@@ -95,7 +108,7 @@ class OwnFunctions:
     def _look_through(self, cell: CellType, depth: int) -> None:
         """Functions around functions: what a function keeps is no part of the model unless the model holds it."""
         kept = _content(cell)
-        if isinstance(kept, (FunctionType, functools.partial)):
+        if isinstance(kept, (FunctionType, functools.partial, CACHED)):
             self._look(kept, depth - 1)
 
     def _refers(self, function: FunctionType) -> bool:
@@ -109,6 +122,8 @@ class OwnFunctions:
     def _is_of_model(self, item: Any) -> bool:
         if isinstance(item, FunctionType):
             return id(item) in self._functions and self._refers(item)
+        if isinstance(item, CACHED):
+            return id(item) in self._cached and any(map(self._is_of_model, _inside(item.__wrapped__)))
         return id(item) in self._held
 
     def _copy(self, function: FunctionType) -> FunctionType:
@@ -119,6 +134,16 @@ class OwnFunctions:
         if not hasattr(function, "__wrapped__"):
             del made.__wrapped__  # type: ignore[attr-defined]
         _copies.setdefault(function.__code__, weakref.WeakSet()).add(made)
+        return made
+
+    def _copy_cached(self, function: Any) -> Any:
+        wrapped: list[Callable[..., Any]] = []
+        made: Any = functools.lru_cache(**function.cache_parameters())(
+            lambda *args, **kwargs: wrapped[0](*args, **kwargs)
+        )
+        functools.update_wrapper(made, function)
+        self._wrapped.append((made, wrapped))
+        made.__wrapped__ = function.__wrapped__
         return made
 
     def _cell(self, cell: CellType) -> CellType:
