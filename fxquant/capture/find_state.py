@@ -80,8 +80,8 @@ def find_state(
             continue
         uses = Uses.of(functions, change.name, _lines_of(tracer, change))
         fact = _take_fact(tracer, change, functions)
-        counts = change in again and (uses.read or change.name in _HOOKS)
-        if counts and change.name in _HOOKS:  # on whatever module, and by whichever: its calls are no longer its own
+        counts = change in again and uses.read
+        if change.name in _HOOKS and (depends or change in again):  # on whatever module, and by whichever
             troubles.append(Trouble(fact, spots_around("")))
         elif counts or (uses.read and uses.counted) or (depends and (uses.read or not known)):
             troubles.append(Trouble(fact, _spots_of_change(model, change, example_inputs, functions)))

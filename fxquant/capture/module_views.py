@@ -48,13 +48,13 @@ class ModuleViews:
 def _fill(view: nn.Module, module: nn.Module, chosen: frozenset[str] | None) -> None:
     """Give a view what its module holds; of its children and tensors those chosen, None for all.
 
-    Functions that refer to the module, such as hooks, get the view in its place. A hook on a child may do so too; then
-    the view has children of its own. Tensors stay the same ones.
+    Functions that refer to the module, and methods of it, such as hooks, get the view in its place. A hook on a child
+    may do so too; then the view has children of its own. Tensors stay the same ones.
     """
     children = {name: child for name, child in module._modules.items() if not isinstance(child, FloatPart)}
     held = {**vars(module), "_modules": children}
     functions = OwnFunctions([module, *(part for child in children.values() if child for part in child.modules())])
-    if functions.copies:
+    if functions.copies or id(module) in functions.bound:
         memo: dict[int, Any] = {id(item): item for item in (*module.parameters(), *module.buffers())}
         memo.update(functions.copies)
         memo[id(module)] = view

@@ -31,7 +31,7 @@ def call_between_hooks(
 
     Source: torch/nn/modules/module.py, ``Module._call_impl``.
     """
-    for key, hook in module._forward_pre_hooks.items():
+    for key, hook in list(module._forward_pre_hooks.items()):  # they may remove themselves
         if key in module._forward_pre_hooks_with_kwargs:
             changed = hook(module, args, kwargs)
             args, kwargs = (args, kwargs) if changed is None else changed
@@ -40,7 +40,7 @@ def call_between_hooks(
             if changed is not None:
                 args = changed if isinstance(changed, tuple) else (changed,)
     result = call(*args, **kwargs)
-    for key, hook in module._forward_hooks.items():
+    for key, hook in list(module._forward_hooks.items()):
         if key in module._forward_hooks_with_kwargs:
             changed = hook(module, args, kwargs, result)
         else:

@@ -16,6 +16,7 @@ from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 _CONTAINERS = (list, dict, set, collections.deque)
 CACHED = functools._lru_cache_wrapper  # what ``functools.cache`` makes of a function
@@ -24,6 +25,7 @@ LITERALS = frozenset((bool, int, float, str, type(None)))  # most attributes of 
 HOOKS = frozenset(name for name, value in vars(nn.Module()).items() if "hooks" in name and isinstance(value, dict))
 _OF_MODULES = HOOKS | {"_parameters", "_buffers", "_modules"}
 _DEPTH = 4
+_LARGEST_CONTAINER = 2000
 _copies: weakref.WeakKeyDictionary[CodeType, weakref.WeakSet[FunctionType]] = weakref.WeakKeyDictionary()
 
 
@@ -46,6 +48,7 @@ class OwnFunctions:
     Attributes:
         copies: the copy of each that refers to the model, by id of the function; what they keep is still to be set.
             Functions with a cache have an empty one.
+        bound: ids of the objects whose methods the model keeps: a copy of the model gets those of their copies.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -53,6 +56,7 @@ class OwnFunctions:
         self._held: dict[int, Any] = {id(module): module for module in every}
         self._functions: dict[int, FunctionType] = {}
         self._cached: dict[int, Any] = {}
+        self.bound = set[int]()
         for module in every:
             for name, value in vars(module).items():
                 if (type(value) not in LITERALS and name not in _OF_MODULES) or (name in HOOKS and value):
@@ -91,6 +95,8 @@ class OwnFunctions:
                 self._functions[id(value)] = value
                 for cell in value.__closure__ or ():
                     self._look_through(cell, depth)
+        elif isinstance(value, MethodType):
+            self.bound.add(id(value.__self__))
         elif isinstance(value, functools.partial):
             for item in (value.func, *value.args, *value.keywords.values()):
                 self._look(item, depth - 1)
@@ -124,6 +130,8 @@ class OwnFunctions:
             return id(item) in self._functions and self._refers(item)
         if isinstance(item, CACHED):
             return id(item) in self._cached and any(map(self._is_of_model, _inside(item.__wrapped__)))
+        if isinstance(item, RemovableHandle):
+            return id(item.hooks_dict_ref()) in self._held
         return id(item) in self._held
 
     def _copy(self, function: FunctionType) -> FunctionType:
@@ -153,14 +161,17 @@ class OwnFunctions:
         return self._cells.setdefault(id(cell), (cell, CellType()))[1]
 
 
-def _inside(kept: Any) -> Iterator[Any]:
-    """What a variable refers to: an object, that of a method, or what a partial call is given."""
+def _inside(kept: Any, depth: int = 2) -> Iterator[Any]:
+    """What a variable refers to: an object, that of a method, what a partial call is given, what containers hold."""
     yield kept
     if isinstance(kept, MethodType):
         yield kept.__self__
     elif isinstance(kept, functools.partial):
         for item in (kept.func, *kept.args, *kept.keywords.values()):
-            yield from _inside(item)
+            yield from _inside(item, depth)
+    elif depth and isinstance(kept, (*_CONTAINERS, tuple)) and len(kept) <= _LARGEST_CONTAINER:
+        for item in list(kept.values() if isinstance(kept, dict) else kept):
+            yield from _inside(item, depth - 1)
 
 
 def _content(cell: CellType) -> Any:
