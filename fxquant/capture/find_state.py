@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _Key = TypeVar("_Key", bound=Hashable)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_CLASS = "__class__"  # of a module: every call reads it
 _NOTED = (FactKind.ATTRIBUTE_UPDATE, FactKind.CONTAINER_UPDATE)
 
 
@@ -83,7 +84,7 @@ def find_state(
         counts = change in again and uses.read
         if change.name in _HOOKS and (depends or change in again):  # on whatever module, and by whichever
             troubles.append(Trouble(fact, spots_around("")))
-        elif counts or (uses.read and uses.counted) or (depends and (uses.read or not known)):
+        elif counts or (uses.read and uses.counted) or (depends and (uses.read or not known or change.name == _CLASS)):
             troubles.append(Trouble(fact, _spots_of_change(model, change, example_inputs, functions)))
         else:
             handled = "a cache: the graph computes it anew" if uses.read else "nothing in the model reads it"
@@ -300,7 +301,10 @@ def _changes_outside(model: nn.Module, path: str, change: Change, example_inputs
 
 def _reading(model: nn.Module, change: Change) -> Callable[[], Any]:
     """Reads an attribute of a copy."""
-    space = vars(model.get_submodule(change.module_path))
+    module = model.get_submodule(change.module_path)
+    if change.name == _CLASS:
+        return lambda: id(type(module))
+    space = vars(module)
     return lambda: space.get(change.name)
 
 

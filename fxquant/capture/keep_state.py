@@ -58,6 +58,7 @@ class ModelState:
     def __init__(self, root: nn.Module, original: nn.Module) -> None:
         plain = ((path, item) for path, item in modules_by_path(root) if not isinstance(item, torch.jit.ScriptModule))
         self._modules = {path: (module, dict(vars(module))) for path, module in plain}
+        self._kinds = {path: type(module) for path, (module, _) in self._modules.items()}
         self._tensors = [(path, tensor, tensor._version) for path, tensor in _named_tensors(root)]
         self._originals = dict(_named_tensors(original))
         self.parameters_hold = False
@@ -107,6 +108,8 @@ class ModelState:
         changed = self._changed_contents()
         for path, (module, parts) in self._modules.items():
             now = vars(module)
+            if type(module) is not self._kinds[path]:
+                found.append(Change(path, "__class__"))
             if not changed and _is_same(now, parts):
                 continue
             for name in {**parts, **now}:
@@ -143,7 +146,9 @@ class ModelState:
 
     def restore(self) -> None:
         """Put everything back."""
-        for module, parts in self._modules.values():
+        for path, (module, parts) in self._modules.items():
+            if type(module) is not self._kinds[path]:
+                module.__class__ = self._kinds[path]
             if not _is_same(vars(module), parts):
                 vars(module).clear()
                 vars(module).update(parts)

@@ -39,8 +39,10 @@ class ModuleViews:
         return self._views[key]
 
     def restore(self) -> None:
-        """Give every view the attributes that its module has, which were put back: parts that ran may have set some."""
+        """Give every view what its module has, class and attributes, put back already: parts may have set others."""
         for view, module, chosen in self._parts:
+            if type(view) is not type(module):
+                view.__class__ = type(module)
             vars(view).clear()
             _fill(view, module, chosen)
 

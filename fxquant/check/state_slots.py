@@ -78,6 +78,7 @@ def _slots_of_module(path: str, module: nn.Module) -> Iterator[Slot]:
     def tensor(key: str) -> Callable[[], Any]:
         return lambda: _tensors_of(module).get(key, MISSING)
 
+    yield Slot(FindingKind.ATTRIBUTE_UPDATE, path, "__class__", lambda: id(type(module)))
     for key, value in vars(module).items():
         if key not in _OF_MODULES:
             yield Slot(_kind_of_attribute(value), path, key, attribute(key))
