@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from fxquant.capture.branches import function_of
-from fxquant.capture.fingerprint import fingerprint
+from fxquant.capture.fingerprint import MadeTensors, fingerprint
 from fxquant.capture.outer_state import Held
 from fxquant.capture.source import is_user_file
 from fxquant.capture.trouble import StatementSpot
@@ -79,7 +79,9 @@ class _Watch:
     def __init__(self, model: nn.Module, held: list[Held]) -> None:
         self.found: dict[ChangingLine, None] = {}
         self._held = held
-        self._known = [fingerprint(item.get()) for item in held]
+        self._made = MadeTensors()
+        self._known = [fingerprint(item.get(), made=self._made) for item in held]
+        self._made.are_older()
         self._paths: dict[int, str] = {id(module): path for path, module in model.named_modules()}
         self._last: tuple[CodeType, int, str] | None = None
 
@@ -114,7 +116,7 @@ class _Watch:
     def look(self) -> None:
         """What changed since the last look, the line that ran since then changed."""
         for index, item in enumerate(self._held):
-            now = fingerprint(item.get())
+            now = fingerprint(item.get(), made=self._made)
             if now != self._known[index]:
                 self._known[index] = now
                 if self._last is not None:

@@ -25,21 +25,45 @@ _WITHOUT_STATE = sys.stdlib_module_names | {"torch", "numpy"}  # packages whose 
 _OF_MODULES = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"))
 
 
-def fingerprint(value: Any, identity: bool = True) -> Any:
+def fingerprint(value: Any, identity: bool = True, made: MadeTensors | None = None) -> Any:
     """Something that is equal for equal contents and differs for others, as far as it can be told cheaply.
 
     Args:
         value: anything.
         identity: tell equal objects apart, and tensors that were written without a change of their values.
+        made: tensors that need not be read again.
     """
-    return _Reader(identity).read(value, _DEPTH)
+    return _Reader(identity, made).read(value, _DEPTH)
+
+
+class MadeTensors:
+    """Tensors that are met while a model runs. What it makes and keeps is read again only in another version."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Tensor, int, Any]] = {}
+
+    def are_older(self) -> None:
+        """Those met so far were there before: they may be written without a new version, and are read every time."""
+        self._known = {key: (tensor, -1, None) for key, (tensor, _, _) in self._known.items()}
+
+    def fingerprint(self, tensor: Tensor) -> Any:
+        """The fingerprint of a tensor."""
+        version = 0 if tensor.is_inference() else tensor._version
+        _, known, found = self._known.get(id(tensor), (tensor, None, None))
+        if known == version:
+            return found
+        found = _fingerprint_of_tensor(tensor, True)
+        if known != -1:
+            self._known[id(tensor)] = tensor, version, found
+        return found
 
 
 class _Reader:
     """Reads contents down to a depth, and no more than so many parts in all."""
 
-    def __init__(self, identity: bool) -> None:
+    def __init__(self, identity: bool, made: MadeTensors | None) -> None:
         self.identity = identity
+        self.made = made
         self.left = _MOST_PARTS
 
     def read(self, value: Any, depth: int) -> Any:
@@ -48,7 +72,7 @@ class _Reader:
         if isinstance(value, (bool, int, float, complex, str, bytes, range, slice, type(None))):
             return type(value).__name__, value if value == value else "nan"
         if isinstance(value, Tensor):
-            return _fingerprint_of_tensor(value, self.identity)
+            return _fingerprint_of_tensor(value, self.identity) if self.made is None else self.made.fingerprint(value)
         copied = isinstance(value, (list, tuple, set, frozenset)) or type(value).__module__ == "numpy"
         name = id(value) if self.identity and not copied else type(value).__qualname__
         parts = _parts(value) if depth > 0 and self.left > 0 else None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import fxquant
 from fxquant import pipeline
+from fxquant.capture import fingerprint
 from fxquant.ir.float_part import FloatPart
 
 Hook = Callable[..., Any]
@@ -276,3 +277,13 @@ def test_a_count_that_nobody_reads_keeps_nothing_whole() -> None:
     model.linear.register_forward_hook(count)
     captured = pipeline.capture(model, (x,))
     assert not any(isinstance(part, FloatPart) for part in captured.modules()) and counts == {"calls": 0}
+
+
+def test_what_hooks_keep_is_not_read_after_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, kept, reads = nn.Sequential(*(Layer() for _ in range(40))).eval(), dict[int, Tensor](), list[int]()
+    for number, layer in enumerate(model):
+        layer.register_forward_hook(lambda module, args, output, number=number: kept.update({number: output}))
+    read = fingerprint._fingerprint_of_tensor
+    monkeypatch.setattr(fingerprint, "_fingerprint_of_tensor", lambda *args: reads.append(1) or read(*args))
+    pipeline.capture(model, (torch.randn(2, 4),))
+    assert not kept and len(reads) < 20 * len(model)
