@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from fxquant.capture.structures import has_parts
 from fxquant.capture.variables import MISSING
 from fxquant.ir.own_functions import CACHED, LITERALS
 
@@ -37,9 +38,9 @@ class FunctionVariable:
     put: Callable[[Any], None]
 
 
-def may_keep_functions(kind: type) -> bool:
-    """Whether an attribute of this type is a function, or may hold some."""
-    return issubclass(kind, (*_CALLED, *_CONTAINERS))
+def may_keep_functions(value: Any) -> bool:
+    """Whether an attribute of the type of this one is a function, or may hold some."""
+    return isinstance(value, (*_CALLED, *_CONTAINERS)) or has_parts(value)
 
 
 class FunctionVariables:
@@ -71,6 +72,9 @@ class FunctionVariables:
             for item in list(value.values() if isinstance(value, dict) else value):
                 if type(item) not in LITERALS:
                     yield from self.of(item, depth - 1)
+        elif depth and id(value) not in self._seen and has_parts(value):
+            self._seen.add(id(value))
+            yield from self.of(vars(value), depth)
 
     def _of_function(self, function: FunctionType) -> Iterator[FunctionVariable]:
         code = function.__code__

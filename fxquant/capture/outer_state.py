@@ -31,6 +31,7 @@ _DEPTH = 2  # of containers and objects in one another
 _LARGEST_CONTAINER = 2000
 _LARGEST_TENSOR = 2**20  # larger globals are constants: they are not copied
 _ENTRIES = frozenset(("_parameters", "_buffers", "_modules"))
+_MAY_BE_EMPTY = frozenset((collections.OrderedDict, dict, set, list, tuple))  # a module has a dozen
 Undo = Callable[[], None]
 
 
@@ -122,10 +123,10 @@ def _of_modules(model: nn.Module, known: Collection[int]) -> Iterator[Held]:
             kind = type(value)
             if kind not in opaque:
                 opaque[kind] = issubclass(kind, collections.deque) or _draws(kind) or bool(slot_names(kind))
-                keeping[kind] = may_keep_functions(kind)
+                keeping[kind] = may_keep_functions(value)
             if opaque[kind]:
                 yield _of_attribute(path, module, name)
-            if keeping[kind] and value and name not in _ENTRIES:
+            if keeping[kind] and name not in _ENTRIES and (kind not in _MAY_BE_EMPTY or value):
                 for at, item in enumerate(functions.of(value)):
                     yield Held(path, item.name, True, item.get, item.put, f"{name}:{at}")
 

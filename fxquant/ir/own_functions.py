@@ -81,10 +81,25 @@ class OwnFunctions:
             memo: of ``copy.deepcopy``, which has copied the model.
         """
         for cell, new in self._cells.values():
-            new.cell_contents = copy.deepcopy(cell.cell_contents, memo)
+            new.cell_contents = self._bound(cell.cell_contents, memo)
         for made, wrapped in self._wrapped:
             wrapped.append(copy.deepcopy(made.__wrapped__, memo))
             made.__wrapped__ = wrapped[0]
+
+    def _bound(self, kept: Any, memo: dict[int, Any]) -> Any:
+        """The same for a copy of the model; of what containers hold, the rest stays as it is."""
+        if id(kept) in memo or not any(self._is_of_model(item) for item in _inside(kept)):
+            return memo.get(id(kept), kept)
+        if isinstance(kept, weakref.ref):
+            return weakref.ref(copy.deepcopy(kept(), memo))
+        if type(kept) in (list, tuple):
+            made: Any = type(kept)(self._bound(item, memo) for item in kept)
+        elif type(kept) is dict:
+            made = {key: self._bound(item, memo) for key, item in kept.items()}
+        else:
+            return copy.deepcopy(kept, memo)
+        memo[id(kept)] = made
+        return made
 
     def _look(self, value: Any, depth: int) -> None:
         """Note the functions and containers in what a module holds."""
@@ -162,10 +177,12 @@ class OwnFunctions:
 
 
 def _inside(kept: Any, depth: int = 2) -> Iterator[Any]:
-    """What a variable refers to: an object, that of a method, what a partial call is given, what containers hold."""
+    """What a variable refers to: an object, that of a method, what partial calls are given, what containers hold."""
     yield kept
     if isinstance(kept, MethodType):
         yield kept.__self__
+    elif isinstance(kept, weakref.ref):
+        yield kept()
     elif isinstance(kept, functools.partial):
         for item in (kept.func, *kept.args, *kept.keywords.values()):
             yield from _inside(item, depth)

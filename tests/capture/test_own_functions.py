@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -52,6 +54,18 @@ def test_a_copy_of_a_model_has_functions_of_its_own() -> None:
     copied: Any = copy_module(model)
     copied(torch.randn(2, 8))
     assert len(copied.seen) == 1 and not model.seen
+
+
+def test_containers_and_weak_references_in_variables_are_those_of_the_copy() -> None:
+    model, lock = nn.Linear(8, 8), threading.Lock()
+    kept, reference = {"model": model, "lock": lock, "all": [model]}, weakref.ref(model)
+    model.register_forward_hook(lambda module, args, output: seen.append((kept, reference())))
+    seen = list[Any]()
+    copied = copy_module(model)
+    copied(torch.randn(2, 8))
+    (held, referred) = seen[0]
+    assert held["model"] is copied and held["all"] == [copied] and referred is copied
+    assert held["lock"] is lock and kept["model"] is model
 
 
 def test_neither_check_nor_prepare_write_through_a_hook() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,17 @@ class AppliesFirst(Applies):
 
     def forward(self, x: Tensor) -> Any:
         return self.functions[0](self.linear(x))
+
+
+class AppliesOfObject(Layer):
+    """Keeps it in an object."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.kept = types.SimpleNamespace(function=function)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.kept.function(self.linear(x))
 
 
 class CountsRows(Layer):
@@ -252,7 +264,7 @@ def _require_as_eager(make: Callable[[], nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("kind", [Applies, AppliesFirst])
+@pytest.mark.parametrize("kind", [Applies, AppliesFirst, AppliesOfObject])
 def test_functions_that_modules_keep_count_on(kind: Any, function: Hook) -> None:
     _require_as_eager(lambda: kind(function()))
 
