@@ -30,6 +30,7 @@ from fxquant.check.probes import Example
 from fxquant.check.prove import Prover
 from fxquant.check.report import TraceReport
 from fxquant.check.require_module import require_module
+from fxquant.check.run_model import gradients_recorded
 from fxquant.check.source_tree import Sources
 from fxquant.check.try_edit import EditTrial
 from fxquant.check.user_frames import Places
@@ -80,7 +81,8 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
         copied = copy_module(model)
         run = observe_eager(model, example_inputs, sources)
         outer.restore()
-        with nullcontext() if run.writes_parameters else parameters_shared():
+        shared = nullcontext if run.writes_parameters else parameters_shared
+        with gradients_recorded(run.needs_gradients), shared():
             attempt = _try_capture(copied, example_inputs, places)
             result = _examine(copied, example_inputs, probes, attempt.graph, places, run.keeps_state, outer)
             plain = trace_plainly(copied, places)
@@ -90,7 +92,7 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
         seen += _stopped_elsewhere(plain, seen, run.lines)
         trial = EditTrial(copied, example_inputs, sources, run.codes, outer)
         evidence = Evidence(result.captured, model.training, result.proof, result.regions, sources, trial)
-        with nullcontext() if run.writes_parameters else parameters_shared():
+        with gradients_recorded(run.needs_gradients), shared():
             findings = tuple(judge(seen, evidence))
     return replace(result, findings=findings, plain_tracing=plain.error, seconds=time.perf_counter() - start)
 

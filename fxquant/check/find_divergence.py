@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from fxquant.capture.inputs import bind_inputs
 from fxquant.check.compare import Outcome, compare
 from fxquant.check.probes import fresh
-from fxquant.check.run_model import call, seed_all
+from fxquant.check.run_model import call, gradient_mode, seed_all
 from fxquant.check.user_frames import Places
 from fxquant.ir.meta import info
 from fxquant.ir.stages import CapturedModel
@@ -83,7 +83,7 @@ def first_wrong_value(graph: CapturedModel, model: nn.Module, inputs: Any, place
     player = _Player(graph, recorder.values)
     values = [value for _, _, value in bind_inputs(model, fresh(inputs)).entries]
     seed_all()
-    with torch.no_grad(), warnings.catch_warnings():
+    with gradient_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             player.run(*values)

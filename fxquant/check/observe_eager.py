@@ -17,7 +17,7 @@ from fxquant.check.compare import Outcome, compare, leaves
 from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation
 from fxquant.check.probes import Example, fresh, value_probes
-from fxquant.check.run_model import call, seed_all
+from fxquant.check.run_model import call, gradient_mode, gradients_recorded, seed_all
 from fxquant.check.source_tree import Sources
 from fxquant.check.state_slots import SlotKey, is_shared, slots_of
 from fxquant.check.static_pass import StaticPass
@@ -42,6 +42,7 @@ class EagerRun:
         lines: (file, line) of the user's lines that ran.
         modules: by such a line, paths of the modules whose forward ran it.
         codes: code objects of the user's functions that ran, in either mode.
+        needs_gradients: whether the model runs with gradients on only.
     """
 
     seen: list[Observation]
@@ -50,6 +51,7 @@ class EagerRun:
     lines: set[tuple[str, int]]
     modules: dict[tuple[str, int], set[str]]
     codes: tuple[CodeType, ...]
+    needs_gradients: bool = False
 
 
 def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
@@ -63,16 +65,27 @@ def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
     Raises:
         CaptureError: the model does not run on the inputs.
     """
+    outer = OuterState(model)
+    try:
+        return _observed(model, inputs, sources)
+    except Exception:
+        outer.restore()
+        needed = call(copy_module(model), inputs, gradients=True).error is None
+        if not needed or call(copy_module(model), inputs).error is None:
+            _require_runs(model, inputs, sources)
+            raise
+    outer.restore()
+    with gradients_recorded():
+        return replace(_observed(model, inputs, sources), needs_gradients=True)
+
+
+def _observed(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
     copy = copy_module(model)
     places = Places(copy, sources)
     slots, outer = slots_of(copy), OuterState(copy)
     seed_all()
     before = read_all(slots)
-    try:
-        watch = _watched(copy, inputs, places)
-    except Exception:
-        _require_runs(model, inputs, sources)
-        raise
+    watch = _watched(copy, inputs, places)
     keys = {slot.key for slot in changed(slots, before)}
     outer.restore()  # what is added to a set a second time does not change it
     settled = _settled(model, inputs) if keys else frozenset()
@@ -107,7 +120,7 @@ def _state_changes(model: nn.Module, inputs: Any, sources: Sources, which: set[S
     args, kwargs = split_inputs(fresh(inputs))
     seed_all()
     watch = StateWatch(slots, Places(copy, sources))
-    with torch.no_grad(), warnings.catch_warnings(), watch.watching():
+    with gradient_mode(), warnings.catch_warnings(), watch.watching():
         warnings.simplefilter("ignore")
         copy(*args, **kwargs)
     return list(watch.observations)

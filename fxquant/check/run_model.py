@@ -7,6 +7,8 @@ import io
 import random
 import sys
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,22 @@ from fxquant.capture.outer_state import OuterState
 from fxquant.check.probes import fresh
 
 SEED = 7
+_recording: ContextVar[bool] = ContextVar("recording", default=False)
+
+
+@contextlib.contextmanager
+def gradients_recorded(needed: bool = True) -> Iterator[None]:
+    """Inside, all calls record operations for backward: for models that take gradients in forward."""
+    token = _recording.set(needed)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def gradient_mode(gradients: bool = False) -> torch.set_grad_enabled:
+    """The mode of a call: gradients are on where they are asked for, or where the model needs them."""
+    return torch.set_grad_enabled(gradients or _recording.get())
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,7 @@ def call(model: nn.Module, inputs: Any, seed: int = SEED, *, gradients: bool = F
     args, kwargs = split_inputs(fresh(inputs))
     seed_all(seed)
     states = _random_states()
-    with torch.set_grad_enabled(gradients), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    with gradient_mode(gradients), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")  # and fx prints what a graph raises
         try:
             value = model(*args, **kwargs)

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from fxquant.capture.inputs import split_inputs
 from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation
-from fxquant.check.run_model import seed_all
+from fxquant.check.run_model import gradient_mode, seed_all
 from fxquant.check.source_tree import span_of
 from fxquant.check.user_frames import Places
 from fxquant.check.watched_functions import kind_of_call, kind_of_function
@@ -105,7 +105,7 @@ class EagerWatch(TorchFunctionMode):
         """Run the model on ``inputs``, which must be those it was told of."""
         args, kwargs = split_inputs(inputs)
         seed_all()
-        with torch.no_grad(), warnings.catch_warnings(), self.watching():
+        with gradient_mode(), warnings.catch_warnings(), self.watching():
             warnings.simplefilter("ignore")
             self.model(*args, **kwargs)
 

@@ -219,3 +219,25 @@ class InputInPlaceActivation(Case):
             return self.first(self.act(x)) + x  # finding: input-update
 
     inputs = staticmethod(rows)
+
+
+class GradientOfInput(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            x = x.detach().requires_grad_()
+            energy = torch.tanh(self.first(x)).sum()
+            return energy, -torch.autograd.grad(energy, x)[0]  # finding: error
+
+    inputs = staticmethod(rows)
+    outcome = "refused"
+
+
+class HookOnTensor(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            y.register_hook(lambda gradient: gradient.clamp(-1, 1))  # finding: opaque-call
+            return torch.relu(y)
+
+    inputs = staticmethod(rows)
+    outcome = "region"

@@ -224,3 +224,22 @@ def test_parameters_that_forward_writes_into_are_not_shared(in_training_only: bo
     found = [item.severity for item in report.findings if item.code == "self.layer.weight.data.mul_(1.5)"]
     assert found == [Severity.INFO if in_training_only else Severity.ERROR], str(report)
     assert report.proof.holds, str(report)
+
+
+def test_a_model_that_takes_gradients_in_training_mode_only_is_compared_in_eval_mode() -> None:
+    class Penalized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Any:
+            x = x.detach().requires_grad_(self.training)
+            y = self.layer(x)
+            if self.training:
+                y = y + torch.autograd.grad(y.sum(), x, create_graph=True)[0].norm()
+            return y
+
+    report = check_traceable(Penalized().eval(), (torch.randn(2, 4),))
+    assert report.ok and report.proof.holds, str(report)
+    report = check_traceable(Penalized().train(), (torch.randn(2, 4),))
+    assert not report.captured and {item.kind for item in report.findings} >= {FindingKind.ERROR}, str(report)
