@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import map_leaves
 from fxquant.capture.outer_state import OuterState
-from fxquant.check.compare import compare
+from fxquant.check.compare import Outcome, compare
 from fxquant.check.finding import Edit, FindingKind
 from fxquant.check.observation import Observation
 from fxquant.check.probes import Example, value_probes
@@ -29,6 +29,8 @@ from fxquant.ir.codes import codes_in
 _OTHER_NUMBERS = (FindingKind.PYTHON_RANDOM, FindingKind.ALWAYS_DROPOUT)
 # Inputs of other values that an edit is tried on: new ones, and those with their signs turned.
 _OTHER_VALUES = 2
+# Of calls that are compared with each other, where numbers are drawn.
+_SEEDS = range(8)
 
 Functions = dict[CodeType, list[FunctionType]]
 
@@ -54,6 +56,7 @@ class EditTrial:
     def __post_init__(self) -> None:
         self._functions: Functions | None = None
         self._before: dict[bool, list[tuple[Any, Result]]] = {}
+        self._varies: dict[bool, bool] = {}
 
     def works(self, edit: Edit, seen: Observation) -> bool:
         """Whether the model runs with ``edit`` and returns the same, on the example and on other values.
@@ -65,12 +68,13 @@ class EditTrial:
         training = seen.mode == "training" if seen.mode else self.model.training
         before = self._results(training)
         file = self.sources.file(edit.file)
+        varies = seen.kind in _OTHER_NUMBERS and self._results_vary(training)
         changed = _changed_functions(edit, file, self._functions_that_run())
         if not changed:
             return False
         with _exchanged(changed):
             return all(
-                self._is_alike(result, self._call(inputs, training), seen.kind)
+                self._is_alike(result, self._call(inputs, training), varies)
                 for inputs, result in before
                 if result.error is None
             )
@@ -92,10 +96,19 @@ class EditTrial:
         return result
 
     @staticmethod
-    def _is_alike(before: Result, after: Result, kind: FindingKind) -> bool:
+    def _is_alike(before: Result, after: Result, varies: bool) -> bool:
         if after.error is not None:
             return False
-        return kind in _OTHER_NUMBERS or compare(before.value, after.value).outcome.holds
+        return varies or compare(before.value, after.value).outcome.holds
+
+    def _results_vary(self, training: bool) -> bool:
+        """Whether results differ from call to call: not where a generator is made, and seeded, at every call."""
+        if training not in self._varies:
+            model = copy_module(self.model).train(training)
+            results = [call(model, self.inputs, seed).value for seed in _SEEDS]
+            self.outer.restore()
+            self._varies[training] = any(compare(results[0], other).outcome is not Outcome.EXACT for other in results)
+        return self._varies[training]
 
     def _functions_that_run(self) -> Functions:
         """The functions of each code object."""

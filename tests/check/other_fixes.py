@@ -103,3 +103,26 @@ class StarredList(Case):
 
     inputs = staticmethod(rows)
     applied = True
+
+
+class ItemDecides(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            if y.max().item() > 0.5:  # finding: tensor-number
+                return y * 2
+            return y
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+    applied = True
+
+
+class SmallerOfNumbers(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            return y * min(1.0, y.max().item() / 3)  # finding: tensor-number
+
+    inputs = staticmethod(rows)
+    applied = True

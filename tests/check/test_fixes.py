@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import runpy
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,57 @@ class RepeatedList(Layer):
         return self.first(x) + torch.tensor([0, 1] * (x.shape[0] // 2))[:, None]
 
 
+class Exit(Exception):
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+
+class RaisedWithValue(Layer):
+    def forward(self, x: Tensor) -> Any:
+        try:
+            return self.outer(self.first(x))
+        except Exit as early:
+            return early.value
+
+    def outer(self, x: Tensor) -> Tensor:
+        if x.max() > 1e6:
+            raise Exit(x * 0.1)
+        return x
+
+
+class RaisedAndCaught(Layer):
+    def forward(self, x: Tensor) -> Any:
+        try:
+            return self.outer(self.first(x))
+        except OverflowError:
+            return torch.zeros_like(x)
+
+    def outer(self, x: Tensor) -> Tensor:
+        if x.max() > 1e6:
+            raise OverflowError("too large")
+        return x
+
+
+class SeededInForward(Layer):
+    def forward(self, x: Tensor) -> Any:
+        numbers = random.Random(3)
+        return self.first(x) * numbers.random()
+
+
+class ComparedLater(Layer):
+    def forward(self, x: Tensor) -> Any:
+        y = self.first(x)
+        largest = y.max().item()
+        if largest > 0.5:
+            y = torch.relu(y)
+        return y
+
+
 @pytest.mark.parametrize(
     ("model", "kind"),
     [
+        (RaisedWithValue, FindingKind.TENSOR_BRANCH),
+        (RaisedAndCaught, FindingKind.TENSOR_BRANCH),
         (PickedRows, FindingKind.TENSOR_BRANCH),
         (MaskOrNone, FindingKind.TENSOR_BRANCH),
         (MaskWrittenAsNone, FindingKind.TENSOR_BRANCH),
@@ -68,6 +117,13 @@ class RepeatedList(Layer):
 def test_a_change_with_which_the_model_does_not_run_is_not_offered(model: type[Layer], kind: FindingKind) -> None:
     finding = found(model(), kind)
     assert finding.edit is None and "write `" not in finding.fix
+
+
+def test_a_number_that_is_the_same_at_every_call_is_not_made_random() -> None:
+    report = check_traceable(SeededInForward().eval(), ROWS)
+    drawn = [item for item in report.findings if item.kind is FindingKind.PYTHON_RANDOM]
+    assert drawn[-1].expression == "numbers.random()" and not any(item.edit for item in drawn), str(report)
+    assert "draw that once, in __init__" in drawn[-1].fix
 
 
 def test_a_change_with_which_the_model_returns_something_else_is_not_offered() -> None:
@@ -185,6 +241,11 @@ class Seeded(Layer):
         return self.first(x)
 
 
+class DrawnBranch(Layer):
+    def forward(self, x: Tensor) -> Any:
+        return self.first(x) if random.random() < 0.5 else x
+
+
 class FunctionInDict(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -213,6 +274,8 @@ class FunctionInDict(nn.Module):
         (Gathered, FindingKind.UNPACKING, "instead of `*parts`", (*ROWS, *ROWS)),
         (DropoutKeptOn, FindingKind.ALWAYS_DROPOUT, "leave the mode of `self.drop`", ROWS),
         (Seeded, FindingKind.TORCH_RANDOM, "to the caller", ROWS),
+        (DrawnBranch, FindingKind.PYTHON_RANDOM, "torch.where instead of a branch", ROWS),
+        (ComparedLater, FindingKind.TENSOR_NUMBER, "`torch.where` instead of branches", ROWS),
         (FunctionInDict, FindingKind.MODULE_IN_CONTAINER, "apart", ROWS),
     ],
 )

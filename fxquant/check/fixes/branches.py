@@ -147,9 +147,10 @@ def _fix_if(statement: ast.If, subject: Subject) -> Fix:
         return _generic(subject, "condition")
     test = condition(statement.test, subject)
     if len(statement.body) == 1 and isinstance(statement.body[0], ast.Raise) and not statement.orelse:
-        return subject.rewriting(
-            statement, [f"torch._assert(torch.logical_not({test}), {_message(statement.body[0])})"]
-        )
+        message = _message(statement.body[0], subject)
+        if not message:
+            return _without_selecting(subject)
+        return subject.rewriting(statement, [f"torch._assert(torch.logical_not({test}), {message})"])
     returned = _returned(statement, subject)
     if returned is not None:
         return subject.rewriting(statement, [f"return {returned[0]}"], last=returned[1])
@@ -201,11 +202,32 @@ def _asks_python(test: ast.expr) -> bool:
     )
 
 
-def _message(statement: ast.Raise) -> str:
+def _message(statement: ast.Raise, subject: Subject) -> str:
+    """What an error says, as source; "" where the error is more than a message: it carries a value, or is caught."""
     raised = statement.exc
-    if isinstance(raised, ast.Call) and raised.args:
-        return ast.unparse(raised.args[0])
-    return repr("assertion failed")
+    kind = raised.func if isinstance(raised, ast.Call) else raised
+    if kind is None or _is_caught(ast.unparse(kind), subject):
+        return ""
+    if not isinstance(raised, ast.Call) or not raised.args:
+        return repr("assertion failed")
+    return ast.unparse(raised.args[0]) if _is_text(raised.args[0]) else ""
+
+
+def _is_caught(kind: str, subject: Subject) -> bool:
+    """Whether the file catches errors of a kind and does more than raise them again."""
+    nodes = ast.walk(subject.file.tree) if subject.file.tree is not None else ()
+    handlers = [node for node in nodes if isinstance(node, ast.ExceptHandler) and node.type is not None]
+    named = [item for item in handlers if any(ast.unparse(part) == kind for part in ast.walk(item.type or item))]
+    return any(not isinstance(item.body[0], ast.Raise) or item.body[0].exc is not None for item in named)
+
+
+def _is_text(node: ast.expr) -> bool:
+    """Whether an expression is a text for sure."""
+    if isinstance(node, ast.BinOp):
+        return _is_text(node.left) or _is_text(node.right)
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str)
+    return isinstance(node, ast.JoinedStr) or called_name(node) in ("str", "repr", "format", "join")
 
 
 def _returned(statement: ast.If, subject: Subject) -> tuple[str, int] | None:

@@ -36,18 +36,22 @@ def fix_dropout(subject: Subject) -> Fix:
 
 def fix_python_random(subject: Subject) -> Fix:
     """The fix for numbers drawn in Python."""
-    node, test = subject.node, getattr(subject.statement, "test", None)
-    decides = isinstance(test, ast.expr) and any(part is node for part in ast.walk(test))
-    if isinstance(node, ast.Call) and not decides:
+    node = subject.node
+    decision = subject.decision(node) if node is not None else None
+    if isinstance(node, ast.Call) and decision is None:
         arguments = [subject.source_of(item) for item in node.args]
         if called_name(node) in _PYTHON_DRAWS and not arguments:
             return subject.replacing(node, _PYTHON_DRAWS[called_name(node)])
         if called_name(node) == "uniform" and len(arguments) == 2:
             low, high = arguments
             return subject.replacing(node, f"torch.empty(()).uniform_({low}, {high})")
-    return Fix(
-        f"draw outside and pass the result as an input, or draw in torch, instead of `{subject.seen.place.expression}`"
-    )
+    shown = subject.seen.place.expression
+    if decision is not None:
+        return Fix(
+            f"draw outside instead of `{shown}`, pass the result as a tensor, and select with torch.where instead of a "
+            "branch"
+        )
+    return Fix(f"draw outside and pass the result as an input, or draw in torch, instead of `{shown}`")
 
 
 def fix_grad_mode(subject: Subject) -> Fix:

@@ -11,6 +11,9 @@ from fxquant.check.finding import Edit
 from fxquant.check.observation import Observation
 from fxquant.check.source_tree import SourceFile
 
+# Functions of Python that decide by what they are given.
+_DECIDING = frozenset(("min", "max", "sorted", "any", "all", "bool"))
+
 
 @dataclass(frozen=True)
 class Fix:
@@ -40,17 +43,20 @@ class Subject:
         file: the user's file.
         node: the expression that did it, None when the source does not show it.
         statement: the statement it is in.
+        number: text of a number that Python took out of a tensor, and that of the tensor to write instead.
     """
 
     seen: Observation
     file: SourceFile
     node: ast.expr | None
     statement: ast.stmt | None
+    number: tuple[str, str] | None = None
 
     def source_of(self, node: ast.AST) -> str:
         """The text of ``node``, on one line."""
         text = self.file.source_of(node)
-        return ast.unparse(node) if "\n" in text else text
+        text = ast.unparse(node) if "\n" in text else text
+        return text.replace(*self.number) if self.number is not None else text
 
     def replacing(self, old: ast.expr, new: str, also: str = "") -> Fix:
         """The fix that puts ``new`` where ``old`` stands.
@@ -74,6 +80,21 @@ class Subject:
     def _written(self, first: int, last: int, text: str, also: str) -> Fix:
         shown = "; ".join(_without_comment(line.strip()) for line in text.split("\n"))
         return Fix(f"write `{shown}`{also}", Edit(self.file.path, first, last, text))
+
+    def decision(self, node: ast.expr) -> ast.expr | None:
+        """The expression by which Python decides and that ``node`` is part of: a test, ``min(a, b)``; None for none."""
+        inside: ast.AST = node
+        for above in self.file.parents(node):
+            if isinstance(above, ast.BoolOp) or (isinstance(above, ast.UnaryOp) and isinstance(above.op, ast.Not)):
+                return above
+            if isinstance(above, ast.Call) and called_name(above) in _DECIDING and isinstance(above.func, ast.Name):
+                return above
+            if inside is getattr(above, "test", None) or inside in getattr(above, "ifs", ()):
+                return inside if isinstance(inside, ast.expr) else None
+            if isinstance(above, ast.stmt):
+                return None
+            inside = above
+        return None
 
     @property
     def float_setting(self) -> str:

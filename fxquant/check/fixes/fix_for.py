@@ -100,7 +100,8 @@ _OTHERWISE: Mapping[FindingKind, str] = {
     _K.FACTORY: f"{_NOTHING}; for plain tracing make it once, in __init__",
     _K.ITEM_ASSIGNMENT: f"{_NOTHING}; for plain tracing build the result instead of writing into `{{expression}}`",
     _K.UNPACKING: f"{_NOTHING}; for plain tracing name the elements one by one",
-    _K.PYTHON_RANDOM: "draw outside and pass the result as an input instead of `{expression}`",
+    _K.PYTHON_RANDOM: "draw outside and pass the result as an input instead of `{expression}`; what is seeded in "
+    "forward gives the same at every call: draw that once, in __init__",
     _K.ALWAYS_DROPOUT: "use nn.Dropout, which follows train() and eval(), instead of `{expression}`",
     _K.GRAD_MODE: "leave `{expression}` out, and call the whole model under it",
     _K.INPUT_UPDATE: "write into a copy of the input, or use the operation that is not in place",

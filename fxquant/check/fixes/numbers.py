@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
 
+from fxquant.check.fixes.branches import fix_branch
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 from fxquant.check.fixes.picks import fix_pick
 
@@ -22,16 +24,28 @@ def fix_tensor_number(subject: Subject) -> Fix:
     rounded = _rounded(node, subject)
     if rounded is not None:
         return rounded
-    if name == "item" and isinstance(node.func, ast.Attribute):
-        return subject.replacing(node, subject.source_of(node.func.value))
     if name == "int" and not _is_operand(node, subject):
         return _generic_number(subject)
-    if isinstance(node.func, ast.Name) and len(text) == 1 and name in ("float", "int"):
+    tensor = ""
+    if name == "item" and isinstance(node.func, ast.Attribute):
+        tensor = subject.source_of(node.func.value)
+    elif isinstance(node.func, ast.Name) and len(text) == 1 and name in ("float", "int"):
         value = text[0] if _is_atom(node.args[0]) else f"({text[0]})"
-        return subject.replacing(node, value if name == "float" else f"{value}.long()")
-    if called_on(node) == "math" and hasattr(torch, name):
-        return subject.replacing(node, f"torch.{name}({', '.join(text)})")
-    return _generic_number(subject)
+        tensor = value if name == "float" else f"{value}.long()"
+    elif called_on(node) == "math" and hasattr(torch, name):
+        tensor = f"torch.{name}({', '.join(text)})"
+    if not tensor:
+        return _generic_number(subject)
+    decision = subject.decision(node)
+    if decision is not None:  # a tensor in the place of the number would still be asked for its value
+        number = subject.source_of(node), tensor
+        return fix_branch(replace(subject, node=decision, number=number))
+    if any(subject.decision(use) is not None for use in _uses(subject)):
+        return Fix(
+            f"stay in torch, where Python decides by it too: `torch.where` instead of branches, `torch.clamp` instead "
+            f"of min and max, with `{tensor}` instead of `{subject.source_of(node)}`; or {subject.float_setting}"
+        )
+    return subject.replacing(node, tensor)
 
 
 def fix_numpy(subject: Subject) -> Fix:
@@ -133,15 +147,17 @@ def _generic_number(subject: Subject) -> Fix:
 
 def _used_as_index(node: ast.expr, subject: Subject) -> bool:
     """Whether the number, or the variable it is put into, is an index, a size, or the end of a range."""
-    if _is_index(node, subject):
-        return True
+    return _is_index(node, subject) or any(_is_index(use, subject) for use in _uses(subject))
+
+
+def _uses(subject: Subject) -> list[ast.Name]:
+    """Where the variable that the statement assigns to is read."""
     statement = subject.statement
     if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
-        return False
+        return []
     function, name = subject.file.function_of(statement), statement.targets[0].id
     nodes = ast.walk(function) if function is not None else ()
-    uses = [use for use in nodes if isinstance(use, ast.Name) and use.id == name and isinstance(use.ctx, ast.Load)]
-    return any(_is_index(use, subject) for use in uses)
+    return [use for use in nodes if isinstance(use, ast.Name) and use.id == name and isinstance(use.ctx, ast.Load)]
 
 
 def _is_index(node: ast.expr, subject: Subject) -> bool:
