@@ -41,11 +41,11 @@ class Place:
 
 @cache
 def is_user_file(name: str) -> bool:
-    """Whether a file is neither torch's, NumPy's, Python's own nor fxquant's.
+    """Whether a file is neither torch's, NumPy's, Python's own nor fxquant's, nor compiled by Cython.
 
     Functions of these leave frames behind, as decorators do: they are passed over.
     """
-    if name.startswith((_TORCH, _NUMPY, "<frozen")):
+    if name.startswith((_TORCH, _NUMPY, "<frozen")) or name.endswith(".pyx"):
         return False
     if name.startswith(_STANDARD):
         return name.removeprefix(_STANDARD).startswith(_INSTALLED)

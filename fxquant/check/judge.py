@@ -12,6 +12,7 @@ from fxquant.check.finding import Finding, FindingKind, Severity
 from fxquant.check.fixes import fix_for
 from fxquant.check.float_regions import FloatRegion, covering
 from fxquant.check.kinds import MEANINGS, Rule
+from fxquant.check.merge import DECIDES
 from fxquant.check.observation import Observation, Place
 from fxquant.check.proof import Proof, ProofRow
 from fxquant.check.source_tree import Sources
@@ -43,6 +44,8 @@ _PROVEN = {
     _K.TENSOR_NUMBER: "recorded as an operation: exact for other values",
     _K.TENSOR_NUMPY: "recorded as an operation: exact for other values",
 }
+# Of what asks for a number that was drawn on another line.
+_ASKS_FOR_DRAWN = "`{expression}` asks Python for a number that was drawn in Python; a graph would keep that answer"
 # Of a size that plain tracing stops at, and that capture had no need to make a number of.
 _STOPPED_AT_SIZE = "`{expression}` makes a Python number of a size, which plain tracing cannot"
 
@@ -83,6 +86,8 @@ def _finding(seen: Observation, evidence: Evidence) -> Finding:
     shown = place.expression or place.code or (f"line {place.line}" if place.line else seen.value)
     value = seen.changed
     template = _STOPPED_AT_SIZE if seen.kind is _K.SIZE and not value else meaning.message
+    if seen.kind is _K.PYTHON_RANDOM and value == DECIDES:
+        template = _ASKS_FOR_DRAWN
     if seen.inside and meaning.rule is Rule.GUARD:
         template = f"{seen.inside} of torch.nn, which `{{expression}}` calls, builds in a fact of the example"
     message = template.format(expression=" ".join(shown.split()), value=value or "so")

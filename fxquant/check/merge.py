@@ -20,6 +20,8 @@ _BLOCKS = (_K.GRAD_MODE, _K.AUTOCAST)
 _UPDATES = (_K.ATTRIBUTE_UPDATE, _K.CONTAINER_UPDATE)
 _VAGUE = (_K.ERROR, _K.OPAQUE_CALL)
 _DRAWN = (_K.PYTHON_RANDOM, _K.TIME)
+DECIDES = "decides"
+"""Value of what is no draw, but asks for a number that was drawn before."""
 # Kinds that are facts of the model as a whole, and need no line.
 _OF_MODELS = frozenset(
     (
@@ -62,7 +64,26 @@ def merge(
     for item in run:
         handled = item.handled or blocks.get(item.kind, "")
         _add(found, _with_kind(replace(item, handled=handled), kinds), None)
-    return _without_echoes(list(found.values()), known)
+    return _without_echoes([_with_cause(item, found.values(), known, sources) for item in found.values()], known)
+
+
+def _with_cause(
+    item: Observation, items: Collection[Observation], known: Collection[object], sources: Sources
+) -> Observation:
+    """The observation; what capture takes for the value of a tensor may be a number that was drawn in Python."""
+    draws = [other.place for other in items if other.kind is _K.PYTHON_RANDOM and other.place.file == item.place.file]
+    itself = any(draw.line == item.place.line for draw in draws)
+    if item.kind not in _VALUES or item.key in known or itself or not item.place.expression:
+        return item
+    file = sources.file(item.place.file)
+    node = file.expression_like(item.place.line, item.place.expression)
+    read = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} if node is not None else set()
+    for draw in draws:
+        statement = file.statement_at(draw.line)
+        assigned = {ast.unparse(target) for target in getattr(statement, "targets", ())}
+        if statement and node and read & assigned and file.function_of(statement) is file.function_of(node):
+            return replace(item, kind=_K.PYTHON_RANDOM, value=DECIDES)
+    return item
 
 
 def _with_kind(item: Observation, kinds: Mapping[str, type]) -> Observation:

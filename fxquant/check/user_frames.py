@@ -70,7 +70,7 @@ class UserCode:
     def _decide(self, path: str) -> bool:
         if path.startswith(_OWN):
             return path.startswith(_OWN_USER_CODE)
-        if path.startswith((_TORCH, "<frozen", "<eval_with_key>")):
+        if path.startswith((_TORCH, "<frozen", "<eval_with_key>")) or path.endswith(".pyx"):
             return False
         if path.startswith(self._packages):
             return True

@@ -148,3 +148,27 @@ class LambdaOverTwoLines(Case):
             return self.first(x) * draw(0.0, 1.0)
 
     inputs = staticmethod(rows)
+
+
+class BranchOnDrawnNumber(Case):
+    outcome = "region"
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            cut = random.randint(1, 3)  # finding: python-random
+            parts = [y if number < cut else x for number in range(4)]  # finding: python-random
+            return torch.cat(parts, 1)
+
+    inputs = staticmethod(rows)
+
+
+class SeededByRows(Case):
+    outcome = "region"
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            numbers = np.random.default_rng(x.shape[0])  # finding: python-random
+            return self.first(x) * float(numbers.random())
+
+    inputs = staticmethod(rows)

@@ -38,6 +38,11 @@ def fix_python_random(subject: Subject) -> Fix:
     """The fix for numbers drawn in Python."""
     node = subject.node
     decision = subject.decision(node) if node is not None else None
+    if isinstance(node, ast.Compare):
+        return Fix(
+            f"draw outside and pass what follows from it as an input instead of `{subject.seen.place.expression}`; or "
+            f"{subject.float_setting}"
+        )
     if isinstance(node, ast.Call) and decision is None:
         arguments = [subject.source_of(item) for item in node.args]
         if called_name(node) in _PYTHON_DRAWS and not arguments:
