@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import operator
 from collections import deque
-from collections.abc import Callable
-from types import FunctionType
+from collections.abc import Callable, Iterator
+from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,8 @@ from fxquant.ir.walk_modules import tensors_by_path
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
+
+_DEPTH = 3  # of functions in functions
 
 _PLAIN = (int, float, bool, str, type(None), complex, bytes, torch.dtype, torch.device, torch.layout,
           torch.memory_format, type(...))  # fmt: skip
@@ -113,14 +116,15 @@ class ArgumentLowering:
         return version != before
 
     def contained_modules(self) -> set[int]:
-        """Ids of modules that the model keeps in plain lists, tuples and dictionaries."""
+        """Ids of modules that the model keeps in plain lists, tuples, dictionaries, objects and functions."""
         if self._contained is None:
             self._contained = {
                 id(inner)
                 for module in self.tracer.root.modules()
-                for leaf in leaves({key: item for key, item in vars(module).items() if not key.startswith("_")})
-                if isinstance(leaf, nn.Module)
-                for inner in leaf.modules()
+                for name, value in vars(module).items()
+                if not name.startswith("_")
+                for held in _held_by(value, _DEPTH)
+                for inner in held.modules()
             }
         return self._contained
 
@@ -201,3 +205,17 @@ class ArgumentLowering:
         node = self.tracer.create_node("call_function", target, args, kwargs)
         self.tracer.describe(node, unwrap(value))
         return node
+
+
+def _held_by(value: Any, depth: int) -> Iterator[nn.Module]:
+    """The modules in a value: in containers and objects, in a partial, and in the variables of a function."""
+    for item in (value, *leaves(value)):
+        parts: Any = ()
+        if isinstance(item, nn.Module):
+            yield item
+        elif isinstance(item, functools.partial):
+            parts = item.func, item.args, item.keywords
+        elif isinstance(item, FunctionType):
+            parts = [cell.cell_contents for cell in item.__closure__ or () if cell != CellType()]
+        if parts and depth:
+            yield from _held_by(parts, depth - 1)

@@ -139,7 +139,7 @@ MEANINGS: dict[FindingKind, Meaning] = {
     ),
     _K.MODULE_IN_CONTAINER: Meaning(
         "Modules in plain containers",
-        "{value} is kept in a plain list, tuple or dict, so it is no submodule: parameters() and to() miss it",
+        "{value} is kept in a plain list, dict, object or function, and is no submodule: parameters() and to() miss it",
         Rule.RECORDED,
         "registered under a name of its own",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -285,5 +286,33 @@ class WarnOnce(Case):
             if x.abs().max() > 1e6:  # finding: tensor-branch
                 warnings.warn("large", stacklevel=2)
             return self.first(x)
+
+    inputs = staticmethod(rows)
+
+
+class ModuleInPartial(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = functools.partial(nn.Linear(6, 6))
+
+        def forward(self, x: Tensor) -> Any:
+            return torch.relu(self.project(x))  # finding: module-in-container
+
+    inputs = staticmethod(rows)
+
+
+class ModuleInFunction(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.Linear(6, 6)
+            self.project = lambda x: layer(x) * 2  # finding: module-in-container
+            made = [layer]
+            self.unused = lambda: made  # noqa: F821
+            del made
+
+        def forward(self, x: Tensor) -> Any:
+            return torch.relu(self.project(x))
 
     inputs = staticmethod(rows)

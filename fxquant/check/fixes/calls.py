@@ -182,8 +182,8 @@ def fix_module_in_container(subject: Subject) -> Fix:
             if registered not in ("", subject.source_of(node.value)) and _imports("nn", subject):
                 return subject.replacing(node.value, registered)
     return Fix(
-        "keep modules in nn.ModuleList or nn.ModuleDict instead of a plain list or dict, and what is no module apart "
-        "from them"
+        "keep modules as attributes, or in nn.ModuleList or nn.ModuleDict, instead of in a plain list, dict, object or "
+        "function, and what is no module apart from them"
     )
 
 
