@@ -98,9 +98,10 @@ def _where_it_happened(captured: Iterable[Observation], run: list[Observation]) 
     seen: dict[tuple[str, str], list[Observation]] = {}
     at_line: dict[tuple[str, int, str], list[Observation]] = {}
     for item in run:
-        if item.kind in _UPDATES:
+        if item.kind in (*_UPDATES, _K.BUFFER_UPDATE) and item.value:
             name = item.value.removeprefix("self.")
-            seen.setdefault((item.place.module_path, name), []).append(item)
+            for path in {item.place.module_path, item.owner} - {None}:
+                seen.setdefault((str(path), name), []).append(item)
             at_line.setdefault((item.place.file, item.place.line, name), []).append(item)
     for item in captured:
         name = item.value.removeprefix("self.")
@@ -217,6 +218,8 @@ def _without_echoes(
     causes = {(item.place.file, item.place.line) for item in lost}
     asked = {key[1:] for key in known if key[0] in _VALUES}
     drawn = {(item.place.file, item.place.line) for item in items if item.kind in _DRAWN}
+    modes = {item.place.module_path for item in items if item.kind in _UPDATES and item.value == "self.training"}
+    items = [item for item in items if not (item.kind is _K.DIVERGENCE and item.place.module_path in modes)]
     return [
         item
         for item in items

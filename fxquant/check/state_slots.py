@@ -9,6 +9,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
@@ -84,7 +85,7 @@ def _slots_of_module(path: str, module: nn.Module) -> Iterator[Slot]:
             yield Slot(_kind_of_attribute(value), path, key, attribute(key))
     statistics = module._buffers if type(module).__module__.startswith("torch.") and module.training else {}
     for key, value in _tensors_of(module).items():
-        if value is not None and key not in statistics:
+        if (value is not None or key in module._buffers) and key not in statistics:
             yield Slot(FindingKind.BUFFER_UPDATE, path, key, tensor(key))
     yield Slot(
         FindingKind.ATTRIBUTE_UPDATE,
@@ -103,7 +104,7 @@ def _kind_of_attribute(value: Any) -> FindingKind:
         return FindingKind.PYTHON_RANDOM
     if isinstance(value, torch.Generator):
         return FindingKind.TORCH_RANDOM
-    plain = (bool, int, float, complex, str, bytes, type(None), Tensor, torch.dtype, torch.device)
+    plain = (bool, int, float, complex, str, bytes, type(None), Enum, Tensor, torch.dtype, torch.device)
     return FindingKind.ATTRIBUTE_UPDATE if isinstance(value, plain) else FindingKind.CONTAINER_UPDATE
 
 

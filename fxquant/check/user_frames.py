@@ -128,6 +128,10 @@ class Places:
                 return path
         return ""
 
+    def path_of(self, module: nn.Module) -> str | None:
+        """Path of a module of the model; None for another one."""
+        return self._paths.get(id(module))
+
     def _decorated(self, frame: FrameType | None) -> Any:
         """The user's function that a decorator of torch is about to run in ``frame`` or its callers."""
         for above in _callers(frame):

@@ -51,6 +51,7 @@ _ANSWERS = {
     "unique": FindingKind.TENSOR_SHAPE,
     "unique_consecutive": FindingKind.TENSOR_SHAPE,
 }
+_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _DROPOUTS = frozenset(
     (
         "dropout",
@@ -127,6 +128,8 @@ class EagerWatch(TorchFunctionMode):
         result = func(*args, **kwargs)
         if kwargs.get("generator") is not None or not torch.equal(random_state, torch.default_generator.get_state()):
             self._drew(name, frame)
+        if func == _SET_DATA and any(args[0] is tensor for tensor in self._state):
+            self.record(FindingKind.BUFFER_UPDATE, frame)
         if versions is not None:
             self._wrote(versions, frame)
         if self.user.asked(frame):
@@ -149,7 +152,7 @@ class EagerWatch(TorchFunctionMode):
         if name in _DROPOUTS:
             if not self.model.training:
                 self.record(FindingKind.ALWAYS_DROPOUT, frame, name)
-        elif not type(module).__module__.startswith("torch.nn"):  # nn.Dropout of a model that trains
+        elif not (type(module).__module__.startswith("torch.nn") and module.training):  # as nn.Dropout does there
             self.record(FindingKind.TORCH_RANDOM, frame, name)
 
     def _versions(self) -> tuple[list[int], list[int]]:
@@ -166,7 +169,9 @@ class EagerWatch(TorchFunctionMode):
     # -- functions and lines ------------------------------------------------------------------------
 
     def _on_call(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call":
+        if event == "call" and frame.f_code is nn.Module.train.__code__:
+            self._sets_mode(frame)
+        elif event == "call":
             found = kind_of_call(frame, self.user)
             if found is not None:
                 self.record(found.kind, found.caller, found.value)
@@ -176,6 +181,16 @@ class EagerWatch(TorchFunctionMode):
                 self.record(kind, frame, str(getattr(argument, "__qualname__", argument)))
             elif argument is hasattr and self._asks_about_tensor(frame):
                 self.record(FindingKind.TYPE_TEST, frame)
+
+    def _sets_mode(self, frame: FrameType) -> None:
+        """``module.train()`` or ``module.eval()`` in the user's code, where that changes the mode of something."""
+        module, mode = frame.f_locals["self"], bool(frame.f_locals["mode"])
+        above = frame.f_back
+        caller = above.f_back if above is not None and above.f_code is nn.Module.eval.__code__ else above
+        changes = any(child.training != mode for child in module.modules())
+        if changes and caller is not None and self.user.owns(caller.f_code):
+            place, owner = self.places.of(caller), self.places.path_of(module)
+            self.observations[Observation(FindingKind.ATTRIBUTE_UPDATE, place, "self.training", owner=owner)] = None
 
     def _asks_about_tensor(self, frame: FrameType) -> bool:
         """Whether the first argument of the call that ``frame`` makes is a variable that holds a tensor."""

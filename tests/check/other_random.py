@@ -172,3 +172,13 @@ class SeededByRows(Case):
             return self.first(x) * float(numbers.random())
 
     inputs = staticmethod(rows)
+
+
+class FractionalPool(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.pool = nn.Conv2d(3, 4, 3, padding=1), nn.FractionalMaxPool2d(2, output_ratio=0.5)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.pool(self.first(x))  # finding: torch-random

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import enum
 import random
 import time
 from typing import Any
@@ -228,3 +229,93 @@ class Einops(Case):
             return torch.einsum("bnd,bmd->bnm", q, q).softmax(-1)
 
     inputs = staticmethod(lambda: (torch.randn(2, 3, 6),))
+
+
+class BufferFilledLater(Case):
+    class before(Layer):
+        seen: Tensor | None
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", None)
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            self.seen = y.sum() if self.seen is None else self.seen + y.sum()  # finding: buffer-update
+            return y + self.seen
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class WeightsSwapped(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("average", torch.randn(6, 6))
+
+        def forward(self, x: Tensor) -> Any:
+            kept = self.first.weight.data
+            y = self.first(x)
+            self.first.weight.data = self.average  # finding: buffer-update
+            z = self.first(x)
+            self.first.weight.data = kept  # finding: buffer-update
+            return y - z
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class EnumSwitched(Case):
+    class Phase(enum.Enum):
+        FIRST = 1
+        OTHER = 2
+
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.phase = EnumSwitched.Phase.FIRST
+
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            if self.phase is EnumSwitched.Phase.FIRST:
+                self.phase = EnumSwitched.Phase.OTHER  # finding: attribute-update
+                return y
+            return y * 2
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class ModeSetAndPutBack(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(6)
+
+        def forward(self, x: Tensor) -> Any:
+            was = self.norm.training
+            self.norm.train()  # finding: attribute-update
+            y = self.norm(self.first(x))  # finding: buffer-update
+            self.norm.train(was)  # finding: attribute-update
+            return y
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+
+
+class CountedByHook(Case):
+    class before(Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.counts = counts = {"calls": 0}
+
+            def count(module: Any, args: Any, result: Any) -> None:
+                counts["calls"] += 1  # finding: container-update
+
+            self.first.register_forward_hook(count)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.first(x)  # finding: module-hook
+
+    inputs = staticmethod(rows)
