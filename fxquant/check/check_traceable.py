@@ -164,7 +164,9 @@ def _refusal(error: Exception, places: Places) -> Observation:
     file, _, line = error.source.rpartition(":")
     number = int(line) if line.isdigit() else 0
     code = places.sources.file(file).line(number) if file else ""
-    return Observation(FindingKind.ERROR, Place(file, number, code, error.module_path), error.message)
+    return Observation(
+        FindingKind.ERROR, Place(file, number, code, error.module_path), error.message, remedy=error.remedy
+    )
 
 
 def _coverage(

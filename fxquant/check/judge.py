@@ -117,10 +117,15 @@ def _tells(seen: Observation, finding: Finding, evidence: Evidence) -> bool:
 
 
 def _without_body(place: Place, sources: Sources) -> Place:
-    """The place, where its expression is a whole ``if`` or loop: what that asks for alone."""
+    """The place, where its expression is a whole ``if`` or loop: what that asks for alone; of a pattern, all of it."""
+    file = sources.file(place.file)
+    node = file.expression_like(place.line, place.expression) if place.expression else None
+    patterns = [above for above in file.parents(node) if isinstance(above, ast.pattern)] if node is not None else []
+    if patterns:
+        return replace(place, expression=f"case {file.source_of(patterns[-1])}")
     if not isinstance(_whole_statement(place, sources), (ast.If, ast.While, ast.For, ast.With)):
         return place
-    return replace(place, expression=expression_text(sources.file(place.file), place.line, None))
+    return replace(place, expression=expression_text(file, place.line, None))
 
 
 def _whole_statement(place: Place, sources: Sources) -> ast.stmt | None:

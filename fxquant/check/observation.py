@@ -40,6 +40,7 @@ class Observation:
         others: paths of other modules in whose forward the same happened on the same line.
         owner: path of the module that was changed, None where it is the one whose forward was running.
         inside: class of torch.nn whose own code did it, when called by the user's line; "" for the user's code.
+        remedy: what the error that was raised says to do, "" when it says nothing, or when it was none of fxquant's.
     """
 
     kind: FindingKind
@@ -50,6 +51,7 @@ class Observation:
     others: tuple[str, ...] = ()
     owner: str | None = None
     inside: str = ""
+    remedy: str = ""
 
     @property
     def key(self) -> tuple[FindingKind, str, int]:

@@ -246,6 +246,46 @@ class DrawnBranch(Layer):
         return self.first(x) if random.random() < 0.5 else x
 
 
+class GradientTaken(Layer):
+    def forward(self, x: Tensor) -> Any:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.first(x).sum(), x)[0]
+
+
+class GradientTakenUnderMode(Layer):
+    def forward(self, x: Tensor) -> Any:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.first(x).sum(), x)[0]
+
+
+class NamedAsGraphs(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("code", torch.ones(6))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.first(x) * self.code
+
+
+class MatchedPair(Layer):
+    def forward(self, x: Tensor) -> Any:
+        match (x.ndim, x.shape[0] % 2):
+            case (2, 0):
+                return self.first(x)
+        return x
+
+
+class ModeSet(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Any:
+        self.norm.train()
+        return self.norm(self.first(x))
+
+
 class FunctionInDict(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -274,6 +314,11 @@ class FunctionInDict(nn.Module):
         (Gathered, FindingKind.UNPACKING, "instead of `*parts`", (*ROWS, *ROWS)),
         (DropoutKeptOn, FindingKind.ALWAYS_DROPOUT, "leave the mode of `self.drop`", ROWS),
         (Seeded, FindingKind.TORCH_RANDOM, "to the caller", ROWS),
+        (GradientTaken, FindingKind.ERROR, "under `with torch.enable_grad():`", ROWS),
+        (GradientTakenUnderMode, FindingKind.GRAD_MODE, "nothing to do: what takes gradients", ROWS),
+        (NamedAsGraphs, FindingKind.ERROR, "Rename it", ROWS),
+        (MatchedPair, FindingKind.SIZE_BRANCH, "decide `case (2, 0)` in __init__", ROWS),
+        (ModeSet, FindingKind.ATTRIBUTE_UPDATE, "leave self.norm.training to train() and eval()", ROWS),
         (DrawnBranch, FindingKind.PYTHON_RANDOM, "torch.where instead of a branch", ROWS),
         (ComparedLater, FindingKind.TENSOR_NUMBER, "`torch.where` instead of branches", ROWS),
         (FunctionInDict, FindingKind.MODULE_IN_CONTAINER, "apart", ROWS),

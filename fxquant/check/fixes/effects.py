@@ -1,4 +1,4 @@
-"""Fixes for what vanishes or changes meaning in a graph: state, randomness, modes, in-place writes on inputs."""
+"""Fixes for what vanishes or changes meaning in a graph: state, randomness, modes, in-place writes; and for errors."""
 
 from __future__ import annotations
 
@@ -62,10 +62,14 @@ def fix_python_random(subject: Subject) -> Fix:
 def fix_grad_mode(subject: Subject) -> Fix:
     """The fix for a block without gradients, or with them."""
     statement, shown = subject.statement, subject.seen.place.expression
+    if _turns_on(subject.node) and _takes_gradients(statement):
+        return Fix(
+            "nothing to do: what takes gradients runs as Python, in float; put it into a module of its own, so that "
+            "the rest can be int8"
+        )
     if _turns_on(subject.node):
         return Fix(
-            f"leave `{shown}` out, and set the gradient mode where the model is called; what takes gradients inside of "
-            f"forward stays in Python: {subject.float_setting}"
+            f"leave `{shown}` out, and set the gradient mode where the model is called; or {subject.float_setting}"
         )
     if isinstance(statement, ast.With) and all(_is_write(part) for part in statement.body):
         return Fix(
@@ -81,6 +85,12 @@ def fix_grad_mode(subject: Subject) -> Fix:
     return Fix(
         f"detach the results instead of `{shown}`: `y = y.detach()`; or call the whole model under torch.no_grad()"
     )
+
+
+def _takes_gradients(statement: ast.stmt | None) -> bool:
+    """Whether a statement calls ``torch.autograd.grad``."""
+    parts = ast.walk(statement) if statement is not None else iter(())
+    return any(called_name(part) == "grad" and called_on(part).endswith("autograd") for part in parts)
 
 
 def _turns_on(node: ast.expr | None) -> bool:
@@ -151,7 +161,27 @@ def _written_name(statement: ast.stmt | None) -> str:
 def fix_update(subject: Subject) -> Fix:
     """The fix for attributes, containers, buffers and globals changed in forward."""
     changed = subject.seen.changed or subject.seen.place.expression
+    if changed.endswith(".training"):
+        return Fix(
+            f"leave {changed} to train() and eval(), and say in the call what is meant, as "
+            f"`F.batch_norm(..., training=True)` does, instead of `{subject.seen.place.expression}`; or "
+            f"{subject.float_setting}"
+        )
     return Fix(
         f"let forward compute only: return the new value of {changed} and store it in the caller, or take it as an "
         f"input; or {subject.float_setting}"
     )
+
+
+def fix_error(subject: Subject) -> Fix:
+    """The fix for an error that stopped capture."""
+    place, remedy = subject.seen.place, subject.seen.remedy
+    if not place.line:
+        text = remedy or subject.float_setting
+        return Fix(f"{text[0].upper()}{text[1:]}")
+    if _takes_gradients(subject.statement):
+        return Fix(
+            "take gradients under `with torch.enable_grad():`, from the line that makes what they are taken of: that "
+            "runs as Python, in float; in a module of its own, so that the rest can be int8"
+        )
+    return Fix(f"correct this line, or {subject.float_setting}")

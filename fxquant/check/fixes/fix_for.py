@@ -16,6 +16,7 @@ from fxquant.check.fixes.calls import (
 from fxquant.check.fixes.effects import (
     fix_autocast,
     fix_dropout,
+    fix_error,
     fix_grad_mode,
     fix_input_update,
     fix_python_random,
@@ -52,6 +53,7 @@ _REWRITES: Mapping[FindingKind, Callable[[Subject], Fix]] = {
     _K.CONTAINER_UPDATE: fix_update,
     _K.BUFFER_UPDATE: fix_update,
     _K.GLOBAL_UPDATE: fix_update,
+    _K.ERROR: fix_error,
 }
 
 _TEXTS: Mapping[FindingKind, str] = {
@@ -84,7 +86,6 @@ _TEXTS: Mapping[FindingKind, str] = {
     _K.CAUGHT_ERROR: "decide by x.shape, or in __init__, instead of by the error that `{expression}` raises",
     _K.RECURRENT: "nothing to do: it stays float",
     _K.SCRIPTED: "use the Python module or function it was made from",
-    _K.ERROR: "correct this line, or {setting}",
     _K.UNREACHED: "give an example that reaches it, or take the line out of forward",
     _K.PLAIN_TRACING: "nothing to do for fxquant, which captures it with the example's values",
     _K.DIVERGENCE: "{setting_first}",
