@@ -94,10 +94,20 @@ class SourceFile:
         nodes = (node for node in self._around(line) if isinstance(node, ast.expr))
         return next((node for node in nodes if ast.unparse(node) == meaning), None)
 
-    def statement_at(self, line: int) -> ast.stmt | None:
-        """The innermost statement that ``line`` belongs to."""
+    def statement_at(self, line: int, column: int | None = None) -> ast.stmt | None:
+        """The innermost statement that ``line`` belongs to: of several the first, or the one at ``column``."""
+        found = self.statements_at(line)
+        at = [node for node in found if column is not None and _covers(node, line, column)]
+        return next(iter((*at, *found)), None)
+
+    def statements_at(self, line: int) -> list[ast.stmt]:
+        """The innermost statements that ``line`` belongs to: ``a = 1; b = 2`` are two."""
+
+        def size(node: ast.stmt) -> tuple[int, int, bool]:
+            return node.lineno, -(node.end_lineno or 0), not isinstance(node, (Function, ast.ClassDef))
+
         around = [node for node in self._around(line) if isinstance(node, ast.stmt)]
-        return max(around, key=lambda node: (node.lineno, -(node.end_lineno or 0))) if around else None
+        return [node for node in around if size(node) == max(map(size, around))]
 
     def statement_of(self, node: ast.AST) -> ast.stmt | None:
         """The innermost statement that contains ``node``."""
@@ -188,6 +198,12 @@ def _holds(node: ast.expr, span: Span) -> bool:
     whole = _span(node)
     first, last = (whole.line, whole.column), (whole.end_line, whole.end_column)
     return first <= (span.line, span.column) and (span.end_line, span.end_column) <= last
+
+
+def _covers(node: ast.stmt, line: int, column: int) -> bool:
+    """Whether a place in the source is within ``node``."""
+    end = node.end_lineno or node.lineno, node.end_col_offset or 0
+    return (node.lineno, node.col_offset) <= (line, column) < end
 
 
 def _span(node: ast.expr) -> Span:

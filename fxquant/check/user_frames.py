@@ -149,7 +149,7 @@ def expression_text(file: SourceFile, line: int, span: Span | None) -> str:
     node = file.expression_at(span) if span is not None else None
     if node is not None:
         return " ".join(file.source_of(node).split())
-    statement = file.statement_at(line)
+    statement = file.statement_at(line, span.column if span is not None and span.line == line else None)
     if isinstance(statement, (ast.For, ast.AsyncFor)):
         return file.source_of(statement.iter)
     if isinstance(statement, (ast.With, ast.AsyncWith)):

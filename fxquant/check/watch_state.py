@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation, Place
+from fxquant.check.source_tree import SourceFile
 from fxquant.check.state_slots import Slot
 from fxquant.check.user_frames import Places
 
@@ -69,13 +71,25 @@ class StateWatch:
             return
         frame, line = self._last
         file = self.places.sources.file(frame.f_code.co_filename)
-        statement = file.statement_at(line)
-        text = file.source_of(statement).partition("\n")[0] if statement is not None else file.line(line)
+        text = _changing(file, frame, line, slot.name)
         name = name if slot.kind in (FindingKind.PYTHON_RANDOM, FindingKind.GLOBAL_UPDATE) else f"self.{name}"
         path = self.places.module_path(frame)
         place = Place(file.path, line, file.line(line), path, text)
         owner = slot.owner if slot.owner != path else None
         self.observations[Observation(slot.kind, place, name, owner=owner)] = None
+
+
+def _changing(file: SourceFile, frame: FrameType, line: int, name: str) -> str:
+    """The text of what changes a slot on a line: of several statements, the one that sets or mentions it."""
+    function, found = file.lambda_at(frame.f_code), file.statements_at(line)
+    if function is not None:
+        return file.source_of(function.body).partition("\n")[0]
+    for kinds in ((ast.Store,), (ast.Load, ast.Del)) if len(found) > 1 else ():
+        for statement in found:
+            named = (part for part in ast.walk(statement) if isinstance(part, (ast.Attribute, ast.Name)))
+            if any(name == getattr(part, "attr", "") and isinstance(part.ctx, kinds) for part in named):
+                return file.source_of(statement)
+    return file.source_of(found[0]).partition("\n")[0] if found else file.line(line)
 
 
 def read_all(slots: list[Slot]) -> list[Any]:

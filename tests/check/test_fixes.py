@@ -355,3 +355,31 @@ def test_a_container_of_modules_is_not_offered_under_a_name_that_the_file_does_n
     )
     finding = found(runpy.run_path(str(path))["Listed"](), FindingKind.MODULE_IN_CONTAINER)
     assert finding.edit is None and "nn.ModuleList" in finding.fix
+
+
+def test_of_several_statements_on_a_line_the_one_is_named_and_changed_that_did_it(tmp_path: Path) -> None:
+    path = tmp_path / "several.py"
+    path.write_text(
+        "import torch\n"
+        "class Several(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.first, self.calls = torch.nn.Linear(6, 6), 0\n"
+        "        self.register_buffer('mean', torch.zeros(6))\n"
+        "    def count(self): self.calls += 1\n"
+        "    def forward(self, x):\n"
+        "        y = self.first(x); self.count(); z = y * 2\n"
+        "        y = y + 1; self.mean += y.mean(0); z = z + self.mean\n"
+        "        z = z * 2; assert y.sum() > -1e9, 'small'; x += 1\n"
+        "        return y + z + x\n"
+    )
+    torch.manual_seed(0)
+    report = check_traceable(runpy.run_path(str(path))["Several"]().eval(), (torch.randn(4, 6),))
+    named = {(item.kind, item.line): item for item in report.findings}
+    assert named[FindingKind.ATTRIBUTE_UPDATE, 7].expression == "self.calls += 1", str(report)
+    assert named[FindingKind.BUFFER_UPDATE, 10].expression == "self.mean += y.mean(0)", str(report)
+    edits = [named[kind, 11].edit for kind in (FindingKind.TENSOR_BRANCH, FindingKind.INPUT_UPDATE)]
+    assert [edit.text.strip() for edit in edits if edit is not None] == [
+        "z = z * 2; torch._assert(y.sum() > -1e9, 'small'); x += 1",
+        "z = z * 2; assert y.sum() > -1e9, 'small'; x = x + 1",
+    ]

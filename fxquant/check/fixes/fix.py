@@ -74,6 +74,10 @@ class Subject:
     def rewriting(self, statement: ast.stmt, lines: list[str], also: str = "", last: int = 0) -> Fix:
         """The fix that puts other lines in the place of a statement, up to line ``last`` where that is given."""
         indentation = self.file.indentation(statement.lineno)
+        before = self.file.lines[statement.lineno - 1].encode()[: statement.col_offset].decode()
+        after = self.file.lines[(statement.end_lineno or 1) - 1].encode()[statement.end_col_offset :].decode()
+        if before.strip() or after.lstrip().startswith(";"):  # other statements on its lines stay
+            lines = [f"{before}{'; '.join(lines)}{after}".strip()]
         text = "\n".join(f"{indentation}{line}" for line in lines)
         return self._written(statement.lineno, last or statement.end_lineno or statement.lineno, text, also)
 

@@ -120,7 +120,8 @@ def fix_for(seen: Observation, sources: Sources, trial: EditTrial) -> Fix:
     place = seen.place
     file = sources.file(place.file)
     node = file.expression_like(place.line, place.expression) if place.expression else None
-    statement = file.statement_of(node) if node is not None else file.statement_at(place.line)
+    whole = (item for item in file.statements_at(place.line) if file.source_of(item) == place.expression)
+    statement = file.statement_of(node) if node is not None else next(whole, file.statement_at(place.line))
     subject = Subject(seen, file, node, statement)
     if seen.kind in _REWRITES:
         found: Fix | None = _REWRITES[seen.kind](subject)
