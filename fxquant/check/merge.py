@@ -156,6 +156,8 @@ def _placed(item: Observation, model: nn.Module, sources: Sources) -> Observatio
         return replace(item, place=first_use(item.value.partition("=")[0], model, sources))
     if item.kind is _K.MODULE_HOOK:
         return _with_hooks(item, model, sources)
+    if item.kind is _K.DIVERGENCE:
+        return _where_it_is_called(item, model, sources)
     if item.kind is _K.SIZE and item.place.file:
         file = sources.file(item.place.file)
         node = file.expression_like(item.place.line, item.place.expression) if item.place.expression else None
@@ -171,6 +173,17 @@ def _in_its_module(item: Observation, modules: Mapping[tuple[str, int], Collecti
     if not paths or place.module_path in paths:
         return item
     return replace(item, place=replace(place, module_path=min(paths)))
+
+
+def _where_it_is_called(item: Observation, model: nn.Module, sources: Sources) -> Observation:
+    """A divergence in a module of torch.nn at the user's line: the model's ``__call__``, or the line that calls it."""
+    path, own = item.place.module_path, type(model).__call__
+    if not type(dict(model.named_modules()).get(path)).__module__.startswith("torch.nn."):
+        return item
+    owner, _, name = path.rpartition(".")
+    calls_it = own is nn.Module.__call__
+    place = first_use(f"self.{name}", model.get_submodule(owner), sources) if calls_it else defined(own, sources)
+    return replace(item, place=replace(place, module_path=path)) if place.file else item
 
 
 def _with_hooks(item: Observation, model: nn.Module, sources: Sources) -> Observation:
@@ -191,13 +204,15 @@ def _is_range(node: ast.AST) -> bool:
 
 
 def first_use(name: str, model: nn.Module, sources: Sources) -> Place:
-    """The first line of forward that reads one of its parameters."""
+    """The first line of forward that reads one of its parameters, or an attribute: ``self.layer``."""
     code = getattr(model.forward, "__code__", None)
     file = sources.file(code.co_filename) if code is not None else None
     function = file.function_at(code) if file is not None and code is not None else None
     for node in ast.walk(function) if function is not None else ():
-        if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load) and file is not None:
-            return Place(file.path, node.lineno, file.line(node.lineno), "", name)
+        reads = isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load)
+        if reads and ast.unparse(node) == name and file is not None:
+            line = getattr(node, "lineno", 0)
+            return Place(file.path, line, file.line(line), "", name)
     return Place()
 
 

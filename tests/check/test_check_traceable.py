@@ -243,3 +243,20 @@ def test_a_model_that_takes_gradients_in_training_mode_only_is_compared_in_eval_
     assert report.ok and report.proof.holds, str(report)
     report = check_traceable(Penalized().train(), (torch.randn(2, 4),))
     assert not report.captured and {item.kind for item in report.findings} >= {FindingKind.ERROR}, str(report)
+
+
+def test_what_parts_in_a_module_of_torch_is_told_at_a_line_of_the_user() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def __call__(self, x: Tensor) -> Any:
+            return super().__call__(x * 3) + 1
+
+        def forward(self, x: Tensor) -> Any:
+            return self.layer(x)
+
+    report = check_traceable(Scaled().eval(), (torch.randn(2, 4),))
+    found = next(item for item in report.findings if item.kind is FindingKind.DIVERGENCE)
+    assert found.file == __file__ and found.code.startswith("def __call__") and report.ok, str(report)
