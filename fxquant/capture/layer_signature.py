@@ -19,7 +19,6 @@ from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.plain_code import NotPlainError, PlainCode, Reading, is_record, is_torchs
 from fxquant.capture.proxy import ValueProxy
 from fxquant.ir.meta import storage_of
-from fxquant.ir.own_functions import HOOKS
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -135,9 +134,10 @@ class LayerSignature:
             self._kinds.add(kind)
         held = []
         for name, item in vars(owner).items():
-            if name in HOOKS and not item:
+            of_every = name in _OF_EVERY_MODULE
+            if of_every and not isinstance(item, bool) and not item:  # no hooks, no buffers, no children
                 continue
-            is_fixed = reading is None or type(item) not in _LITERALS or name in _OF_EVERY_MODULE
+            is_fixed = of_every or reading is None or type(item) not in _LITERALS
             if is_fixed or (reading is not None and reading.may_read(name)):
                 held.append((name, self._held(item)))
         return kind, tuple(held)

@@ -90,7 +90,7 @@ class RecordAgain:
         kwargs: Any = map_arg(node.kwargs, values.__getitem__) if node.kwargs else {}
         if node.op == "call_module":
             target = self._moved(target)
-            value = tracer.root.get_submodule(target)(*args, **kwargs)
+            value = tracer.layers.module_at(target)(*args, **kwargs)
         elif node.op == "call_method":
             value = getattr(args[0], target)(*args[1:], **kwargs)
         else:

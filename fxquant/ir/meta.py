@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx
 
 _KEY = "fxquant"
+_SMALL = 4096  # numbers that are searched in no time, however they lie
 
 # Value of NodeInfo.role for nodes of reference models that quantize a value by its own range, for dynamic units.
 ARRIVING = "arriving"
@@ -232,7 +233,7 @@ def largest_magnitudes(values: Sequence[Any]) -> list[float]:
 
 def _bounds(value: Tensor) -> tuple[Tensor, Tensor]:
     value = value.detach() if value.requires_grad else value
-    if not value.is_contiguous():  # dimensions in the order in which they lie in memory are searched much faster
+    if value.numel() > _SMALL and not value.is_contiguous():  # in the order of memory they are searched much faster
         value = value.permute(sorted(range(value.dim()), key=value.stride().__getitem__, reverse=True))
     return torch.aminmax(value)
 
