@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.variables import MISSING
-from fxquant.ir.own_functions import CACHED
+from fxquant.ir.own_functions import CACHED, cell_content, parts_of_partial
 
 _DEPTH = 4
 _LARGEST_CONTAINER = 2000
@@ -100,13 +100,13 @@ def _parts(value: Any) -> list[Any] | None:
     if type(value).__module__ == "numpy":
         return [value.tobytes() if hasattr(value, "tobytes") else repr(value)]
     if isinstance(value, FunctionType):
-        kept = [_content(cell) for cell in value.__closure__ or ()]
+        kept = [cell_content(cell, MISSING) for cell in value.__closure__ or ()]
         kept += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *vars(value).values()]
         return [type(item).__qualname__ if isinstance(item, nn.Module) else item for item in kept]
     if isinstance(value, MethodType):
         return [type(value.__self__).__qualname__ if isinstance(value.__self__, nn.Module) else value.__self__]
     if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
+        return parts_of_partial(value)
     if isinstance(value, CACHED):  # what it is asked again does not change it
         return [value.cache_info().misses, value.cache_info().currsize]
     if hasattr(value, "__next__"):
@@ -158,13 +158,6 @@ def _position(iterator: Any) -> list[Any] | None:
     except TypeError:
         return None
     return list(reduced[1:]) if isinstance(reduced, tuple) else [repr(iterator)]
-
-
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return MISSING
 
 
 def _fingerprint_of_tensor(tensor: Tensor, identity: bool) -> Any:

@@ -16,7 +16,7 @@ from torch import nn
 
 from fxquant.capture.structures import has_parts
 from fxquant.capture.variables import MISSING
-from fxquant.ir.own_functions import CACHED, LITERALS
+from fxquant.ir.own_functions import CACHED, LITERALS, cell_content, parts_of_partial
 
 _CONTAINERS = (list, tuple, dict, set, frozenset, collections.deque)
 _CALLED = (FunctionType, functools.partial, MethodType, CACHED)
@@ -61,7 +61,7 @@ class FunctionVariables:
                 self._seen.add(id(value))
                 yield from self._of_function(value)
         elif isinstance(value, functools.partial):
-            for item in (value.func, *value.args, *value.keywords.values()):
+            for item in parts_of_partial(value):
                 yield from self.of(item, depth)
         elif isinstance(value, MethodType):
             yield from self.of(value.__func__)
@@ -94,10 +94,10 @@ class FunctionVariables:
             yield FunctionVariable(code.co_name, lambda: attributes, lambda _: None)
 
     def _of_cell(self, name: str, cell: CellType, is_known: bool) -> Iterator[FunctionVariable]:
-        kept = _content(cell)
+        kept = cell_content(cell, MISSING)
         yield from self.of(kept)
         if not is_known and not isinstance(kept, (FunctionType, CACHED, *_NOT_DATA)):
-            yield FunctionVariable(name, lambda: _content(cell), lambda value: _set(cell, value))
+            yield FunctionVariable(name, lambda: cell_content(cell, MISSING), lambda value: _set(cell, value))
 
 
 def _of_defaults(function: FunctionType) -> Iterator[FunctionVariable]:
@@ -111,13 +111,6 @@ def _of_defaults(function: FunctionType) -> Iterator[FunctionVariable]:
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not set yet
-        return MISSING
 
 
 def _set(cell: CellType, value: Any) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.capture.structures import has_parts
-from fxquant.ir.own_functions import LITERALS
+from fxquant.ir.own_functions import LITERALS, parts_of_partial
 from fxquant.ir.walk_modules import modules_by_path, plain_tensors_by_path, tensors_by_path
 
 _FLAT = (np.ndarray, array.array, bytearray)  # their elements are numbers
@@ -196,7 +196,7 @@ def _put_contents_back(live: Any, before: Any) -> None:
 def _given(structure: tuple[Any, ...] | MethodType | functools.partial[Any]) -> tuple[Any, ...]:
     """What a tuple holds, what a method is of, or what a partial call is given."""
     if isinstance(structure, functools.partial):
-        return (structure.func, *structure.args, *structure.keywords.values())
+        return tuple(parts_of_partial(structure))
     return (structure.__self__,) if isinstance(structure, MethodType) else structure
 
 

@@ -24,21 +24,9 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 _LITERALS = frozenset(
-    (
-        int,
-        float,
-        complex,
-        bool,
-        str,
-        bytes,
-        type(None),
-        torch.dtype,
-        torch.device,
-        torch.layout,
-        torch.memory_format,
-        type(...),
-    )
-)
+    (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format,
+     type(...))
+)  # fmt: skip
 _MAPPINGS = (dict, OrderedDict)
 _CONTAINERS = (*_MAPPINGS, tuple, list, set, frozenset, torch.Size)
 _NUMBERS = (int, float, bool, torch.Size)

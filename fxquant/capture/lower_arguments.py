@@ -12,7 +12,7 @@ import functools
 import operator
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import CellType, FunctionType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +22,7 @@ from fxquant.capture.facts import FactKind
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.structures import has_parts, holds_tensor, leaves, require_no_proxies, unwrap
+from fxquant.ir.own_functions import cell_content, parts_of_partial
 from fxquant.ir.rebuild import Rebuild, Refill, complete
 from fxquant.ir.walk_modules import tensors_by_path
 
@@ -176,10 +177,8 @@ class ArgumentLowering:
             fields = [field for field in dataclasses.fields(a) if field.init]
             named = {field.name: self._item(getattr(a, field.name)) for field in fields}
             made = self._node(kind, (), named, a)
-            others: dict[Any, Any] = (
-                {key: item for key, item in a.items() if key not in named} if isinstance(a, dict) else {}
-            )
-            return self._complete(made, others, a)
+            entries: dict[Any, Any] = dict(a) if isinstance(a, dict) else {}
+            return self._complete(made, {key: item for key, item in entries.items() if key not in named}, a)
         if isinstance(a, dict):
             made = self._node(Refill(kind), ({key: self._item(item) for key, item in a.items()},), {}, a)
             return self._complete(made, {}, a)
@@ -214,8 +213,8 @@ def _held_by(value: Any, depth: int) -> Iterator[nn.Module]:
         if isinstance(item, nn.Module):
             yield item
         elif isinstance(item, functools.partial):
-            parts = item.func, item.args, item.keywords
+            parts = parts_of_partial(item)
         elif isinstance(item, FunctionType):
-            parts = [cell.cell_contents for cell in item.__closure__ or () if cell != CellType()]
+            parts = [cell_content(cell) for cell in item.__closure__ or ()]
         if parts and depth:
             yield from _held_by(parts, depth - 1)

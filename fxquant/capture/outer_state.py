@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from fxquant.capture.fingerprint import content_of, fingerprint, slot_names, slots_of
 from fxquant.capture.function_variables import FunctionVariables, may_keep_functions
 from fxquant.capture.variables import MISSING, Variable, variables_of
-from fxquant.ir.own_functions import CACHED
+from fxquant.ir.own_functions import CACHED, parts_of_partial
 from fxquant.ir.walk_modules import modules_by_path
 
 _DEPTH = 2  # of containers and objects in one another
@@ -194,7 +194,7 @@ def _undo_content(value: Any, depth: int = _DEPTH) -> Iterator[Undo]:
         numpy_state = copy.deepcopy(bits.get_state() if hasattr(bits, "get_state") else bits.state)
         yield lambda: bits.set_state(numpy_state) if hasattr(bits, "set_state") else setattr(bits, "state", numpy_state)
     elif isinstance(value, partial):
-        yield from _undo_items([value.func, *value.args, *value.keywords.values()], depth)
+        yield from _undo_items(parts_of_partial(value), depth)
     elif isinstance(value, MethodType):
         yield from _undo_items([value.__self__], depth)
     elif isinstance(value, CACHED):

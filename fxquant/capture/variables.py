@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
 from fxquant.capture.source import is_user_file
 from fxquant.ir.codes import codes_in
+from fxquant.ir.own_functions import cell_content
 
 _LIBRARIES = frozenset(("torch", "builtins", "typing", "abc", "collections", "enum"))
 # Neither changes what a model computes.
@@ -140,18 +141,11 @@ def _variables_in(owner: Any, prefix: str) -> Iterator[Variable]:
             ):
                 if any(isinstance(item, _MUTABLE) for item in defaults or ()):
                     yield Variable(value, key, f"default of {prefix}{name}")
-            kept = (isinstance(_content(cell), _KEPT) for cell in value.__closure__ or ())
+            kept = (isinstance(cell_content(cell), _KEPT) for cell in value.__closure__ or ())
             if any(kept) and value.__module__.partition(".")[0] not in _LIBRARIES:
                 yield Variable(owner, name, f"{prefix}{name}")
         elif not name.startswith("__") and _is_data(value):
             yield Variable(owner, name, f"{prefix}{name}")
-
-
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not set yet
-        return None
 
 
 def _is_data(value: Any) -> bool:

@@ -13,7 +13,7 @@ A graph has no writes into its inputs: where ``v`` is ``k``, it would not see th
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Callable
 
 from torch import fx
 
@@ -21,12 +21,17 @@ from fxquant.ir.checks import require_apart
 from fxquant.ir.meta import NodeInfo, info, set_info
 
 
-def check_written_inputs(graph: fx.Graph) -> None:
-    """Add the checks to ``graph``, traced on inputs that have no memory in common."""
+def check_written_inputs(graph: fx.Graph, is_given: Callable[[fx.Node], bool]) -> None:
+    """Add the checks.
+
+    Args:
+        graph: traced on inputs that have no memory in common.
+        is_given: whether a node is a tensor that the model is given.
+    """
     by_name = {node.name: node for node in graph.nodes}
     changed = [by_name[name] for node in graph.nodes for name in info(node).mutates if name in by_name]
     written = {info(node).storage for node in changed} - {0}
-    given = _given(graph) if written else []
+    given = [node for node in graph.nodes if written and info(node).storage and is_given(node)]
     for node in given:
         others = [other for other in given if info(other).storage != info(node).storage]
         if info(node).storage in written and others:
@@ -34,16 +39,3 @@ def check_written_inputs(graph: fx.Graph) -> None:
                 check = graph.call_function(require_apart, (node.name, node, *others))
             origin = next(info(item).origin for item in changed if info(item).storage == info(node).storage)
             set_info(check, NodeInfo(origin=origin, origins=(check.name,)))
-
-
-def _given(graph: fx.Graph) -> list[fx.Node]:
-    """Tensors that the model is given, by themselves or in containers, in the order of the graph."""
-    containers, found = set[fx.Node](), []
-    for node in graph.nodes:
-        taken = node.target in (operator.getitem, getattr) and node.args[0] in containers
-        if node.op == "placeholder" or taken:
-            if info(node).tensor is None:
-                containers.add(node)
-            elif info(node).storage:
-                found.append(node)
-    return found

@@ -113,7 +113,7 @@ class OwnFunctions:
         elif isinstance(value, MethodType):
             self.bound.add(id(value.__self__))
         elif isinstance(value, functools.partial):
-            for item in (value.func, *value.args, *value.keywords.values()):
+            for item in parts_of_partial(value):
                 self._look(item, depth - 1)
         elif isinstance(value, CACHED):
             self._cached[id(value)] = value
@@ -128,7 +128,7 @@ class OwnFunctions:
 
     def _look_through(self, cell: CellType, depth: int) -> None:
         """Functions around functions: what a function keeps is no part of the model unless the model holds it."""
-        kept = _content(cell)
+        kept = cell_content(cell)
         if isinstance(kept, (FunctionType, functools.partial, CACHED)):
             self._look(kept, depth - 1)
 
@@ -136,7 +136,7 @@ class OwnFunctions:
         """Whether a function keeps something that the model holds."""
         if id(function) not in self._known:
             self._known[id(function)] = False  # while it is looked at
-            kept = (item for cell in function.__closure__ or () for item in _inside(_content(cell)))
+            kept = (item for cell in function.__closure__ or () for item in _inside(cell_content(cell)))
             self._known[id(function)] = any(self._is_of_model(item) for item in kept)
         return self._known[id(function)]
 
@@ -171,7 +171,7 @@ class OwnFunctions:
 
     def _cell(self, cell: CellType) -> CellType:
         """A variable that refers to the model is another one in the copy; others stay shared."""
-        if not any(self._is_of_model(item) for item in _inside(_content(cell))):
+        if not any(self._is_of_model(item) for item in _inside(cell_content(cell))):
             return cell
         return self._cells.setdefault(id(cell), (cell, CellType()))[1]
 
@@ -184,15 +184,21 @@ def _inside(kept: Any, depth: int = 2) -> Iterator[Any]:
     elif isinstance(kept, weakref.ref):
         yield kept()
     elif isinstance(kept, functools.partial):
-        for item in (kept.func, *kept.args, *kept.keywords.values()):
+        for item in parts_of_partial(kept):
             yield from _inside(item, depth)
     elif depth and isinstance(kept, (*_CONTAINERS, tuple)) and len(kept) <= _LARGEST_CONTAINER:
         for item in list(kept.values() if isinstance(kept, dict) else kept):
             yield from _inside(item, depth - 1)
 
 
-def _content(cell: CellType) -> Any:
+def parts_of_partial(call: functools.partial[Any]) -> list[Any]:
+    """What a partial call calls, and what it is given."""
+    return [call.func, *call.args, *call.keywords.values()]
+
+
+def cell_content(cell: CellType, unset: Any = None) -> Any:
+    """What a variable around a function holds; ``unset`` where that is not there yet."""
     try:
         return cell.cell_contents
-    except ValueError:  # not set yet
-        return None
+    except ValueError:
+        return unset

@@ -51,9 +51,7 @@ def _require_parts(graph: fx.Graph, given: Mapping[str, Any]) -> None:
     for node in graph.nodes:
         if node.op == "placeholder":
             known[node] = given[str(node.target)]
-        elif node.target in (getattr, operator.getitem, *CHECKS) and all(
-            item in known for item in node.all_input_nodes
-        ):
+        elif node.target in _PARTS and all(item in known for item in node.all_input_nodes):
             function: Any = node.target
             args = fx.node.map_arg(node.args, known.__getitem__)
             try:

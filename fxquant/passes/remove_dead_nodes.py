@@ -15,11 +15,13 @@ from fxquant.ir.float_part import EFFECTS
 from fxquant.ir.meta import info
 from fxquant.ir.write_back import WRITES
 
+_ACT = frozenset((*CHECKS, *WRITES))
+
 
 def remove_dead_nodes(graph: fx.Graph) -> None:
     """Remove dead nodes from ``graph`` in place, last first."""
     for node in reversed(graph.nodes):
-        acts = bool(info(node).mutates) or node.target in (*CHECKS, *WRITES) or EFFECTS in node.meta or is_random(node)
+        acts = bool(info(node).mutates) or node.target in _ACT or EFFECTS in node.meta or is_random(node)
         kept = acts or node.op in ("placeholder", "output")
         if not node.users and not kept:
             graph.erase_node(node)

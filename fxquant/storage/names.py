@@ -42,13 +42,8 @@ _FORBIDDEN = frozenset(
      "call", "handle_torch_function", "has_torch_function", "boolean_dispatch", "overload")
 )  # fmt: skip
 _OPERATOR_NAMESPACES = ("aten", "prims", "quantized", "onednn", "fxquant", "torchvision", "mkldnn", "_quantized")
-_OWN = (
-    "fxquant.ir.checks",
-    "fxquant.ir.write_back",
-    "fxquant.ir.rebuild",
-    "fxquant.ops.",
-    "fxquant.backends.native.kernels.",
-)
+_OWN = ("fxquant.ir.checks", "fxquant.ir.write_back", "fxquant.ir.rebuild", "fxquant.ops.",
+        "fxquant.backends.native.kernels.")  # fmt: skip
 _METHOD_OWNERS = (Tensor, list, tuple, dict, set, str, int, float, slice, range, torch.Size, PackedSequence)
 
 
