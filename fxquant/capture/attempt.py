@@ -27,6 +27,7 @@ from fxquant.capture.shared_parameters import SharedParameters
 from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
 from fxquant.capture.varying_lists import Path
+from fxquant.ir.walk_modules import Inventory
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Job:
     """What every attempt to trace a model is given.
 
     Attributes:
-        model, example_inputs, leaf_classes: as for ``trace_model``.
+        held: the model, and what it holds.
+        example_inputs, leaf_classes: as for ``trace_model``.
         trains: whether the graph is to be trained.
         half: of a model in half precision.
         varying: lists among the inputs that may be of any length.
@@ -43,7 +45,7 @@ class Job:
         parameters: of the model, for all its copies.
     """
 
-    model: nn.Module
+    held: Inventory
     example_inputs: Any
     leaf_classes: Collection[type[nn.Module]]
     trains: bool
@@ -52,6 +54,11 @@ class Job:
     versions: dict[int, tuple[Tensor, int]]
     changing: frozenset[str]
     parameters: SharedParameters
+
+    @property
+    def model(self) -> nn.Module:
+        """The user's model."""
+        return self.held.model
 
 
 @dataclass
@@ -88,12 +95,13 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
     model, half = job.model, job.half
     with torch.inference_mode(False):
         inputs = bind_inputs(model, job.example_inputs)
-        plain = plain_tensors(model)
-        root = prepare_copy(model, plain, job.parameters)
+        plain = plain_tensors(job.held)
+        root = prepare_copy(job.held, plain, job.parameters)
         root = root.float() if half is not None else root
         change = to_float32 if half is not None else _as_is
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
-        state, outer = ModelState(root, model), OuterState(root)
+        held = Inventory(root)
+        state, outer = ModelState(held, job.held), OuterState(held)
         tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
         tracer.plain_tensors, tracer.versions, tracer.precision = plain, job.versions, half
         tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
@@ -111,8 +119,8 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.fx")
             for undo in regions.install(tracer):
                 stack.callback(undo)
-            stack.enter_context(patched(tracer, root))
-            graph = tracer.trace(root)
+            stack.enter_context(patched(tracer, held.classes))
+            graph = tracer.trace_all(held)
             changed = outer.changed()
     troubles, ended_by, is_pristine = tracer.recorder.troubles, tracer.answers.early_end.found, False
     if not troubles and not regions.whole and not ended_by:

@@ -17,6 +17,7 @@ from fxquant.ir.stages import (
     QuantizedModel,
     ReferenceModel,
 )
+from fxquant.ir.walk_modules import modules_by_path
 
 _STAGES = (CapturedModel, FusedModel, ObservedModel, FakeQuantizedModel, ReferenceModel, QuantizedModel)
 _OF_GRAPHS = frozenset(name for kind in _STAGES for name in dir(kind)) - frozenset(dir(nn.Module)) | {"meta", "state"}
@@ -43,7 +44,7 @@ def check_root(model: nn.Module, leaf_names: Collection[str]) -> None:
             f"the model has a child, parameter or buffer called {taken[0]!r}, a name that its graph needs",
             remedy="rename it, or pass the model as the only child of another one",
         )
-    paths = dict(model.named_modules())
+    paths = dict(modules_by_path(model)) if leaf_names else {}
     missing = [name for name in leaf_names if name not in paths]
     if missing:
         raise CaptureError(f"no module is called {missing[0]!r}", remedy=f"the model has {', '.join(list(paths)[1:9])}")

@@ -18,7 +18,7 @@ from fxquant.capture.structures import leaves
 from fxquant.errors import CaptureError
 from fxquant.ir.meta import storage_of
 from fxquant.ir.own_functions import LITERALS, OwnFunctions
-from fxquant.ir.walk_modules import modules_by_path, plain_tensors_by_path, tensors_by_path
+from fxquant.ir.walk_modules import Inventory
 
 _WAYS_TO_COPY = frozenset(
     ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__", "__getnewargs__",
@@ -27,6 +27,7 @@ _WAYS_TO_COPY = frozenset(
 
 _ENTRIES = frozenset(("_parameters", "_buffers", "_modules"))
 _CONTAINERS = (list, tuple, dict, deque)
+_MAY_BE_EMPTY = frozenset((OrderedDict, set))
 _sharing: ContextVar[bool] = ContextVar("sharing", default=False)
 
 
@@ -40,24 +41,24 @@ def parameters_shared() -> Iterator[None]:
         _sharing.reset(token)
 
 
-def plain_tensors(model: nn.Module) -> frozenset[str]:
+def plain_tensors(held: Inventory) -> frozenset[str]:
     """Paths of tensors that modules keep as plain attributes, neither parameters nor buffers.
 
     Not those that a class has an attribute of the same name for: that would be found in the place of a buffer.
     """
     found = set[str]()
-    for path, tensor in plain_tensors_by_path(model):
+    for path, tensor in held.plain_tensors:
         owner, _, name = path.rpartition(".")
-        module = model.get_submodule(owner)
+        module = held.model.get_submodule(owner)
         fits = not isinstance(module, torch.jit.ScriptModule) and not hasattr(type(module), name)
         if fits and not isinstance(tensor, nn.Parameter):
             found.add(path)
     return frozenset(found)
 
 
-def prepare_copy(model: nn.Module, plain: Iterable[str], parameters: SharedParameters) -> nn.Module:
-    """A copy of ``model`` whose plain tensors, by path, are buffers, so that reading them is seen."""
-    root = copy_module(model, parameters)
+def prepare_copy(held: Inventory, plain: Iterable[str], parameters: SharedParameters) -> nn.Module:
+    """A copy of a model whose plain tensors, by path, are buffers, so that reading them is seen."""
+    root = copy_module(held.model, parameters, held)
     for path in plain:
         owner, _, name = path.rpartition(".")
         module = root.get_submodule(owner)
@@ -66,12 +67,15 @@ def prepare_copy(model: nn.Module, plain: Iterable[str], parameters: SharedParam
     return root
 
 
-def copy_module(model: nn.Module, parameters: SharedParameters | None = None) -> nn.Module:
+def copy_module(
+    model: nn.Module, parameters: SharedParameters | None = None, held: Inventory | None = None
+) -> nn.Module:
     """Deep-copy ``model``; tensors computed by autograd (old-style weight norm) are copied by value.
 
     Args:
         model: any module.
         parameters: those of the model that copies have in common.
+        held: what the model holds, where it is known.
 
     Raises:
         CaptureError: the model cannot be copied.
@@ -82,23 +86,21 @@ def copy_module(model: nn.Module, parameters: SharedParameters | None = None) ->
         memo = {id(item): nn.Parameter(item.detach(), item.requires_grad) for item in plain}
     elif parameters is not None:
         memo.update(parameters.for_copy())
-    modules = [module for _, module in modules_by_path(model)]
-    _copy_what_shares_memory(model, memo)
-    for module in modules:
-        for name, value in vars(module).items():
-            kind = type(value)
-            if kind in LITERALS or name == "_modules":
+    held = held or Inventory(model)
+    modules = [module for _, module in held.modules]
+    _copy_what_shares_memory(held, memo)
+    for _, _, attributes in held.attributes:
+        for name, value in attributes:
+            if name == "_modules":
                 continue
-            if kind in (OrderedDict, set) and not value:
-                memo[id(value)] = kind()  # a module has a dozen, and ``deepcopy`` takes long for each
-            elif isinstance(value, torch.jit.ScriptFunction):
+            if isinstance(value, torch.jit.ScriptFunction):
                 memo[id(value)] = value  # keeps nothing, and cannot be copied
             elif isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
             elif isinstance(value, _CONTAINERS) and value:
                 computed = (item for item in leaves(value) if isinstance(item, Tensor) and not item.is_leaf)
                 memo.update({id(item): item.detach().clone() for item in computed})
-    functions = OwnFunctions(modules)
+    functions = OwnFunctions(modules, held.attributes)
     memo.update(functions.copies)
     try:
         copied = _copied(model, modules, memo)
@@ -112,9 +114,9 @@ def copy_module(model: nn.Module, parameters: SharedParameters | None = None) ->
         ) from error
 
 
-def _copy_what_shares_memory(model: nn.Module, memo: dict[int, Any]) -> None:
+def _copy_what_shares_memory(inside: Inventory, memo: dict[int, Any]) -> None:
     """Copies of parameters that lie in the memory of other tensors: ``deepcopy`` gives each memory of its own."""
-    tensors = {id(item): item for _, item in (*tensors_by_path(model), *plain_tensors_by_path(model))}
+    tensors = {id(item): item for _, item in (*inside.tensors, *inside.plain_tensors)}
     held: dict[int, list[Tensor]] = {}
     for item in tensors.values():
         if storage_of(item):
@@ -151,6 +153,8 @@ def _copy_of(value: Any, memo: dict[int, Any]) -> Any:
     if kind in LITERALS or (kind is tuple and all(type(item) in LITERALS for item in value)):
         return value
     known = memo.get(id(value))
+    if known is None and kind in _MAY_BE_EMPTY and not value:
+        memo[id(value)] = known = kind()  # a module has a dozen, and ``deepcopy`` takes long for each
     if known is None and kind is Tensor and _is_dense(value):
         memo[id(value)] = known = _copy_of_dense(value, memo)
     return copy.deepcopy(value, memo) if known is None else known

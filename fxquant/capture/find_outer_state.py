@@ -25,6 +25,7 @@ from fxquant.capture.find_state import changing_again, depends_on_history, run_e
 from fxquant.capture.outer_state import Held, OuterState, is_drawn_from, is_random
 from fxquant.capture.trouble import Spot, Trouble, spots_around
 from fxquant.ir.own_functions import functions_kept
+from fxquant.ir.walk_modules import Inventory
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -46,7 +47,7 @@ def find_outer_state(
     """
     keys = {item.key for item in changed}
     copy = copy_module(model)
-    outer = OuterState(copy)
+    outer = OuterState(Inventory(copy))
     watched = [item for item in outer.held if item.key in keys]
     try:
         lines = changing_lines(copy, watched, lambda: run_eagerly(copy, example_inputs))

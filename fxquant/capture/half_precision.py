@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from fxquant.capture.keep_state import randomness_kept
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.structures import leaves, rebuild
 from fxquant.ir.meta import NodeInfo, info, set_info, update_info
+from fxquant.ir.walk_modules import Inventory
 
 _HALF = (torch.float16, torch.bfloat16)
 _CONVERSIONS = frozenset(("half", "bfloat16"))
@@ -36,10 +37,10 @@ class HalfPrecision:
     results: tuple[torch.dtype, ...] | None
 
     @staticmethod
-    def of(model: nn.Module, example_inputs: Any) -> HalfPrecision | None:
+    def of(held: Inventory, example_inputs: Any) -> HalfPrecision | None:
         """None for models without parameters in half precision. The model runs once, to see what it returns."""
-        dtype = half_dtype(model)
-        return None if dtype is None else HalfPrecision(dtype, _result_dtypes(model, example_inputs))
+        dtype = half_dtype(held.parameters)
+        return None if dtype is None else HalfPrecision(dtype, _result_dtypes(held.model, example_inputs))
 
     def widened(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         """An operation with float32 in place of half precision, where it names a dtype."""
@@ -97,9 +98,9 @@ def _result_dtypes(model: nn.Module, example_inputs: Any) -> tuple[torch.dtype, 
     return tuple(tensor.dtype for tensor in _floats(result))
 
 
-def half_dtype(model: nn.Module) -> torch.dtype | None:
+def half_dtype(parameters: Iterable[nn.Parameter]) -> torch.dtype | None:
     """The dtype of a model in half precision, else None."""
-    return next((parameter.dtype for parameter in model.parameters() if parameter.dtype in _HALF), None)
+    return next((parameter.dtype for parameter in parameters if parameter.dtype in _HALF), None)
 
 
 def to_float32(tensor: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fxquant.capture.structures import has_parts
 from fxquant.ir.own_functions import LITERALS, parts_of_partial
-from fxquant.ir.walk_modules import modules_by_path, plain_tensors_by_path, tensors_by_path
+from fxquant.ir.walk_modules import Inventory
 
 _FLAT = (np.ndarray, array.array, bytearray)  # their elements are numbers
 _CONTAINERS = (list, dict, set, *_FLAT)
@@ -48,18 +48,18 @@ class ModelState:
     """What a model holds now.
 
     Args:
-        root: the model, a copy; its tensors are not copied once more, their versions are noted.
+        held: the model, a copy; its tensors are not copied once more, their versions are noted.
         original: what it is a copy of: its tensors tell what changed without a new version, and are what is put back.
 
     Attributes:
         parameters_hold: whether the parameters were found to be as they were; false again once the model is called.
     """
 
-    def __init__(self, root: nn.Module, original: nn.Module) -> None:
-        plain = ((path, item) for path, item in modules_by_path(root) if not isinstance(item, torch.jit.ScriptModule))
+    def __init__(self, held: Inventory, original: Inventory) -> None:
+        plain = ((path, item) for path, item in held.modules if not isinstance(item, torch.jit.ScriptModule))
         self._modules = {path: (module, dict(vars(module))) for path, module in plain}
         self._kinds = {path: type(module) for path, (module, _) in self._modules.items()}
-        self._tensors = [(path, tensor, tensor._version) for path, tensor in _named_tensors(root)]
+        self._tensors = [(path, tensor, tensor._version) for path, tensor in _named_tensors(held)]
         self._originals = dict(_named_tensors(original))
         self.parameters_hold = False
         self._named = {id(tensor) for _, tensor, _ in self._tensors}
@@ -234,8 +234,8 @@ def holds(tensor: Tensor, original: Tensor) -> bool:
     return bool(((tensor == other) | ((tensor != tensor) & (other != other))).all())
 
 
-def _named_tensors(model: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*tensors_by_path(model), *plain_tensors_by_path(model)]
+def _named_tensors(held: Inventory) -> list[tuple[str, Tensor]]:
+    return [*held.tensors, *held.plain_tensors]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import enum
 import functools
 import operator
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.structures import has_parts, holds_tensor, leaves, require_no_proxies, unwrap
 from fxquant.ir.own_functions import cell_content, parts_of_partial
 from fxquant.ir.rebuild import Rebuild, Refill, complete
-from fxquant.ir.walk_modules import tensors_by_path
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -56,9 +55,9 @@ class ArgumentLowering:
 
     # -- attributes of the model --------------------------------------------------------------------
 
-    def name_attributes(self, module: nn.Module | None = None, prefix: str = "") -> None:
-        """Learn the paths of the parameters and buffers of the model, or of a module added to it."""
-        for path, tensor in tensors_by_path(module or self.tracer.root, prefix):
+    def name_attributes(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Learn the paths of parameters and buffers of the model."""
+        for path, tensor in tensors:
             self._paths.setdefault(id(tensor), path)
             self._tensors[path] = tensor
 

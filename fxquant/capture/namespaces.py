@@ -10,11 +10,9 @@ import dis
 import functools
 import linecache
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CellType, CodeType, FunctionType
 from typing import Any
-
-from torch import nn
 
 from fxquant.capture.source import is_user_file
 from fxquant.ir.codes import codes_in
@@ -34,8 +32,12 @@ _modules_known: dict[str, tuple[int, bool]] = {}  # by name: which object it was
 _values_known: dict[str, tuple[int, frozenset[str]]] = {}
 
 
-def user_namespaces(model: nn.Module) -> list[dict[str, Any]]:
-    """Globals of the modules that may run when ``model`` is called, torch's and Python's own excepted."""
+def user_namespaces(kinds: Iterable[type]) -> list[dict[str, Any]]:
+    """Globals of the files that may run when a model is called, torch's and Python's own excepted.
+
+    Args:
+        kinds: the classes of its modules, and those that these are made of.
+    """
     found: dict[int, dict[str, Any]] = {}
     for name, module in list(sys.modules.items()):
         known = _modules_known.get(name)
@@ -43,7 +45,7 @@ def user_namespaces(model: nn.Module) -> list[dict[str, Any]]:
             known = _modules_known[name] = id(module), _is_of_user(name, module)
         if known[1]:
             found[id(vars(module))] = vars(module)
-    for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
+    for kind in kinds:
         forward = vars(kind).get("forward")
         space = getattr(forward, "__globals__", None)
         if space is not None and is_user_file(getattr(forward, "__code__").co_filename):  # noqa: B009
@@ -82,7 +84,7 @@ def _put_back(space: dict[str, Any], added: list[str], replaced: dict[str, Any])
         space.pop(name, None)
 
 
-def cached_functions(spaces: list[dict[str, Any]], model: nn.Module) -> Iterator[tuple[Any, str, Any]]:
+def cached_functions(spaces: list[dict[str, Any]], kinds: Iterable[type]) -> Iterator[tuple[Any, str, Any]]:
     """(where, name, function) of each function with ``functools.lru_cache`` in namespaces and in classes of a model."""
     for space in spaces:
         for name, value in list(space.items()):
@@ -90,7 +92,7 @@ def cached_functions(spaces: list[dict[str, Any]], model: nn.Module) -> Iterator
                 yield space, name, value
             elif type(value) is FunctionType and value.__closure__:
                 yield from _cached_inside(value)
-    for kind in {kind for module in model.modules() for kind in type(module).__mro__}:
+    for kind in kinds:
         for name, value in list(vars(kind).items()):
             function = getattr(value, "__func__", value)
             if type(function) is _cached_functions:

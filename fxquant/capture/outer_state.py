@@ -25,7 +25,7 @@ from fxquant.capture.fingerprint import content_of, fingerprint, slot_names, slo
 from fxquant.capture.function_variables import FunctionVariables, may_keep_functions
 from fxquant.capture.variables import MISSING, Variable, variables_of
 from fxquant.ir.own_functions import CACHED, parts_of_partial
-from fxquant.ir.walk_modules import modules_by_path
+from fxquant.ir.walk_modules import Inventory
 
 _DEPTH = 2  # of containers and objects in one another
 _LARGEST_CONTAINER = 2000
@@ -64,12 +64,12 @@ class OuterState:
     """What is held now.
 
     Args:
-        model: whose modules and files are read.
+        inside: the model whose modules and files are read.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        variables = variables_of(model)
-        self.held = [*map(_of_variable, variables), *_of_modules(model, _functions_in(variables))]
+    def __init__(self, inside: Inventory) -> None:
+        variables = variables_of(inside.classes)
+        self.held = [*map(_of_variable, variables), *_of_modules(inside, _functions_in(variables))]
         self._before = [fingerprint(item.get()) for item in self.held]
         self._put: dict[int, Any] = {}
         self._undo = [_undo(item, self._put) for item in self.held]
@@ -112,14 +112,14 @@ def _functions_in(variables: Collection[Variable]) -> set[int]:
     return {id(item.owner) for item in variables} | {id(item.get()) for item in variables}
 
 
-def _of_modules(model: nn.Module, known: Collection[int]) -> Iterator[Held]:
+def _of_modules(inside: Inventory, known: Collection[int]) -> Iterator[Held]:
     opaque: dict[type, bool] = {}
     keeping: dict[type, bool] = {}
     functions = FunctionVariables(known)
-    for path, module in modules_by_path(model):
+    for path, module, attributes in inside.attributes:
         if isinstance(module, torch.jit.ScriptModule):
             continue
-        for name, value in vars(module).items():
+        for name, value in attributes:
             kind = type(value)
             if kind not in opaque:
                 opaque[kind] = issubclass(kind, collections.deque) or _draws(kind) or bool(slot_names(kind))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules import transformer
 from torch.nn.utils import rnn
 
@@ -47,11 +47,11 @@ _WHOLE = (
 
 
 @contextmanager
-def patched(tracer: ValueTracer, model: nn.Module) -> Iterator[None]:
-    """Put the patches in force for tracing ``model``."""
+def patched(tracer: ValueTracer, kinds: Collection[type]) -> Iterator[None]:
+    """Put the patches in force for a trace of a model whose modules are of some classes, or derived from these."""
     undone: list[Undo] = []
     try:
-        undone.extend(_patches(tracer, model))
+        undone.extend(_patches(tracer, kinds))
         with TracingMode(tracer):
             yield
     finally:
@@ -59,7 +59,7 @@ def patched(tracer: ValueTracer, model: nn.Module) -> Iterator[None]:
             undo()
 
 
-def _patches(tracer: ValueTracer, model: nn.Module) -> Iterator[Undo]:
+def _patches(tracer: ValueTracer, kinds: Collection[type]) -> Iterator[Undo]:
     """Make one patch after the other, each with what undoes it."""
     stand_ins = {original: _recording(original, tracer) for original in _WHOLE}
     stand_ins |= {getattr(torch, name): _factory(getattr(torch, name), tracer) for name in _SIZES_ONE_BY_ONE}
@@ -80,8 +80,8 @@ def _patches(tracer: ValueTracer, model: nn.Module) -> Iterator[Undo]:
     yield from patch_blocks(tracer)
     yield from patch_environment(tracer)
     yield from patch_functions(tracer, stand_ins)
-    spaces = user_namespaces(model)
-    for where, name, function in cached_functions(spaces, model):
+    spaces = user_namespaces(kinds)
+    for where, name, function in cached_functions(spaces, kinds):
         yield _set(where, name, _uncached(function, tracer))
     yield from replace_names(spaces, builtin, {id(key): value for key, value in stand_ins.items()})
     yield from _open_transformers()

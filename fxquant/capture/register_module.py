@@ -9,6 +9,7 @@ from torch import nn
 
 from fxquant.capture.facts import FactKind
 from fxquant.capture.trouble import StatementSpot
+from fxquant.ir.walk_modules import tensors_by_path
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -37,7 +38,7 @@ def register_unknown(tracer: ValueTracer, module: nn.Module, paths: dict[nn.Modu
         tracer.passing |= {id(child) for child in module.modules()} if made_here else set()
     register(tracer, name, module)
     paths.update({child: f"{name}.{inner}".rstrip(".") for inner, child in module.named_modules()})
-    tracer.lowering.name_attributes(module, name)
+    tracer.lowering.name_attributes(tensors_by_path(module, name))
 
 
 def free_name(root: nn.Module, name: str) -> str:

@@ -30,7 +30,6 @@ from fxquant.ir.edit import nodes_after
 from fxquant.ir.effects import DATA_SHAPED, RANDOM, name_of
 from fxquant.ir.float_part import runs_user_code
 from fxquant.ir.meta import info
-from fxquant.ir.walk_modules import modules_by_path
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -55,6 +54,7 @@ class RepeatedLayers:
     Attributes:
         paused: whether each layer is traced by itself.
         used: whether one was not.
+        modules: of the model, by path.
     """
 
     def __init__(self, tracer: ValueTracer) -> None:
@@ -65,7 +65,7 @@ class RepeatedLayers:
         self._known: dict[Hashable, LayerRecording] = {}
         self._in_vain: Counter[type[nn.Module]] = Counter()
         self._plain = PlainCode()
-        self._modules: dict[str, nn.Module] = {}
+        self.modules: dict[str, nn.Module] = {}
 
     def call(
         self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Callable[[], Any]
@@ -117,11 +117,9 @@ class RepeatedLayers:
 
     def module_at(self, path: str) -> nn.Module:
         """A module of the model."""
-        if not self._modules:
-            self._modules = dict(modules_by_path(self.tracer.root))
-        if path not in self._modules:  # another name of one, or a new one
-            self._modules[path] = self.tracer.root.get_submodule(path)
-        return self._modules[path]
+        if path not in self.modules:  # another name of one, or a new one
+            self.modules[path] = self.tracer.root.get_submodule(path)
+        return self.modules[path]
 
     def _is_alike(
         self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...]

@@ -13,6 +13,7 @@ from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import copy_tensors
 from fxquant.capture.keep_state import randomness_kept
 from fxquant.capture.outer_state import OuterState
+from fxquant.ir.walk_modules import Inventory
 
 
 def run_eager(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], gradients: bool = False) -> Any:
@@ -27,7 +28,7 @@ def run_eager(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], 
         Exception: whatever the model raises.
     """
     copied = copy_module(model)
-    outer = OuterState(copied)
+    outer = OuterState(Inventory(copied))
     try:
         with torch.set_grad_enabled(gradients), randomness_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -6,6 +6,8 @@ same in all of these, and most of what they take in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -16,21 +18,21 @@ class SharedParameters:
     """The parameters of one model.
 
     Args:
-        model: nothing writes into its own parameters.
+        parameters: of the model; nothing writes into these themselves.
 
     Attributes:
         are_as_given: whether nothing that could write into the copies ran since they were last looked at.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self.are_as_given = False
-        self._model = model
+        self._originals = [item for item in parameters if _is_plain(item)]
         self._pairs: list[tuple[nn.Parameter, Tensor]] = []
 
     def for_copy(self) -> dict[int, nn.Parameter]:
         """Parameters for one more copy of the model, with the values of the original's, by the id of these."""
         if not self._pairs:
-            self._pairs = [(item, item.detach().clone()) for item in self._model.parameters() if _is_plain(item)]
+            self._pairs = [(item, item.detach().clone()) for item in self._originals]
         elif not self.are_as_given:
             self.put_back()
         self.are_as_given = False  # the copy will be called

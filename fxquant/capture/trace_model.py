@@ -25,6 +25,7 @@ from fxquant.capture.varying_lists import varying_lists
 from fxquant.capture.written_inputs import check_written_inputs
 from fxquant.errors import CaptureError
 from fxquant.ir.float_part import EFFECTS, FloatPart, runs_user_code
+from fxquant.ir.walk_modules import Inventory
 
 _ROUNDS = 24
 
@@ -81,11 +82,12 @@ def trace_model(
     """
     check_root(model, leaf_names)
     regions, met, runs = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]](), False
-    half = HalfPrecision.of(model, example_inputs)
+    held = Inventory(model)
+    half = HalfPrecision.of(held, example_inputs)
     varying = varying_lists(model, example_inputs)
     trains = trains or model.training
-    parameters = SharedParameters(model)
-    job = Job(model, example_inputs, leaf_classes, trains, half, varying, {}, frozenset(changing), parameters)
+    parameters = SharedParameters(held.parameters)
+    job = Job(held, example_inputs, leaf_classes, trains, half, varying, {}, frozenset(changing), parameters)
     for _ in range(_ROUNDS):
         attempt = make_attempt(job, regions, strict)
         for cut in dict.fromkeys(attempt.tracer.rejected):

@@ -56,6 +56,7 @@ from fxquant.ir.checks import CHECKS
 from fxquant.ir.edit import set_arguments
 from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.meta import qualified_name
+from fxquant.ir.walk_modules import Inventory
 from fxquant.ops import catalogue
 
 _HOOKED = "its operations are recorded around the module"
@@ -100,6 +101,7 @@ class ValueTracer(OwnThread, fx.Tracer):
 
     proxy_buffer_attributes = True
     scope: ModuleScope
+    _held: Inventory
 
     def __init__(
         self,
@@ -157,12 +159,20 @@ class ValueTracer(OwnThread, fx.Tracer):
         """Whether a module is one of those that stay float leaves."""
         return path in self.leaf_names or isinstance(m, self.leaf_classes)
 
+    def trace_all(self, held: Inventory) -> fx.Graph:
+        """Record a model; fx gets its forward alone, since it walks through all that a model holds twice."""
+        self._held, root = held, held.model
+        return self.trace(root if isinstance(root, fx.GraphModule) else type(root).forward)
+
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
         """Placeholders for exactly the inputs given; containers are rebuilt around proxies."""
-        self.lowering.name_attributes()
-        self.writes.own_modules = {id(module) for module in self.root.modules()}
+        self.root, self.root_module_name = self._held.model, type(self._held.model).__name__
+        self.submodule_paths = {module: path for path, module in self._held.modules}
+        self.layers.modules = dict(self._held.modules)
+        self.lowering.name_attributes(self._held.tensors)
+        self.writes.own_modules = set(map(id, self.submodule_paths))
         self.scope = ModuleScope("", type(self.root))
         args: list[Any] = []
         kwargs: dict[str, Any] = {}

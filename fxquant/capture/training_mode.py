@@ -27,6 +27,7 @@ from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import info
 from fxquant.ir.records import NodeRecord, NodeRef
 from fxquant.ir.stages import CapturedModel
+from fxquant.ir.walk_modules import Inventory
 from fxquant.ops import catalogue
 
 _PREFIX = "training_"
@@ -78,7 +79,7 @@ def may_differ(captured: CapturedModel, model: nn.Module) -> bool:
 def buffers_changed_by_training(model: nn.Module, example_inputs: Any) -> list[str]:
     """Names of the buffers that a call in training mode changes; () where it fails on the example."""
     copy = copy_module(model).train()
-    before, outer = dict(copy_module(model).named_buffers()), OuterState(copy)
+    before, outer = dict(copy_module(model).named_buffers()), OuterState(Inventory(copy))
     try:
         run_eagerly(copy, example_inputs)
     except Exception:  # it may want targets

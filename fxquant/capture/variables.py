@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import CodeType, FunctionType, ModuleType
@@ -70,9 +70,12 @@ class _Missing:
 MISSING = _Missing()
 
 
-def variables_of(model: nn.Module) -> list[Variable]:
-    """The variables that the functions in the model's files refer to."""
-    kinds = dict.fromkeys(kind for module in model.modules() for kind in type(module).__mro__)
+def variables_of(kinds: Collection[type]) -> list[Variable]:
+    """The variables that the functions in a model's files refer to.
+
+    Args:
+        kinds: the classes of its modules, and those that these are made of.
+    """
     own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
     spaces = {id(space): space for kind in own for space in _globals_of(kind)}
     spaces |= {id(found): found for space in list(spaces.values()) for found in _helpers_of(space)}

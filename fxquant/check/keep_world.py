@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fxquant.capture.outer_state import OuterState
+from fxquant.ir.walk_modules import Inventory
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def world_kept(model: nn.Module) -> Iterator[OuterState]:
     """Put back what running ``model``, or a copy of it, changes outside of it; yields what that is."""
     numpy_random = sys.modules.get("numpy.random")
     numpy_state = numpy_random.get_state() if numpy_random is not None else None
-    python_state, outer = random.getstate(), OuterState(model)
+    python_state, outer = random.getstate(), OuterState(Inventory(model))
     grad, threads = torch.is_grad_enabled(), torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]), torch.compiler.set_stance("force_eager"):

@@ -25,6 +25,7 @@ from fxquant.check.user_frames import Places
 from fxquant.check.watch_eager import EagerWatch
 from fxquant.check.watch_state import StateWatch, changed, read_all
 from fxquant.errors import CaptureError
+from fxquant.ir.walk_modules import Inventory
 
 _UPDATES = (
     FindingKind.ATTRIBUTE_UPDATE, FindingKind.CONTAINER_UPDATE, FindingKind.BUFFER_UPDATE, FindingKind.GLOBAL_UPDATE,
@@ -65,7 +66,7 @@ def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
     Raises:
         CaptureError: the model does not run on the inputs.
     """
-    outer = OuterState(model)
+    outer = OuterState(Inventory(model))
     try:
         return _observed(model, inputs, sources)
     except Exception:
@@ -82,7 +83,7 @@ def observe_eager(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
 def _observed(model: nn.Module, inputs: Any, sources: Sources) -> EagerRun:
     copy = copy_module(model)
     places = Places(copy, sources)
-    slots, outer = slots_of(copy), OuterState(copy)
+    slots, outer = slots_of(copy), OuterState(Inventory(copy))
     seed_all()
     before = read_all(slots)
     watch = _watched(copy, inputs, places)

@@ -19,6 +19,7 @@ from fxquant.capture.fingerprint import fingerprint
 from fxquant.capture.outer_state import is_random
 from fxquant.capture.variables import MISSING, variables_of
 from fxquant.check.finding import FindingKind
+from fxquant.ir.walk_modules import Inventory
 
 _OF_MODULES = frozenset(("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"))
 
@@ -64,7 +65,8 @@ def slots_of(model: nn.Module) -> list[Slot]:
     for path, module in model.named_modules():
         if not isinstance(module, torch.jit.ScriptModule):  # its Python attributes are a facade
             slots += _slots_of_module(path, module)
-    slots += [Slot(_kind_of_variable(item.get()), "", item.shown, item.get) for item in variables_of(model)]
+    variables = variables_of(Inventory(model).classes)
+    slots += [Slot(_kind_of_variable(item.get()), "", item.shown, item.get) for item in variables]
     slots.append(Slot(FindingKind.PYTHON_RANDOM, "", "random", random.getstate))
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

@@ -32,6 +32,18 @@ def set_arguments(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         object.__setattr__(node, "kwargs", kwargs)
 
 
+def set_call(node: fx.Node, target: Callable[..., Any] | str) -> None:
+    """Let a node call a function or, by its name, a method; a graph's tables go by both, and are searched once."""
+    op = "call_method" if isinstance(target, str) else "call_function"
+    if node.op == op and node.target is target:
+        return
+    nodes = node.graph._find_nodes_lookup_table
+    nodes.remove(node)
+    object.__setattr__(node, "op", op)
+    object.__setattr__(node, "target", target)
+    nodes.insert(node)
+
+
 def nodes_after(last: fx.Node) -> list[fx.Node]:
     """The nodes of a graph behind one of them."""
     found, node = [], last._next

@@ -260,6 +260,11 @@ def storage_of(value: Any) -> int:
     return value.untyped_storage().data_ptr()
 
 
+def writers_in(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes of ``graph`` that change a value in place, in order."""
+    return [node for node in graph.nodes if info(node).mutates]
+
+
 def by_storage(graph: fx.Graph) -> dict[int, list[fx.Node]]:
     """The nodes of ``graph`` with values in memory, by address, in order; memory may have been used again."""
     found: dict[int, list[fx.Node]] = {}

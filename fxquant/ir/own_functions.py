@@ -44,6 +44,7 @@ class OwnFunctions:
 
     Args:
         modules: of the model.
+        attributes: what ``Inventory.attributes`` gives for these, where it is known.
 
     Attributes:
         copies: the copy of each that refers to the model, by id of the function; what they keep is still to be set.
@@ -51,14 +52,19 @@ class OwnFunctions:
         bound: ids of the objects whose methods the model keeps: a copy of the model gets those of their copies.
     """
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        attributes: Iterable[tuple[str, nn.Module, list[tuple[str, Any]]]] | None = None,
+    ) -> None:
         every = list(modules)
         self._held: dict[int, Any] = {id(module): module for module in every}
         self._functions: dict[int, FunctionType] = {}
         self._cached: dict[int, Any] = {}
         self.bound = set[int]()
-        for module in every:
-            for name, value in vars(module).items():
+        held = [vars(module).items() for module in every] if attributes is None else [items for *_, items in attributes]
+        for items in held:
+            for name, value in items:
                 if (type(value) not in LITERALS and name not in _OF_MODULES) or (name in HOOKS and value):
                     self._look(value, _DEPTH)
         self._cells: dict[int, tuple[CellType, CellType]] = {}

@@ -65,16 +65,24 @@ class NodeRecord:
 
 def from_graph(graph: fx.Graph) -> tuple[NodeRecord, ...]:
     """Record every node of ``graph`` in order."""
+    references = {node: NodeRef(node.name) for node in graph.nodes}
+    targets = {node.target: pack_target(node.target) for node in graph.nodes}
+
+    def pack(item: Any) -> Any:
+        return references[item] if isinstance(item, fx.Node) else pack_constant(item)
+
     return tuple(
-        NodeRecord(
-            node.name,
-            node.op,
-            pack_target(node.target),
-            _pack(node.args) if node.args else (),
-            _pack(dict(node.kwargs)) if node.kwargs else {},
-            info(node),
-        )
-        for node in graph.nodes
+        [
+            NodeRecord(
+                node.name,
+                node.op,
+                targets[node.target],
+                _map(node.args, pack) if node.args else (),
+                _map(dict(node.kwargs), pack) if node.kwargs else {},
+                info(node),
+            )
+            for node in graph.nodes
+        ]
     )
 
 
@@ -93,14 +101,6 @@ def to_graph(nodes: tuple[NodeRecord, ...]) -> fx.Graph:
         set_info(node, record.info)
         made[record.name] = node
     return graph
-
-
-def _pack(structure: Any) -> Any:
-    return _map(structure, _pack_leaf)
-
-
-def _pack_leaf(item: Any) -> Any:
-    return NodeRef(item.name) if isinstance(item, fx.Node) else pack_constant(item)
 
 
 def pack_constant(value: Any) -> Any:

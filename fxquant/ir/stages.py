@@ -19,6 +19,7 @@ from fxquant.ir.own_functions import OwnFunctions
 from fxquant.ir.quant_plan import QuantPlan
 from fxquant.ir.require_inputs import require_inputs
 from fxquant.ir.take_attributes import take_attributes
+from fxquant.ir.walk_modules import modules_by_path
 
 _Stage = TypeVar("_Stage", bound="StageModule")
 
@@ -98,7 +99,7 @@ class StageModule(fx.GraphModule):
 
     def _leave_training(self) -> None:
         """Be in evaluation mode, with the containers that hold parts; modules that compute are in their own mode."""
-        for module in self.modules():
+        for _, module in modules_by_path(self):
             if module is self or type(module) is nn.Module:
                 module.training = False
 
@@ -184,7 +185,7 @@ class StageModule(fx.GraphModule):
 
 def _keep_out_of_state_dict(model: nn.Module, root: nn.Module) -> None:
     """Buffers that are no part of the state_dict stay none: fx copies them without saying so."""
-    for path, module in root.named_modules():
+    for path, module in modules_by_path(root):
         for name in module._non_persistent_buffers_set:
             try:
                 owner = model.get_submodule(path)

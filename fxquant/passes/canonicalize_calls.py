@@ -22,11 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from fxquant.ir.edit import set_arguments
+from fxquant.ir.edit import set_arguments, set_call
 from fxquant.ir.meta import ALIASED, info, update_info
 from fxquant.ops import catalogue
 from fxquant.ops.opdef import OpDef
 from fxquant.ops.recurrent import RECURRENT
+
+_CALLS = ("call_function", "call_method", "call_module")
 
 
 def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
@@ -37,10 +39,12 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
         modules: class of each module that a ``call_module`` node refers to, by path.
     """
     for node in graph.nodes:
-        if not node.op.startswith("call"):
+        if node.op not in _CALLS:
             continue
-        _take_by_position(node)
-        _put_tensor_first(node)
+        if node.target is getattr:
+            _take_by_position(node)
+        elif node.target in _FROM_THE_OTHER_SIDE:
+            _put_tensor_first(node)
         row = _row_of(node, modules)
         if row is None or info(node).op == ALIASED:
             continue
@@ -57,18 +61,9 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
             bound["inplace"] = False
         if row.target is F.dropout and node.target not in (F.dropout, torch.dropout) and bound["training"]:
             continue  # another distribution than that of plain dropout
-        _set_target(node, row.target)
+        set_call(node, row.target)
         set_arguments(node, *row.unbind(bound))
         update_info(node, op=row.name)
-
-
-def _set_target(node: fx.Node, target: Any) -> None:
-    """Let a node call something else; what stays is not set, since a graph looks up nodes by both."""
-    op = "call_method" if isinstance(target, str) else "call_function"
-    if node.op != op:
-        node.op = op
-    if node.target is not target:
-        node.target = target
 
 
 # Fields of what torch returns for max, min, sort and their like over a dimension. Source: torch.return_types.
@@ -77,15 +72,13 @@ _FIELDS = {"values": 0, "indices": 1, "min": 0, "max": 1}
 
 def _take_by_position(node: fx.Node) -> None:
     """``result.values`` of a named tuple becomes ``result[0]``."""
-    if node.target is not getattr or node.args[1] not in _FIELDS:
-        return
     source, name = node.args[:2]
-    if isinstance(source, fx.Node) and isinstance(info(source).value, tuple):
+    if name in _FIELDS and isinstance(source, fx.Node) and isinstance(info(source).value, tuple):
         node.target, node.args = operator.getitem, (source, _FIELDS[str(name)])
 
 
 # Operators that torch's functions of the same name take a tensor first for, and what they are from the other side.
-_FROM_THE_OTHER_SIDE = {
+_FROM_THE_OTHER_SIDE: dict[Any, Any] = {
     operator.le: operator.ge, operator.lt: operator.gt, operator.ge: operator.le, operator.gt: operator.lt,
     operator.eq: operator.eq, operator.ne: operator.ne, operator.and_: operator.and_, operator.or_: operator.or_,
     operator.xor: operator.xor,
@@ -94,7 +87,7 @@ _FROM_THE_OTHER_SIDE = {
 
 def _put_tensor_first(node: fx.Node) -> None:
     """``size <= tensor`` becomes ``tensor >= size``, as Python does it."""
-    if node.target in _FROM_THE_OTHER_SIDE and len(node.args) == 2:
+    if len(node.args) == 2:
         first, second = (isinstance(item, fx.Node) and info(item).tensor is not None for item in node.args)
         if second and not first:
             node.target, node.args = _FROM_THE_OTHER_SIDE[node.target], node.args[::-1]
@@ -121,11 +114,12 @@ def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
         row = catalogue.by_module(modules[str(node.target)])
     else:
         return None
-    operands = node.args[:1] if node.target is operator.setitem else node.args[:2]
-    if node.target in _OF_SEQUENCES and any(map(_is_sequence, operands)):
-        return None  # ``outputs + (x,)``, ``caches[0] = x``
-    if getattr(node.target, "__module__", "") == "_operator" and any(map(_is_array, operands)):
-        return None  # Python's operators take arrays of NumPy's, torch's functions do not
+    if node.op == "call_function":
+        operands = node.args[:1] if node.target is operator.setitem else node.args[:2]
+        if node.target in _OF_SEQUENCES and any(map(_is_sequence, operands)):
+            return None  # ``outputs + (x,)``, ``caches[0] = x``
+        if getattr(node.target, "__module__", "") == "_operator" and any(map(_is_array, operands)):
+            return None  # Python's operators take arrays of NumPy's, torch's functions do not
     if (
         row is not None
         and row.activations
@@ -156,7 +150,11 @@ def _values_unknown(node: fx.Node) -> bool:
 
 def _is_tensor_call(node: fx.Node) -> bool:
     """Python arithmetic on sizes uses the same operators; those calls are none of the catalogue's."""
-    arguments = [*node.args, *node.kwargs.values()]
-    if any(map(_is_tensor, arguments)):
-        return True
-    return any(_is_tensor(item) for value in arguments if isinstance(value, (tuple, list)) for item in value)
+    arguments = (*node.args, *node.kwargs.values()) if node.kwargs else node.args
+    for value in arguments:
+        if isinstance(value, (tuple, list)):
+            if any(map(_is_tensor, value)):
+                return True
+        elif _is_tensor(value):
+            return True
+    return False

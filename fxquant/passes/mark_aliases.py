@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from fxquant.ir.meta import ALIASED, NodeInfo, by_storage, info, set_info, update_info
+from fxquant.ir.meta import ALIASED, NodeInfo, by_storage, info, set_info, update_info, writers_in
 
 MADE_BY = "mark_aliases"
 _ACCUMULATE = frozenset(("cumsum_", "cumprod_"))
@@ -26,10 +26,13 @@ _PROMOTE = frozenset(
 
 def mark_aliases(graph: fx.Graph) -> None:
     """Mark nodes of ``graph``, which must still be spelled as the user wrote it."""
+    writers = writers_in(graph)
+    if not writers:
+        return
     order = {node: position for position, node in enumerate(graph.nodes)}
     by_name = {node.name: node for node in graph.nodes}
     sharing = by_storage(graph)
-    for node in list(graph.nodes):
+    for node in writers:
         for name in info(node).mutates:
             target = by_name.get(name) or next((source for source in node.all_input_nodes if source.name == name), None)
             if target is not None:

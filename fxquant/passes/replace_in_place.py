@@ -15,15 +15,18 @@ from __future__ import annotations
 
 from torch import fx
 
-from fxquant.ir.meta import ALIASED, info, update_info
+from fxquant.ir.meta import ALIASED, info, update_info, writers_in
 
 
 def replace_in_place(graph: fx.Graph) -> None:
     """Redirect readers, in place."""
+    writers = writers_in(graph)
+    if not writers:
+        return
     order = {node: position for position, node in enumerate(graph.nodes)}
     by_name = {node.name: node for node in graph.nodes}
     changed_by: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
+    for node in writers:
         if info(node).op == ALIASED:
             continue
         for name in dict.fromkeys(info(node).mutates):

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import fx
 
-from fxquant.ir.meta import NodeInfo, by_storage, info, set_info, update_info
+from fxquant.ir.meta import NodeInfo, by_storage, info, set_info, update_info, writers_in
 from fxquant.ops import catalogue
 
 MADE_BY = "write_through_items"
@@ -28,6 +28,8 @@ MADE_BY = "write_through_items"
 
 def write_through_items(graph: fx.Graph) -> None:
     """Rewrite ``graph``, spelled as the user wrote it, in place."""
+    if not writers_in(graph):
+        return
     order = {node: position for position, node in enumerate(graph.nodes)}
     memory = _Memory(graph)
     for node in list(graph.nodes):

@@ -17,6 +17,7 @@ from fxquant import pipeline
 from fxquant.capture import end_early
 from fxquant.capture.tracer import ValueTracer
 from fxquant.errors import FxquantError
+from fxquant.ir.walk_modules import Inventory
 
 LAYERS = 20
 LOCK = threading.Lock()
@@ -224,13 +225,13 @@ def test_traces_end_early_that_will_be_made_again(nodes: list[int]) -> None:
 
 def test_traces_have_one_copy_of_the_parameters_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
     roots: list[nn.Module] = []
-    trace = ValueTracer.trace
+    trace = ValueTracer.trace_all
 
-    def noted(self: ValueTracer, root: nn.Module) -> torch.fx.Graph:
-        roots.append(root)
-        return trace(self, root)
+    def noted(self: ValueTracer, held: Inventory) -> torch.fx.Graph:
+        roots.append(held.model)
+        return trace(self, held)
 
-    monkeypatch.setattr(ValueTracer, "trace", noted)
+    monkeypatch.setattr(ValueTracer, "trace_all", noted)
     model = _stack(Padded)
     pipeline.capture(model, (torch.randn(1, 2, 4, 4),))
     assert len(roots) == 2
