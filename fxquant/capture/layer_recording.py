@@ -30,7 +30,7 @@ class Place:
         return new.path + path[len(self.path) :] if inside else path
 
 
-@dataclass
+@dataclass(eq=False)
 class LayerRecording:
     """What a call of a layer left.
 
@@ -44,7 +44,6 @@ class LayerRecording:
         asked: nodes whose dtype, number of dimensions or value was asked for in it, see ``Answers``.
         calls: how many calls of modules began in it.
         times: how many calls after each other left the same, this one included.
-        named: whether nodes are operations of a simple torch.nn module, which are named after it.
         decides_ranks: whether one of the nodes does, see ``Ranks``; None until it was looked at.
     """
 
@@ -57,7 +56,6 @@ class LayerRecording:
     asked: list[tuple[str, fx.Node]]
     calls: int
     times: int = 1
-    named: dict[fx.Node, bool] = field(default_factory=dict)
     decides_ranks: bool | None = None
     _deciding: dict[str, set[fx.Node]] = field(default_factory=dict)
 

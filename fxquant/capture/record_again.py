@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
-from torch.fx.node import map_arg
 
 from fxquant.capture.describe_node import Descriptions
 from fxquant.capture.layer_recording import LayerRecording, Place
 from fxquant.capture.layer_signature import UnlikeError
+from fxquant.capture.layer_steps import LayerSteps, Step
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.run_operation import without_gradients
 from fxquant.ir.edit import erase_after
-from fxquant.ir.meta import info, is_described_by
+from fxquant.ir.meta import is_described_by
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -27,21 +28,28 @@ class RecordAgain:
 
     Args:
         tracer: of the trace.
-        known: what the call left.
+        known: what the call left. steps: how it is done again.
         place: of the other call.
         given: nodes and proxies of what that one is given, in the order of ``known.inputs``.
     """
 
     def __init__(
-        self, tracer: ValueTracer, known: LayerRecording, place: Place, given: dict[fx.Node, ValueProxy]
+        self,
+        tracer: ValueTracer,
+        known: LayerRecording,
+        steps: LayerSteps,
+        place: Place,
+        given: dict[fx.Node, ValueProxy],
     ) -> None:
         self._tracer = tracer
         self._known = known
-        self._place = place
+        self._steps = steps
+        self._calls = place.calls - known.place.calls
         self._given = given
-        self._nodes = dict(zip(known.inputs, given, strict=True))
-        self._values = {node: proxy.value for node, proxy in zip(known.inputs, given.values(), strict=True)}
-        self._paths: dict[str, str] = {}
+        self._nodes = [*given, *steps.constants]
+        self._values = [*(proxy.value for proxy in given.values()), *steps.constants]
+        self._paths = steps.paths_at(place)
+        self._path_of = functools.partial(known.place.moved, new=place)
         self._descriptions = Descriptions()
 
     def run(self) -> Any:
@@ -50,15 +58,15 @@ class RecordAgain:
         Raises:
             UnlikeError: it gives something of another shape, or fails on these values; nothing is recorded.
         """
-        tracer, known = self._tracer, self._known
+        tracer, known, places = self._tracer, self._known, self._steps.places
         last = tracer.graph._root._prev
         try:
             with tracer.nothing_recorded(), without_gradients(), torch._C.DisableTorchFunction():
-                for node in known.nodes:
-                    if node.op == "get_attr":
-                        self._attribute(node)
+                for step in self._steps.steps:
+                    if step.node.op == "get_attr":
+                        self._attribute(step)
                     else:
-                        self._operation(node)
+                        self._operation(step)
                 self._descriptions.attach()
         except Exception as error:  # whatever an operation raises
             self._descriptions.attach()
@@ -66,75 +74,57 @@ class RecordAgain:
             raise UnlikeError from error
         tracer.scope.calls += known.calls
         for fact in known.facts:
-            tracer.recorder.facts[replace(fact, module_path=self._moved(fact.module_path))] = None
-        names = {node.name: again.name for node, again in self._nodes.items()}
-        tracer.answers.checked.update({(names[name], *rest): None for name, *rest in known.checked})
+            tracer.recorder.facts[replace(fact, module_path=self._path_of(fact.module_path))] = None
+        if known.checked:
+            names = {node.name: self._nodes[index].name for node, index in places.items()}
+            tracer.answers.checked.update({(names[name], *rest): None for name, *rest in known.checked})
         asked = tracer.answers.asked
-        asked += [(question, self._nodes[node]) for question, node in known.asked if node in self._nodes]
+        asked += [(question, self._nodes[places[node]]) for question, node in known.asked if node in places]
         if known.decides_ranks is None:
             known.decides_ranks = any(map(tracer.ranks.decides, known.nodes))
         if not known.decides_ranks:
-            tracer.ranks.settle(self._nodes.values(), self._given)
+            tracer.ranks.settle((self._nodes[index] for index in places.values()), self._given)
         return self._result(known.result, {})
 
-    def _operation(self, node: fx.Node) -> None:
+    def _operation(self, step: Step) -> None:
         """Run an operation on the values in the place of its own, and record it."""
-        tracer, known, values, nodes = self._tracer, info(node), self._values, self._nodes
-        if known.mutates:
+        tracer, values, nodes, node = self._tracer, self._values, self._nodes, step.node
+        if step.known.mutates:
             self._descriptions.attach()
-        for source in node.all_input_nodes:
-            if source not in nodes:
-                self._attribute(source)
         target: Any = node.target
-        args: Any = map_arg(node.args, values.__getitem__)
-        kwargs: Any = map_arg(node.kwargs, values.__getitem__) if node.kwargs else {}
+        args = step.args(values)
+        kwargs = dict(zip(step.keywords, step.kwargs(values), strict=True)) if step.keywords else {}
         if node.op == "call_module":
-            target = self._moved(target)
+            target = self._paths[step.target]
             value = tracer.layers.module_at(target)(*args, **kwargs)
         elif node.op == "call_method":
             value = getattr(args[0], target)(*args[1:], **kwargs)
         else:
             value = target(*args, **kwargs)
-        if not is_described_by(value, known.value):
+        if not is_described_by(value, step.known.value):
             raise UnlikeError
-        path = self._moved(known.origin.module_path)
-        name = path.replace(".", "_") if self._is_named_after_module(node) else None
-        again = tracer.create_node(
-            node.op, target, map_arg(node.args, nodes.__getitem__), map_arg(node.kwargs, nodes.__getitem__), name
-        )
-        nodes[node], values[node] = again, value
-        self._describe(node, again, value, path)
+        name = self._paths[step.path].replace(".", "_") if step.named else None
+        kwargs = dict(zip(step.keywords, step.kwargs(nodes), strict=True)) if step.keywords else {}
+        again = tracer.create_node(node.op, target, step.args(nodes), kwargs, name)
+        self._describe(step, again, value)
+        nodes.append(again)
+        values.append(value)
 
-    def _attribute(self, node: fx.Node) -> None:
+    def _attribute(self, step: Step) -> None:
         """The node of a parameter or buffer in the place of another, and its value."""
-        path = self._moved(str(node.target))
+        path = self._paths[step.target]
         if path in self._tracer.writes.pending:
             raise UnlikeError
+        node, value = self._tracer.lowering.read(path, functools.partial(self._describe, step))
+        self._nodes.append(node)
+        self._values.append(value)
 
-        def describe(made: fx.Node, value: Any) -> None:
-            self._describe(node, made, value, self._moved(info(node).origin.module_path))
-
-        self._nodes[node], self._values[node] = self._tracer.lowering.read(path, describe)
-
-    def _describe(self, before: fx.Node, made: fx.Node, value: Any, path: str) -> None:
-        known, nodes = info(before), self._nodes
-        changed = tuple(nodes[node].name for node in nodes if node.name in known.mutates) if known.mutates else ()
-        call = known.origin.call - self._known.place.calls + self._place.calls
-        self._descriptions.add(made, known, value, path, call, changed)
-
-    def _moved(self, path: str) -> str:
-        """What a path in the one layer is in the other."""
-        if path not in self._paths:
-            self._paths[path] = self._known.place.moved(path, self._place)
-        return self._paths[path]
-
-    def _is_named_after_module(self, node: fx.Node) -> bool:
-        """Whether it is an operation of a simple torch.nn module."""
-        named = self._known.named
-        if node not in named:
-            path, own = info(node).origin.module_path, info(node).origin.from_torch_module and node.op != "call_module"
-            named[node] = own and bool(path) and not self._tracer.root.get_submodule(path)._modules
-        return named[node]
+    def _describe(self, step: Step, made: fx.Node, value: Any) -> None:
+        known, nodes = step.known, self._nodes
+        changed = tuple([nodes[index].name for index in step.changes]) if step.changes else ()
+        elements = nodes[step.elements] if step.elements >= 0 else None
+        path, call = self._paths[step.path], known.origin.call + self._calls
+        self._descriptions.add(made, known, value, path, call, changed, elements)
 
     def _result(self, result: Any, made: dict[int, Any]) -> Any:
         """What stands in the place of a result, or of a part of it; ``made`` has what stands for other parts, by id."""
@@ -151,7 +141,8 @@ class RecordAgain:
 
     def _proxy(self, proxy: ValueProxy) -> ValueProxy:
         """The proxy that stands in the place of another one."""
-        node, value = self._nodes[proxy.node], self._values[proxy.node]
+        place = self._steps.places[proxy.node]
+        node, value = self._nodes[place], self._values[place]
         if node in self._given:
             return self._given[node]
         again = type_for(value)(node, self._tracer, value, proxy.depends, proxy.shape_depends)

@@ -22,6 +22,7 @@ from fxquant.capture.describe_node import UNWRITTEN
 from fxquant.capture.facts import CHECKED, FactKind
 from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, LayerRecording, Place
 from fxquant.capture.layer_signature import LayerSignature, UnlikeError
+from fxquant.capture.layer_steps import LayerSteps
 from fxquant.capture.plain_code import PlainCode
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.record_again import RecordAgain
@@ -63,6 +64,7 @@ class RepeatedLayers:
         self.used = False
         self._calls: Counter[type[nn.Module]] = Counter()
         self._known: dict[Hashable, LayerRecording] = {}
+        self._steps: dict[LayerRecording, LayerSteps] = {}
         self._in_vain: Counter[type[nn.Module]] = Counter()
         self._plain = PlainCode()
         self.modules: dict[str, nn.Module] = {}
@@ -176,7 +178,9 @@ class RepeatedLayers:
         if self._asks_first(known, given):
             raise UnlikeError
         try:
-            result = RecordAgain(self.tracer, known, place, given).run()
+            if known not in self._steps:
+                self._steps[known] = LayerSteps(known, self.module_at)
+            result = RecordAgain(self.tracer, known, self._steps[known], place, given).run()
         except UnlikeError:
             self.paused = True
             raise

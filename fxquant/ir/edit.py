@@ -26,10 +26,8 @@ def copy_graph(
 
 
 def set_arguments(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """``node.args, node.kwargs = args, kwargs`` without a search of the graph's tables, which go by what nodes call."""
-    object.__setattr__(node, "args", args)
-    if kwargs or node.kwargs:
-        object.__setattr__(node, "kwargs", kwargs)
+    """``node.args, node.kwargs = args, kwargs`` in one step, without a search of tables, which go by other things."""
+    node._update_args_kwargs(args, kwargs)
 
 
 def set_call(node: fx.Node, target: Callable[..., Any] | str) -> None:

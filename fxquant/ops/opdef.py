@@ -169,6 +169,15 @@ class OpDef:
         """The signature, parsed."""
         return _parse(self.signature)
 
+    @cached_property
+    def required(self) -> int:
+        """How many arguments by position, and no others, make a call canonical; -1 where what they are decides it."""
+        required = [parameter for parameter in self.parameters if parameter.required]
+        is_decided = any(parameter.name in ("shape", "training") for parameter in self.parameters)
+        is_plain = all(parameter.kind == "positional" for parameter in required)
+        is_plain = is_plain and all(parameter.kind != "variadic" for parameter in self.parameters)
+        return len(required) if is_plain and not is_decided and self.redirect is None else -1
+
     @property
     def shares_range(self) -> bool:
         """Whether input and output have the same scale and zero point."""

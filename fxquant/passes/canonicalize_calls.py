@@ -53,6 +53,10 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
             if (len(node.args) == 1 and not node.kwargs) or row.name in RECURRENT:
                 update_info(node, op=row.name)
             continue
+        if _has_required_only(node, row):
+            set_call(node, row.target)
+            update_info(node, op=row.name)
+            continue
         try:
             row, bound = catalogue.describe(row, row.bind(node.args, node.kwargs, node.target))
         except TypeError:
@@ -64,6 +68,11 @@ def canonicalize_calls(graph: fx.Graph, modules: dict[str, type]) -> None:
         set_call(node, row.target)
         set_arguments(node, *row.unbind(bound))
         update_info(node, op=row.name)
+
+
+def _has_required_only(node: fx.Node, row: OpDef) -> bool:
+    """Whether a call gives the required arguments by position, and no others: as its canonical form does."""
+    return not node.kwargs and len(node.args) == row.required and node.target not in row.signatures
 
 
 # Fields of what torch returns for max, min, sort and their like over a dimension. Source: torch.return_types.

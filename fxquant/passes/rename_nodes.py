@@ -10,19 +10,22 @@ from torch import fx, nn
 
 from fxquant.ir.meta import info, update_info
 
+_TAKEN = frozenset((*dir(nn.ModuleDict), "training"))
+
 
 def rename_nodes(graph: fx.Graph) -> None:
     """Rename, in place, nodes that are called like an attribute of ``nn.ModuleDict``. Signatures are not affected."""
     renamed: dict[str, str] = {}
     for node in graph.nodes:
-        if node.op != "output" and (hasattr(nn.ModuleDict, node.name) or node.name == "training"):
+        if node.name in _TAKEN and node.op != "output":
             old = node.name
             node._rename(f"{old}_1")
             renamed[old] = node.name
     for node in graph.nodes if renamed else ():
         known = info(node)
-        update_info(
-            node,
-            origins=tuple(renamed.get(name, name) for name in known.origins),
-            mutates=tuple(renamed.get(name, name) for name in known.mutates),
-        )
+        if not renamed.keys().isdisjoint(known.origins + known.mutates):
+            update_info(
+                node,
+                origins=tuple(renamed.get(name, name) for name in known.origins),
+                mutates=tuple(renamed.get(name, name) for name in known.mutates),
+            )
