@@ -386,8 +386,16 @@ class Answers:
     def _may_change(self, check: fx.Node | None, fact: Fact | None, spots: tuple[Spot, ...]) -> None:
         """Note what could be kept whole if an answer, new at its line, changes with sizes."""
         if fact is not None and check is not None and spots:
-            self.questions[check] = Trouble(fact, spots, True)
-            self.early_end.asked(spots[0])
+            self.ask_sizes(check, Trouble(fact, spots, True))
+
+    def ask_sizes(self, check: fx.Node, trouble: Trouble) -> None:
+        """Note what could be kept whole if the answer that a node checks changes with sizes.
+
+        Raises:
+            EndedEarlyError: it does, and was asked in several layers.
+        """
+        self.questions[check] = trouble
+        self.early_end.asked(trouble.spots[0])
 
     def _check(self, proxy: ValueProxy, answer: Any, place: Place | None = None) -> fx.Node | None:
         """Let the graph raise when the answer is another one. Each is checked once; returns the node."""

@@ -11,6 +11,7 @@ from torch.fx.node import map_aggregate
 
 from fxquant.capture.facts import Fact
 from fxquant.capture.structures import rebuild
+from fxquant.capture.trouble import ModuleSpot, Spot, Trouble
 from fxquant.ir.meta import info
 
 DTYPE, RANK, VALUE = "dtype", "rank", "value"
@@ -29,6 +30,15 @@ class Place:
         inside = path == self.path or path.startswith(f"{self.path}.")
         return new.path + path[len(self.path) :] if inside else path
 
+    def moved_trouble(self, trouble: Trouble, new: Place) -> Trouble:
+        """What was met in one layer, as it would be in another."""
+
+        def move(spot: Spot) -> Spot:
+            return ModuleSpot(self.moved(spot.path, new)) if isinstance(spot, ModuleSpot) else spot
+
+        fact = replace(trouble.fact, module_path=self.moved(trouble.fact.module_path, new))
+        return replace(trouble, fact=fact, spots=tuple(map(move, trouble.spots)))
+
 
 @dataclass(eq=False)
 class LayerRecording:
@@ -42,6 +52,7 @@ class LayerRecording:
         result: what it returned.
         checked: what is asked or expected of nodes that it made, see ``Answers``.
         asked: nodes whose dtype, number of dimensions or value was asked for in it, see ``Answers``.
+        questions: what was asked about sizes in it, see ``Answers``.
         calls: how many calls of modules began in it.
         times: how many calls after each other left the same, this one included.
         decides_ranks: whether one of the nodes does, see ``Ranks``; None until it was looked at.
@@ -54,6 +65,7 @@ class LayerRecording:
     result: Any
     checked: list[tuple[Any, ...]]
     asked: list[tuple[str, fx.Node]]
+    questions: list[tuple[fx.Node, Trouble]]
     calls: int
     times: int = 1
     decides_ranks: bool | None = None
@@ -99,4 +111,5 @@ class LayerRecording:
             found.append((node.op, target, arguments, known.value, path, known.origin.module_type, where, changed))
         facts = [replace(fact, module_path=self.place.moved(fact.module_path, origin)) for fact in self.facts]
         result = rebuild(self.result, lambda proxy: (refer(proxy.node), proxy.depends, proxy.shape_depends))
-        return found, facts, result
+        questions = [(index.get(node), self.place.moved_trouble(trouble, origin)) for node, trouble in self.questions]
+        return found, facts, questions, result

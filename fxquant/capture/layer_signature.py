@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.cut_gradients import outside_gradients
-from fxquant.capture.plain_code import NotPlainError, PlainCode, Reading, is_record, is_torchs
+from fxquant.capture.known_code import KnownCode
+from fxquant.capture.plain_code import NotPlainError, Reading, is_record, is_torchs
 from fxquant.capture.proxy import ValueProxy
+from fxquant.capture.watched_code import WatchedCode
 from fxquant.ir.meta import storage_of
 
 if TYPE_CHECKING:
@@ -40,12 +42,16 @@ class UnlikeError(Exception):
     """There is no telling whether something is like something else."""
 
 
+class UnknownCodeError(UnlikeError):
+    """The code of a layer may do something else than compute."""
+
+
 class LayerSignature:
     """The signature of one call.
 
     Args:
         tracer: of the trace.
-        plain: what is known of classes.
+        known: what is known of classes.
         path: of the layer.
 
     Attributes:
@@ -53,9 +59,9 @@ class LayerSignature:
         containers: ids of the lists and dictionaries that it holds or is given.
     """
 
-    def __init__(self, tracer: ValueTracer, plain: PlainCode, path: str) -> None:
+    def __init__(self, tracer: ValueTracer, known: KnownCode, path: str) -> None:
         self._tracer = tracer
-        self._plain = plain
+        self._known = known
         self._prefix = f"{path}."
         self._seen: dict[int, int] = {}
         self._kinds: set[type] = set()
@@ -68,17 +74,19 @@ class LayerSignature:
 
         Raises:
             UnlikeError: it holds objects that are more than their attributes, or tensors of a class of their own, with
-                attributes or with hooks; or its code may look at something else.
+                attributes or with hooks.
+            UnknownCodeError: its code may look at something else.
         """
-        expected = self._plain.met_in.get(type(layer), frozenset())
+        known = self._known
+        expected = known.met_in.get(type(layer), frozenset())
         try:
             found, kinds = self._of_all(layer, expected)
             if kinds != expected:  # what it holds is of other classes than in the layer before
-                self._plain.met_in[type(layer)] = kinds
+                known.met_in[type(layer)] = kinds
                 found, _ = self._of_all(layer, kinds)
-            return found, self._plain.read_by(kinds).now()
+            return found, known.outside(type(layer), kinds)
         except NotPlainError:
-            raise UnlikeError from None
+            raise UnknownCodeError from None
 
     def of_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """What a layer is called with, and where; ``nodes`` gets the proxies among it, by their nodes, in order.
@@ -95,7 +103,7 @@ class LayerSignature:
 
     def _of_all(self, layer: nn.Module, kinds: frozenset[type]) -> tuple[Hashable, frozenset[type]]:
         """What a layer holds and code of some classes may read, and the classes that what it holds is of."""
-        self._seen, self._kinds, self._reading = {}, set(), self._plain.read_by(kinds)
+        self._seen, self._kinds, self._reading = {}, set(), self._known.read_by(type(layer), kinds)
         return self._module(layer), frozenset(self._kinds)
 
     def _module(self, module: nn.Module) -> Hashable:
@@ -104,7 +112,7 @@ class LayerSignature:
         path = (self._tracer.submodule_paths or {}).get(module)
         if path is None or self._tracer.is_float_leaf(module, path):
             raise UnlikeError
-        return self._attributes(module, None if self._plain.is_read_by_torch(type(module)) else self._reading)
+        return self._attributes(module, None if self._known.is_read_by_torch(type(module)) else self._reading)
 
     def _object(self, value: Any) -> Hashable:
         if id(value) in self._seen:
@@ -114,7 +122,7 @@ class LayerSignature:
         is_compared_by_all = type(value) is SimpleNamespace
         return self._attributes(value, None if is_compared_by_all else self._reading)
 
-    def _attributes(self, owner: Any, reading: Reading | None) -> Hashable:
+    def _attributes(self, owner: Any, reading: Reading | WatchedCode | None) -> Hashable:
         """What an object holds, without numbers and texts that ``reading`` does not read."""
         kind = type(owner)
         self._seen[id(owner)] = len(self._seen)
@@ -126,7 +134,7 @@ class LayerSignature:
             if of_every and not isinstance(item, bool) and not item:  # no hooks, no buffers, no children
                 continue
             is_fixed = of_every or reading is None or type(item) not in _LITERALS
-            if is_fixed or (reading is not None and reading.may_read(name)):
+            if is_fixed or (reading is not None and reading.may_read(name, kind)):
                 held.append((name, self._held(item)))
         return kind, tuple(held)
 
@@ -146,6 +154,8 @@ class LayerSignature:
             return self._module(value)
         if isinstance(value, (FunctionType, BuiltinFunctionType, type)) and is_torchs(value):
             return "torch", id(value)
+        if isinstance(value, FunctionType) and isinstance(self._reading, WatchedCode) and not value.__closure__:
+            return "function", id(value)  # what it does is watched
         return self._object(value)
 
     def _container(self, kind: type, value: Any) -> Hashable:

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-from torch import nn
-
 from fxquant.capture.builtins_on_proxies import stands_for_builtin
 from fxquant.ir.codes import codes_in
 
@@ -28,18 +26,18 @@ _DO_MORE = frozenset(
     ("STORE_ATTR", "DELETE_ATTR", "STORE_SUBSCR", "DELETE_SUBSCR", "STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME",
      "BEFORE_ASYNC_WITH", "YIELD_VALUE", "SEND", "GET_AWAITABLE", "LOAD_BUILD_CLASS", "STORE_DEREF")
 )  # fmt: skip
-_BUILTINS = frozenset(
+BUILTINS = frozenset(
     ("len", "range", "int", "float", "bool", "tuple", "list", "dict", "isinstance", "zip", "enumerate", "min", "max",
      "sum", "abs", "round", "super", "reversed", "any", "all", "slice", "divmod", "pow", "str", "repr",
      "NotImplemented")
 )  # fmt: skip
 # Attributes and methods that change what they are of, or that look where nobody expects it.
-_CHANGING = frozenset(
+CHANGING = frozenset(
     ("append", "extend", "insert", "pop", "popitem", "update", "setdefault", "clear", "remove", "discard", "sort",
      "reverse", "appendleft", "popleft", "move_to_end", "manual_seed", "seed", "grad", "data", "builtins", "tree_map",
      "tree_map_only", "tree_leaves", "tree_flatten", "tree_iter")
 )  # fmt: skip
-_NAMES = frozenset(("__class__", "__name__", "__qualname__", "__module__"))
+NAMES = frozenset(("__class__", "__name__", "__qualname__", "__module__"))
 _BEGINS = ("forward", "__call__", "__getattr__", "__getattribute__", "keys")  # ``f(**mapping)`` asks for the last
 # Of the methods that Python calls by itself, those that no layer's forward makes it call.
 _NOT_CALLED = frozenset(
@@ -52,12 +50,13 @@ _NOT_CALLED = frozenset(
 )  # fmt: skip
 _OF_PYTHON = (object, types.SimpleNamespace)  # classes without code of their own
 # What may tell of any attribute: texts of objects, and patterns. ``%`` may make a text too.
-_OF_TEXTS = ("str", "repr", "ascii", "format", "format_map", "%", "%=")
-_READ_ALL = ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "MATCH_CLASS")
+OF_TEXTS = ("str", "repr", "ascii", "format", "format_map", "%", "%=")
+MAKES_TEXTS = ("FORMAT_VALUE", "FORMAT_SIMPLE", "FORMAT_WITH_SPEC", "MATCH_CLASS")
 _MAKE_TEXTS = ("__str__", "__repr__", "__format__", "extra_repr", "_get_name")
 _LITERALS = (int, float, complex, bool, str, bytes, type(None))
 _LOOK_INTO_OBJECTS = ("torch.utils._pytree", "torch.utils._cxx_pytree")  # as the user's classes told them to
 _READ_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
+LOADS_ATTRIBUTE = (*_READ_ATTRIBUTE, "LOAD_SUPER_ATTR")
 _KEPT_BY_US = {"opens"}  # see ``_behind``
 
 _ABSENT = object()
@@ -65,42 +64,6 @@ _ABSENT = object()
 
 class NotPlainError(Exception):
     """Code that may do something else."""
-
-
-class PlainCode:
-    """What is known of the classes that a trace meets.
-
-    Attributes:
-        met_in: by the class of a layer, those that what the last such layer holds is of.
-    """
-
-    def __init__(self) -> None:
-        self.met_in: dict[type, frozenset[type]] = {}
-        self._torch_reads: dict[type, bool] = {}
-        self._known: dict[frozenset[type], Reading | None] = {}
-
-    def is_read_by_torch(self, kind: type) -> bool:
-        """Whether code of torch's may read attributes of a module that not every module has."""
-        if kind not in self._torch_reads:
-            bases = kind.__mro__[:-1]
-            self._torch_reads[kind] = any(is_torchs(base) and base is not nn.Module for base in bases)
-        return self._torch_reads[kind]
-
-    def read_by(self, kinds: frozenset[type]) -> Reading:
-        """What the code of some classes reads: all classes that the objects of a layer are of.
-
-        Raises:
-            NotPlainError: it does something else than compute.
-        """
-        if kinds not in self._known:
-            try:
-                self._known[kinds] = Reading(kinds)
-            except NotPlainError:
-                self._known[kinds] = None
-        reading = self._known[kinds]
-        if reading is None:
-            raise NotPlainError
-        return reading
 
 
 @dataclass(frozen=True)
@@ -176,8 +139,8 @@ class Reading:
         given = [repr((function.__defaults__, function.__kwdefaults__)) for function in self._functions]
         return tuple([(name.name, name.now(was)) for name, was in self.found.items()]), tuple(given)
 
-    def may_read(self, name: str) -> bool:
-        """Whether the code may read an attribute of an object."""
+    def may_read(self, name: str, kind: type) -> bool:
+        """Whether the code may read an attribute of an object of some class."""
         return self.reads_all or name in self.mentioned
 
     def _attribute(self, name: str) -> None:
@@ -209,13 +172,13 @@ class Reading:
 
     def _instruction(self, item: dis.Instruction, code: CodeType, space: dict[str, Any]) -> None:
         name = item.argrepr if item.opname == "BINARY_OP" else str(item.argval)
-        if item.opname in _DO_MORE and not _is_local(item, code):
+        if does_more(item, code):
             raise NotPlainError
-        if item.opname in ("LOAD_ATTR", "LOAD_METHOD") and name not in _NAMES and _may_change(name):
+        if item.opname in _READ_ATTRIBUTE and name not in NAMES and _may_change(name):
             raise NotPlainError
-        if item.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+        if item.opname in LOADS_ATTRIBUTE:
             self._waiting.append(name)
-        if item.opname in _READ_ALL or name in _OF_TEXTS:
+        if item.opname in MAKES_TEXTS or name in OF_TEXTS:
             self._read_all()
         if item.opname == "LOAD_GLOBAL":
             self._global(name, space)
@@ -227,10 +190,10 @@ class Reading:
     def _global(self, name: str, space: dict[str, Any]) -> None:
         value = space.get(name, _ABSENT)
         if value is _ABSENT and hasattr(builtins, name):
-            if name not in _BUILTINS and not _is_exception(name):
+            if name not in BUILTINS and not _is_exception(name):
                 raise NotPlainError
             return
-        if name in _BUILTINS and stands_for_builtin(value):
+        if name in BUILTINS and stands_for_builtin(value):
             return
         self.found[Name(id(space), name, space)] = None if is_literal(value) else id(value)
         if is_literal(value) or value is _ABSENT:  # not there yet, on a path that is not taken
@@ -264,7 +227,12 @@ def _function_of(value: Any) -> Any:
 
 
 def _may_change(name: str) -> bool:
-    return name in _CHANGING or name.startswith(("__", "set_"))
+    return name in CHANGING or name.startswith(("__", "set_"))
+
+
+def does_more(item: dis.Instruction, code: CodeType) -> bool:
+    """Whether an instruction does something else than compute."""
+    return item.opname in _DO_MORE and not _is_local(item, code)
 
 
 def _is_local(item: dis.Instruction, code: CodeType) -> bool:

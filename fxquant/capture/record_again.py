@@ -44,6 +44,7 @@ class RecordAgain:
         self._tracer = tracer
         self._known = known
         self._steps = steps
+        self._place = place
         self._calls = place.calls - known.place.calls
         self._given = given
         self._nodes = [*given, *steps.constants]
@@ -84,7 +85,10 @@ class RecordAgain:
             known.decides_ranks = any(map(tracer.ranks.decides, known.nodes))
         if not known.decides_ranks:
             tracer.ranks.settle((self._nodes[index] for index in places.values()), self._given)
-        return self._result(known.result, {})
+        result = self._result(known.result, {})
+        for node, trouble in known.questions:
+            tracer.answers.ask_sizes(self._nodes[places[node]], known.place.moved_trouble(trouble, self._place))
+        return result
 
     def _operation(self, step: Step) -> None:
         """Run an operation on the values in the place of its own, and record it."""

@@ -20,10 +20,10 @@ from torch.nn.modules.module import _has_any_global_hook
 from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
 from fxquant.capture.facts import CHECKED, FactKind
+from fxquant.capture.known_code import KnownCode
 from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, LayerRecording, Place
-from fxquant.capture.layer_signature import LayerSignature, UnlikeError
+from fxquant.capture.layer_signature import LayerSignature, UnknownCodeError, UnlikeError
 from fxquant.capture.layer_steps import LayerSteps
-from fxquant.capture.plain_code import PlainCode
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.record_again import RecordAgain
 from fxquant.capture.source import user_line
@@ -66,7 +66,7 @@ class RepeatedLayers:
         self._known: dict[Hashable, LayerRecording] = {}
         self._steps: dict[LayerRecording, LayerSteps] = {}
         self._in_vain: Counter[type[nn.Module]] = Counter()
-        self._plain = PlainCode()
+        self._code = KnownCode()
         self.modules: dict[str, nn.Module] = {}
 
     def call(
@@ -87,35 +87,61 @@ class RepeatedLayers:
         skipped = self._calls[type(module)] <= _TRACED_FIRST or self._in_vain[type(module)] >= _ALIKE
         if self.paused or is_operation or skipped or _has_any_global_hook():  # type: ignore[no-untyped-call]
             return trace()
-        tracer, signature = self.tracer, LayerSignature(self.tracer, self._plain, path)
+        return self._call(module, path, args, kwargs, trace)
+
+    def _call(
+        self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Callable[[], Any]
+    ) -> Any:
+        """Record a call of a layer that may be like others."""
+        tracer, kind, key, known = self.tracer, type(module), None, None
         tracer.answers.settle()
+        place = Place(path, tracer.scope.calls, user_line())
         try:
-            place = Place(path, tracer.scope.calls, user_line())
-            with torch._C.DisableTorchFunction():  # what is looked at is no call of the user's
-                key = signature.of_layer(module), signature.of_arguments(args, kwargs), place.line
+            key, given = self._key(module, path, args, kwargs, place)
             known = self._known.get(key)
             if known is not None and known.times >= _ALIKE:
-                return self._record_again(known, place, signature.nodes)
+                return self._record_again(known, place, given.nodes)
+        except UnknownCodeError:
+            if not self._code.watch(kind):
+                self._in_vain[kind] += 1
+                return trace()
         except UnlikeError:
-            self._in_vain[type(module)] += 1
+            self._in_vain[kind] += 1
             return trace()
         before, last, count = self._state(), tracer.graph._root._prev, len(tracer.recorder.facts)
-        asked, checked = len(tracer.answers.asked), len(tracer.answers.checked)
-        result = trace()
+        answers = tracer.answers
+        asked, checked, questions = len(answers.asked), len(answers.checked), len(answers.questions)
+        with self._code.watching(kind, known is None) as grew:  # what is known runs the same once more
+            result = trace()
         tracer.answers.settle()
-        facts = _from(tracer.recorder.facts, count)
-        calls = tracer.scope.calls - place.calls
-        about = _from(tracer.answers.checked, checked), tracer.answers.asked[asked:]
-        made = LayerRecording(place, list(signature.nodes), nodes_after(last), facts, result, *about, calls)
-        with torch._C.DisableTorchFunction():
-            same = before == self._state() and self._is_alike(path, module, args, kwargs, key)
-            if same and self._only_computes(made, signature.containers):
+        facts, calls = _from(tracer.recorder.facts, count), tracer.scope.calls - place.calls
+        found = list(itertools.islice(answers.questions.items(), questions, None))
+        about = _from(answers.checked, checked), answers.asked[asked:], found
+        try:
+            after, given = self._key(module, path, args, kwargs, place)
+        except UnlikeError:
+            after = None
+        if after is not None and before == self._state() and (key in (None, after) or grew()):
+            made = LayerRecording(place, list(given.nodes), nodes_after(last), facts, result, *about, calls)
+            if self._only_computes(made, given.containers):
                 made.times = 1 if known is None or known.compared() != made.compared() else known.times + 1
-                self._known[key] = made
-            else:
-                self._in_vain[type(module)] += 1
-                self._known.pop(key, None)
+                self._known[after] = made
+                return result
+        self._in_vain[kind] += 1
+        self._known.pop(key, None)
         return result
+
+    def _key(
+        self, module: nn.Module, path: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place
+    ) -> tuple[Hashable, LayerSignature]:
+        """What is equal for calls that run the same statements, and what the call is given.
+
+        Raises:
+            UnlikeError: see ``LayerSignature``.
+        """
+        signature = LayerSignature(self.tracer, self._code, path)
+        with torch._C.DisableTorchFunction():  # what is looked at is no call of the user's
+            return (signature.of_arguments(args, kwargs), signature.of_layer(module), place.line), signature
 
     def module_at(self, path: str) -> nn.Module:
         """A module of the model."""
@@ -123,21 +149,11 @@ class RepeatedLayers:
             self.modules[path] = self.tracer.root.get_submodule(path)
         return self.modules[path]
 
-    def _is_alike(
-        self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...]
-    ) -> bool:
-        """Whether a layer, and the containers that it was given, are after a call as they were before it."""
-        signature = LayerSignature(self.tracer, self._plain, path)
-        try:
-            return (signature.of_layer(module), signature.of_arguments(args, kwargs)) == key[:2]
-        except UnlikeError:
-            return False
-
     def _state(self) -> tuple[Any, ...]:
         """How much there is of what a layer that only computes adds nothing to."""
         tracer = self.tracer
         answers, writes, recorder = tracer.answers, tracer.writes, tracer.recorder
-        asked = answers.of_state, answers.of_gradients, answers.of_memory, answers.questions
+        asked = answers.of_state, answers.of_gradients, answers.of_memory
         met = tracer.constants, tracer.unhooked, tracer.rejected, tracer.submodule_paths or {}, tracer.versions
         known: tuple[Sized, ...] = (*asked, *met, writes.pending, writes.replaced, recorder.troubles)
         return outside_gradients(), *map(len, known)
@@ -153,6 +169,8 @@ class RepeatedLayers:
         given = {info(node).storage for node in made.inputs} - {0}
         by_name = {node.name: info(node) for node in made.nodes}
         if any(fact.kind not in _SAME_FOR_ALL and fact.handled != CHECKED for fact in made.facts):
+            return False
+        if not own.issuperset(node for node, _ in made.questions):
             return False
         if any(name not in by_name for name, *_ in made.checked):  # an input that no layer before asked for
             return False

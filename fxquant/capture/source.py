@@ -52,6 +52,11 @@ def is_user_file(name: str) -> bool:
     return not is_own_file(name)
 
 
+def is_torch_file(name: str) -> bool:
+    """Whether a file is torch's."""
+    return name.startswith(_TORCH)
+
+
 @cache
 def is_own_file(name: str) -> bool:
     """Whether a file is fxquant's, the models of its demonstration excepted."""
