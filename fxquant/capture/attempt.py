@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.half_precision import HalfPrecision, to_float32
 from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors
 from fxquant.capture.keep_state import ModelState, randomness_kept
+from fxquant.capture.known_code import KnownCode
 from fxquant.capture.outer_state import OuterState
 from fxquant.capture.own_thread import ONE_CAPTURE
 from fxquant.capture.patches import patched
@@ -27,6 +28,7 @@ from fxquant.capture.shared_parameters import SharedParameters
 from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
 from fxquant.capture.varying_lists import Path
+from fxquant.capture.watched_code import WatchedCode
 from fxquant.ir.walk_modules import Inventory
 
 
@@ -43,6 +45,7 @@ class Job:
         versions: see ``ValueTracer``.
         changing: names of buffers that training changes, whatever they are asked for in evaluation.
         parameters: of the model, for all its copies.
+        watched: what of the code of layers ran, see ``KnownCode``.
     """
 
     held: Inventory
@@ -54,6 +57,7 @@ class Job:
     versions: dict[int, tuple[Tensor, int]]
     changing: frozenset[str]
     parameters: SharedParameters
+    watched: dict[type, WatchedCode] = field(default_factory=dict)
 
     @property
     def model(self) -> nn.Module:
@@ -109,6 +113,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
         tracer.answers.early_end.paused = regions.rounds >= MOST_ROUNDS
         tracer.answers.early_end.looked_at = regions.looked_at
+        tracer.layers.code = KnownCode(job.watched)
         tracer.layers.paused = regions.each_layer or marks is not None or half is not None
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)

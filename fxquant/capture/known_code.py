@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from torch import nn
 
 from fxquant.capture.plain_code import NotPlainError, Reading, is_torchs
-from fxquant.capture.watched_code import WatchedCode, is_watching
+from fxquant.capture.watched_code import Watch, WatchedCode
 
 
 class KnownCode:
     """What the code of layers reads: told from the code; where this may do more than compute, from what of it ran.
 
+    Args:
+        watched: by the class of a layer, what of its code ran, in traces before this one too.
+
     Attributes:
         met_in: by the class of a layer, those that what the last such layer holds is of.
-        watched: by the class of a layer, what of its code ran.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watched: dict[type, WatchedCode]) -> None:
         self.met_in: dict[type, frozenset[type]] = {}
-        self.watched: dict[type, WatchedCode] = {}
+        self._watched = watched
+        self._watch = Watch()
         self._torch_reads: dict[type, bool] = {}
         self._read: dict[frozenset[type], Reading | None] = {}
 
@@ -43,8 +45,8 @@ class KnownCode:
         Raises:
             NotPlainError: it may do something else than compute.
         """
-        if layer in self.watched:
-            return self.watched[layer]
+        if layer in self._watched:
+            return self._watched[layer]
         if kinds not in self._read:
             try:
                 self._read[kinds] = Reading(kinds)
@@ -66,9 +68,9 @@ class KnownCode:
 
     def watch(self, layer: type) -> bool:
         """Have the code of such layers watched from now on; False where it is already."""
-        is_new = layer not in self.watched and (sys.gettrace() is None or is_watching())
+        is_new = layer not in self._watched and self._watch.may_begin
         if is_new:
-            self.watched[layer] = WatchedCode()
+            self._watched[layer] = WatchedCode()
         return is_new
 
     @contextmanager
@@ -77,7 +79,12 @@ class KnownCode:
 
         Gives what tells, afterwards, whether something ran that had not run before.
         """
-        watched = self.watched.get(layer) if wanted else None
+        watched = self._watched.get(layer) if wanted and self._watch.may_begin else None
         size = 0 if watched is None else watched.size
-        with nullcontext() if watched is None else watched.watching():
+        with nullcontext() if watched is None else self._watch.noting(watched):
             yield lambda: watched is not None and watched.size != size
+
+    def runs_unseen(self, layer: type) -> None:
+        """A layer is recorded without its code: a layer around it that is being watched reads what this code reads."""
+        if self._watch.inside:
+            self._watch.inside[-1].absorb(self.read_by(layer, self.met_in[layer]))

@@ -125,9 +125,10 @@ class LayerSteps:
 
     def _taking(self, items: tuple[Any, ...]) -> Take:
         """What takes operands from a list."""
+        places = list(map(self._at, items))
+        if len(places) > 1 and None not in places:
+            return operator.itemgetter(*places)
         parts = [self._part(item) for item in items]
-        if len(parts) > 1 and all(isinstance(part, operator.itemgetter) for part in parts):
-            return operator.itemgetter(*map(self._at, items))
         return lambda held: tuple([part(held) for part in parts])
 
     def _at(self, item: Any) -> int | None:

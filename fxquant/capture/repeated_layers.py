@@ -56,6 +56,7 @@ class RepeatedLayers:
         paused: whether each layer is traced by itself.
         used: whether one was not.
         modules: of the model, by path.
+        code: what is known of the classes of layers.
     """
 
     def __init__(self, tracer: ValueTracer) -> None:
@@ -66,7 +67,7 @@ class RepeatedLayers:
         self._known: dict[Hashable, LayerRecording] = {}
         self._steps: dict[LayerRecording, LayerSteps] = {}
         self._in_vain: Counter[type[nn.Module]] = Counter()
-        self._code = KnownCode()
+        self.code = KnownCode({})
         self.modules: dict[str, nn.Module] = {}
 
     def call(
@@ -100,9 +101,10 @@ class RepeatedLayers:
             key, given = self._key(module, path, args, kwargs, place)
             known = self._known.get(key)
             if known is not None and known.times >= _ALIKE:
+                self.code.runs_unseen(kind)
                 return self._record_again(known, place, given.nodes)
         except UnknownCodeError:
-            if not self._code.watch(kind):
+            if not self.code.watch(kind):
                 self._in_vain[kind] += 1
                 return trace()
         except UnlikeError:
@@ -111,7 +113,7 @@ class RepeatedLayers:
         before, last, count = self._state(), tracer.graph._root._prev, len(tracer.recorder.facts)
         answers = tracer.answers
         asked, checked, questions = len(answers.asked), len(answers.checked), len(answers.questions)
-        with self._code.watching(kind, known is None) as grew:  # what is known runs the same once more
+        with self.code.watching(kind, known is None) as grew:  # what is known runs the same once more
             result = trace()
         tracer.answers.settle()
         facts, calls = _from(tracer.recorder.facts, count), tracer.scope.calls - place.calls
@@ -139,7 +141,7 @@ class RepeatedLayers:
         Raises:
             UnlikeError: see ``LayerSignature``.
         """
-        signature = LayerSignature(self.tracer, self._code, path)
+        signature = LayerSignature(self.tracer, self.code, path)
         with torch._C.DisableTorchFunction():  # what is looked at is no call of the user's
             return (signature.of_arguments(args, kwargs), signature.of_layer(module), place.line), signature
 

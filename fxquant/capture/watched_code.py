@@ -9,6 +9,7 @@ Globals may be any objects: what they hold is compared.
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 import math
 import os
@@ -27,12 +28,12 @@ from fxquant.capture.plain_code import (
     NAMES,
     OF_TEXTS,
     NotPlainError,
+    Reading,
     does_more,
     is_literal,
     is_torchs,
 )
 from fxquant.capture.source import is_own_file, is_torch_file, is_user_file
-from fxquant.ir.codes import codes_in
 
 _ASK_BY_NAME = frozenset(("getattr", "hasattr"))  # attributes that no instruction mentions
 _BUILTINS = BUILTINS | _ASK_BY_NAME | {"callable", "issubclass", "type", "sorted"}
@@ -41,6 +42,7 @@ _BY_NAME = ("__getattribute__", "__getattr__")
 _OF_EVERY_OBJECT = frozenset((*_BY_NAME, "__dict__"))
 _LOAD_VARIABLE = frozenset(("LOAD_FAST", "LOAD_DEREF", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_GLOBAL"))
 _LIBRARIES = (math, os, inspect)
+_PLAIN_CLASSES = frozenset(("builtins", "collections", "collections.abc", "typing", "abc", "enum", "numbers", "types"))
 # Python's own modules whose functions change nothing but what they make.
 _PURE = tuple(f"{os.sep}{name}.py" for name in ("inspect", "_collections_abc", "enum", "abc", "typing", "types", "os"))
 
@@ -52,20 +54,23 @@ class WatchedCode:
         mentioned: attributes of whatever object.
         reads_all: whether it may read any attribute.
         is_plain: whether it did nothing else than compute.
-        size: how many instructions were noted.
     """
 
     def __init__(self) -> None:
         self.mentioned: set[str] = set()
         self.reads_all = False
         self.is_plain = True
-        self.size = 0
         self._ran: dict[CodeType, tuple[dict[str, Any], set[int]]] = {}
         self._globals: dict[tuple[int, str], Any] = {}
         self._names: list[tuple[Mapping[str, Any], str]] = []
         self._by_name: dict[type, bool] = {}
         self._of_classes: dict[frozenset[type], list[tuple[Mapping[str, Any], str]]] = {}
-        self._users: dict[CodeType, bool] = {}
+        self._looked_at: dict[CodeType, int] = {}
+
+    @property
+    def size(self) -> int:
+        """How many instructions were noted."""
+        return sum(len(offsets) for _, offsets in self._ran.values())
 
     def may_read(self, name: str, kind: type) -> bool:
         """Whether the code may read an attribute of an object of some class."""
@@ -101,60 +106,35 @@ class WatchedCode:
             ]
         return tuple([_content(space.get(name, _ABSENT)) for space, name in (*self._of_classes[kinds], *self._names)])
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Inside, instructions are noted."""
-        before = sys.gettrace()
-        sys.settrace(self._begin(before))
-        try:
-            yield
-        finally:
-            sys.settrace(before)
-            self._look()
+    def absorb(self, other: WatchedCode | Reading) -> None:
+        """Take over what is read by code that ran in a layer inside, or would have run in it."""
+        self._by_name.clear()
+        self._of_classes.clear()
+        self.mentioned |= other.mentioned
+        self.reads_all |= other.reads_all
+        if isinstance(other, WatchedCode):
+            self.is_plain &= other.is_plain
+            for code, (globals_of, offsets) in other._ran.items():
+                self.noted(code, globals_of).update(offsets)
+            for space, name in other._names:
+                self._name(space, name)
+        else:
+            for found in other.found:
+                self._name(found.space, found.name)
 
-    def _begin(self, around: Any) -> Callable[[FrameType, str, Any], Any]:
-        """What is told of every call; ``around`` watches too: layers in layers."""
-        ran, users = self._ran, self._users
+    def noted(self, code: CodeType, space: dict[str, Any]) -> set[int]:
+        """Where the instructions are that ran of some code; to be added to."""
+        return self._ran.setdefault(code, (space, set()))[1]
 
-        def begin(frame: FrameType, event: str, given: Any) -> Any:
-            further = around(frame, event, given) if around is not None else None
-            code, caller = frame.f_code, frame.f_back
-            is_called_by_user = caller is not None and caller.f_code in ran
-            is_users = users.get(code)
-            if is_users is None:
-                is_users = _is_users(frame, is_called_by_user)
-                if not code.co_filename.startswith("<"):
-                    users[code] = is_users
-            if not is_users:
-                if is_called_by_user and not code.co_filename.endswith(_PURE):
-                    self.is_plain &= is_seen_otherwise(code.co_filename)
-                return further
-            _, offsets = ran.setdefault(code, (frame.f_globals, set()))
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-            note = offsets.add
-
-            def watch(frame: FrameType, event: str, given: Any) -> Any:
-                if event == "opcode":
-                    note(frame.f_lasti)
-                if further is not None:
-                    further(frame, event, given)
-                return watch
-
-            return watch
-
-        return begin
-
-    def _look(self) -> None:
+    def look(self) -> None:
         """Learn from the instructions that ran."""
-        size = sum(len(offsets) for _, offsets in self._ran.values())
-        if size == self.size:
-            return
-        self.size = size
         self._by_name.clear()
         self._of_classes.clear()
         for code, (space, offsets) in self._ran.items():
-            is_part = False  # of an instruction that began before it
-            instructions = list(dis.get_instructions(code))
+            if len(offsets) == self._looked_at.get(code):
+                continue
+            self._looked_at[code] = len(offsets)
+            is_part, instructions = False, _instructions(code)
             for index, item in enumerate(instructions):
                 if item.offset in offsets or is_part:
                     self.is_plain &= self._instruction(item, code, space)
@@ -197,30 +177,89 @@ class WatchedCode:
             return value in _LIBRARIES or is_torchs(value) or is_user_file(getattr(value, "__file__", None) or "")
         if isinstance(value, BuiltinFunctionType):
             return is_torchs(value) or value.__module__ == "math"
-        if (id(space), name) not in self._globals:
-            self._globals[id(space), name] = value
-            self._names.append((space, name))
+        if isinstance(value, type) and value.__module__.partition(".")[0] in sys.stdlib_module_names:
+            return value.__module__ in _PLAIN_CLASSES or issubclass(value, Exception)
+        self._name(space, name)
         return True
 
-
-_WATCHING = tuple(code for code in codes_in(WatchedCode._begin.__code__) if code.co_name == "begin")
-
-
-def is_watching() -> bool:
-    """Whether code is being watched here, and not by a debugger or the like."""
-    return getattr(sys.gettrace(), "__code__", None) in _WATCHING
+    def _name(self, space: Mapping[str, Any], name: str) -> None:
+        if (id(space), name) not in self._globals:
+            self._globals[id(space), name] = space.get(name)
+            self._names.append((space, name))
 
 
-def _is_users(frame: FrameType, is_called_by_user: bool) -> bool:
+class Watch:
+    """Notes the instructions of the user's functions that run in layers, for the innermost layer that is watched."""
+
+    def __init__(self) -> None:
+        self.inside: list[WatchedCode] = []
+        self._users: dict[CodeType, bool] = {}
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether there is no debugger, nor anything like it."""
+        return bool(self.inside) or sys.gettrace() is None
+
+    @contextmanager
+    def noting(self, watched: WatchedCode) -> Iterator[None]:
+        """Inside, what runs is noted; the layer around gets it too."""
+        if not self.inside:
+            sys.settrace(self._begin())
+        self.inside.append(watched)
+        try:
+            yield
+        finally:
+            self.inside.pop()
+            if not self.inside:
+                sys.settrace(None)
+            watched.look()
+            if self.inside:
+                self.inside[-1].absorb(watched)
+
+    def _begin(self) -> Callable[[FrameType, str, Any], Any]:
+        """What is told of every call."""
+        inside, users = self.inside, self._users
+
+        def begin(frame: FrameType, event: str, given: Any) -> Any:
+            code = frame.f_code
+            is_users = users.get(code)
+            if is_users is None:
+                is_users = _is_users(frame, users)
+                if not code.co_filename.startswith("<"):
+                    users[code] = is_users
+            if not is_users:
+                caller = frame.f_back
+                if caller is not None and users.get(caller.f_code) and not code.co_filename.endswith(_PURE):
+                    inside[-1].is_plain &= is_seen_otherwise(code.co_filename)
+                return None
+            note = inside[-1].noted(code, frame.f_globals).add
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+
+            def watch(frame: FrameType, event: str, given: Any) -> Any:
+                if event == "opcode":
+                    note(frame.f_lasti)
+                return watch
+
+            return watch
+
+        return begin
+
+
+@functools.lru_cache(maxsize=512)
+def _instructions(code: CodeType) -> list[dis.Instruction]:
+    return list(dis.get_instructions(code))
+
+
+def _is_users(frame: FrameType, users: Mapping[CodeType, bool]) -> bool:
     """Whether code is the user's; what was made from a text, as by data classes, where the user or torch calls it."""
-    file = frame.f_code.co_filename
+    file, caller = frame.f_code.co_filename, frame.f_back
     if not file.startswith("<"):
         return is_user_file(file)
-    caller = "" if frame.f_back is None else frame.f_back.f_code.co_filename
-    if file.startswith("<frozen"):
+    if file.startswith("<frozen") or caller is None:
         return False
     owner = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return owner not in ("torch", "fxquant") and (is_called_by_user or is_torch_file(caller))
+    is_called = users.get(caller.f_code, False) or is_torch_file(caller.f_code.co_filename)
+    return owner not in ("torch", "fxquant") and is_called
 
 
 def is_seen_otherwise(file: str) -> bool:
