@@ -41,7 +41,7 @@ _ABSENT = object()
 _BY_NAME = ("__getattribute__", "__getattr__")
 _OF_EVERY_OBJECT = frozenset((*_BY_NAME, "__dict__"))
 _LOAD_VARIABLE = frozenset(("LOAD_FAST", "LOAD_DEREF", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_GLOBAL"))
-_LIBRARIES = (math, os, inspect)
+_LIBRARIES = (math, inspect)
 _PLAIN_CLASSES = frozenset(("builtins", "collections", "collections.abc", "typing", "abc", "enum", "numbers", "types"))
 # Python's own modules whose functions change nothing but what they make.
 _PURE = tuple(f"{os.sep}{name}.py" for name in ("inspect", "_collections_abc", "enum", "abc", "typing", "types", "os"))
@@ -84,6 +84,11 @@ class WatchedCode:
             self._by_name[kind] = any(code in self._ran for code in codes)
         return self._by_name[kind]
 
+    def _may_find(self, name: str, value: Any, kind: type) -> bool:
+        """Whether the code may read data of a class without mentioning its name."""
+        is_data = not isinstance(value, (FunctionType, staticmethod, classmethod, property))
+        return is_data and not name.startswith("__") and self.may_read(name, kind)
+
     def now(self, kinds: frozenset[type]) -> Hashable:
         """What it reads outside of the objects of a layer, as it is now.
 
@@ -97,12 +102,15 @@ class WatchedCode:
             raise NotPlainError
         if kinds not in self._of_classes:
             classes = (*kinds, *(kind for kind in self._globals.values() if isinstance(kind, type)))
-            bases = dict.fromkeys(base for kind in classes for base in kind.__mro__ if not is_torchs(base))
+            bases: dict[Any, None] = dict.fromkeys(
+                base for kind in classes for base in kind.__mro__ if not is_torchs(base)
+            )
+            bases.update(dict.fromkeys(item for item in self._globals.values() if isinstance(item, ModuleType)))
             self._of_classes[kinds] = [
                 (vars(base), name)
                 for base in bases
                 for name, value in vars(base).items()
-                if name in self.mentioned or (self.may_read(name, base) and _is_data(name, value))
+                if name in self.mentioned or (isinstance(base, type) and self._may_find(name, value, base))
             ]
         return tuple([_content(space.get(name, _ABSENT)) for space, name in (*self._of_classes[kinds], *self._names)])
 
@@ -140,6 +148,8 @@ class WatchedCode:
                     self.is_plain &= self._instruction(item, code, space)
                     if item.opname == "LOAD_GLOBAL" and item.argval in _ASK_BY_NAME:
                         self._asked_by_name(instructions[index + 1 :])
+                    if item.opname == "LOAD_GLOBAL" and space.get(item.argval) is os:
+                        self.is_plain &= instructions[index + 1].argval in ("environ", "getenv")
                 is_part = item.opname == "EXTENDED_ARG" and (item.offset in offsets or is_part)
 
     def _instruction(self, item: dis.Instruction, code: CodeType, space: dict[str, Any]) -> bool:
@@ -147,12 +157,12 @@ class WatchedCode:
         name = item.argrepr if item.opname == "BINARY_OP" else str(item.argval)
         if does_more(item, code):
             return False
+        self.reads_all |= item.opname in MAKES_TEXTS or name in OF_TEXTS
         if item.opname in LOADS_ATTRIBUTE:
             self.mentioned.add(name)
             self.reads_all |= name == "__dict__"
             special = name.startswith("__") and name not in NAMES and name not in _OF_EVERY_OBJECT
             return not special and name not in CHANGING and not name.startswith("set_")
-        self.reads_all |= item.opname in MAKES_TEXTS or name in OF_TEXTS
         return item.opname != "LOAD_GLOBAL" or self._global(name, space)
 
     def _asked_by_name(self, following: list[dis.Instruction]) -> None:
@@ -174,7 +184,10 @@ class WatchedCode:
             return True
         value = space[name]
         if isinstance(value, ModuleType):
-            return value in _LIBRARIES or is_torchs(value) or is_user_file(getattr(value, "__file__", None) or "")
+            if value is os or is_user_file(getattr(value, "__file__", None) or ""):
+                self._name(space, name)
+                return True
+            return value in _LIBRARIES or is_torchs(value)
         if isinstance(value, BuiltinFunctionType):
             return is_torchs(value) or value.__module__ == "math"
         if isinstance(value, type) and value.__module__.partition(".")[0] in sys.stdlib_module_names:
@@ -267,13 +280,10 @@ def is_seen_otherwise(file: str) -> bool:
     return is_torch_file(file) or is_own_file(file) or file.startswith("<")
 
 
-def _is_data(name: str, value: Any) -> bool:
-    """Whether an attribute of a class is one that only code which finds it by its name would read."""
-    return not (name.startswith("__") or isinstance(value, (FunctionType, staticmethod, classmethod, property)))
-
-
 def _content(value: Any) -> Hashable:
     """What is equal while what a name stands for is the same, and holds the same."""
+    if value is os or value is os.environ:
+        return tuple(vars(os.environ)["_data"].items())  # asked as the user does it, it would leave facts
     if is_literal(value):
         return repr(value)
     if isinstance(value, (staticmethod, classmethod)):

@@ -131,5 +131,10 @@ def _aliases_seen_later(
         for other in sharing
         if other not in (node, target)
         and order[other] < order[node]
-        and any(order[user] > order[node] for user in other.users)
+        and any(order[user] > order[node] and not _asks_for_form(user) for user in other.users)
     ]
+
+
+def _asks_for_form(user: fx.Node) -> bool:
+    """Whether a node asks a tensor for its shape, device or the like; the tensor may be gone, and its memory in use."""
+    return user.target is getattr and info(user).tensor is None
