@@ -6,10 +6,12 @@ pad odd sizes, so that a branch on a size is in each; ``encoder``, torch.nn's tr
 and MLP as decoders write them, 53 operations a block. Capture is asked to take no longer than two forward passes and a
 second, and to grow with the number of nodes.
 
-With ``--networks``, transformers of 12 layers of full width, with random weights, one sequence of 128 tokens.
+With ``--networks``, transformers of 12 layers of full width, with random weights, one sequence of 128 tokens; or of
+another number of layers and width.
 
     python benchmarks/capture_time.py --families conv,norm --depths 50,100,200
     python benchmarks/capture_time.py --families "" --networks bert,gpt2,llama
+    python benchmarks/capture_time.py --families "" --networks bert,gpt2,llama --layers 200 --width 48
 """
 
 from __future__ import annotations
@@ -97,19 +99,21 @@ def _encoder() -> nn.Module:
     return nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
 
 
-def _network(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """A transformer of the size that is used, and its inputs."""
+def _network(name: str, layers: int, width: int) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A transformer with 12 heads and random weights, and its inputs."""
     import_torchvision_models()  # transformers imports it
     import transformers as hf
 
     made: nn.Module
     if name == "bert":
-        made = hf.BertModel(hf.BertConfig())
+        sizes = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": 4 * width}
+        made = hf.BertModel(hf.BertConfig(**sizes))
     elif name == "gpt2":
-        made = hf.GPT2Model(hf.GPT2Config(use_cache=False))
+        made = hf.GPT2Model(hf.GPT2Config(n_embd=width, n_layer=layers, use_cache=False))
     else:
-        sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4}
-        made = hf.LlamaModel(hf.LlamaConfig(**sizes, intermediate_size=2048, vocab_size=1000, use_cache=False))
+        sizes = {"hidden_size": width, "num_hidden_layers": layers, "intermediate_size": 8 * width // 3}
+        heads = {"num_attention_heads": 12, "num_key_value_heads": 4}
+        made = hf.LlamaModel(hf.LlamaConfig(**sizes, **heads, vocab_size=1000, use_cache=False))
     return made, {"input_ids": torch.randint(0, 1000, (1, 128))}
 
 
@@ -165,6 +169,8 @@ def main() -> None:
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--depths", default="50,100,200")
     parser.add_argument("--networks", default="")
+    parser.add_argument("--layers", type=int, default=12, help="of the networks")
+    parser.add_argument("--width", type=int, default=768, help="of the networks, a multiple of 12")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--others", action="store_true", help="also plain torch.fx and torch.export")
     parser.add_argument("--json", type=Path)
@@ -176,7 +182,8 @@ def main() -> None:
         for family in filter(None, given.families.split(","))
         for depth in given.depths.split(",")
     ]
-    rows += [measure(name, 12, *_network(name), given.others) for name in filter(None, given.networks.split(","))]
+    for name in filter(None, given.networks.split(",")):
+        rows.append(measure(name, given.layers, *_network(name, given.layers, given.width), given.others))
     title = "Seconds of one thread to capture, and what two forward passes and a second are"
     print_table(title, list(rows[0]), [list(row.values()) for row in rows])
     write_json(given.json, {"rows": rows})

@@ -71,6 +71,7 @@ class Answers:
         asked: nodes whose dtype, number of dimensions or value was asked for, which of these first.
         of_state: what was answered from parameters and buffers, with the node that was asked for and what could be kept
             whole there.
+        of_dtype: where dtypes are asked for.
         of_gradients: what could be kept whole where it is asked whether gradients are wanted.
         of_memory: the same where it is asked how what was computed lies in memory.
         questions: by the node that checks an answer about sizes, what could be kept whole if it changes with them.
@@ -84,6 +85,7 @@ class Answers:
         self.of_state: list[tuple[Fact, fx.Node, tuple[Spot, ...]]] = []
         self.of_gradients: list[Trouble] = []
         self.of_memory: list[Trouble] = []
+        self.of_dtype: list[Fact] = []
         self.questions: dict[fx.Node, Trouble] = {}
         self.early_end = EarlyEnd(tracer)
         self._waiting: list[Asked] = []
@@ -155,6 +157,8 @@ class Answers:
             self.asked.append((DTYPE, proxy.node))
         sources = self.tracer.dtypes.inputs_of(proxy.node) if asks else ()
         fact = self.tracer.recorder.record(FactKind.STATIC, answer, CHECKED if sources else "")
+        if name in _DTYPES and fact is not None:
+            self.of_dtype.append(fact)
         if name in _GRADIENTS and proxy.depends is not Depends.NOTHING:
             self.asked_of_gradients(fact)
         if name == "is_contiguous":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +12,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.copy_module import copy_module
+from fxquant.capture.facts import Fact
 from fxquant.capture.inputs import copy_tensors, split_inputs
 from fxquant.capture.keep_state import randomness_kept
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.structures import leaves, rebuild
+from fxquant.errors import CaptureError
 from fxquant.ir.meta import NodeInfo, info, set_info, update_info
 from fxquant.ir.walk_modules import Inventory
 
 _HALF = (torch.float16, torch.bfloat16)
+_ROUNDING = 0.1  # of the norm of a result
 _CONVERSIONS = frozenset(("half", "bfloat16"))
 
 
@@ -29,18 +32,17 @@ class HalfPrecision:
 
     Attributes:
         dtype: of the model.
-        results: dtype of each floating tensor that the model itself returns, in order; None when unknown: all are of
-            the model's.
+        results: the floating tensors that the model itself returns, in order; None when unknown: all are of its dtype.
     """
 
     dtype: torch.dtype
-    results: tuple[torch.dtype, ...] | None
+    results: tuple[Tensor, ...] | None
 
     @staticmethod
     def of(held: Inventory, example_inputs: Any) -> HalfPrecision | None:
         """None for models without parameters in half precision. The model runs once, to see what it returns."""
         dtype = half_dtype(held.parameters)
-        return None if dtype is None else HalfPrecision(dtype, _result_dtypes(held.model, example_inputs))
+        return None if dtype is None else HalfPrecision(dtype, _results(held.model, example_inputs))
 
     def widened(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         """An operation with float32 in place of half precision, where it names a dtype."""
@@ -57,7 +59,7 @@ class HalfPrecision:
         """
         found = list(_floats(result))
         known = self.results is not None and len(self.results) == len(found)
-        dtypes = iter(self.results or ()) if known else iter([self.dtype] * len(found))
+        dtypes = iter([item.dtype for item in self.results or ()] if known else [self.dtype] * len(found))
 
         def narrow(leaf: Any) -> Any:
             if not isinstance(leaf, ValueProxy) or not list(_floats(leaf)):
@@ -73,6 +75,37 @@ class HalfPrecision:
 
         return rebuild(result, narrow)
 
+    def require_same(self, found: Any, asked: Sequence[Fact]) -> None:
+        """Refuse a trace that computes something else than the model itself.
+
+        Args:
+            found: what the trace computes in float32.
+            asked: where the model asks for dtypes.
+
+        Raises:
+            CaptureError: it does, by more than rounding, and may do so because of what it asks.
+        """
+        floats = list(_floats(found))
+        if not asked or self.results is None or len(self.results) != len(floats):
+            return
+        if not all(map(_is_near, self.results, floats)):
+            lines = "".join(f"\n  {fact.code}, {fact.source}" for fact in asked)
+            raise CaptureError(
+                f"the model asks for dtypes, and computes something else in {self.dtype} than in float32:{lines}",
+                module_path=asked[0].module_path,
+                source=asked[0].source,
+                remedy="pass model.float() if what it computes in float32 is wanted: int8 models compute that",
+            )
+
+
+def _is_near(expected: Tensor, found: Tensor) -> bool:
+    """Whether two results differ by no more than what rounding to half precision may add up to."""
+    if expected.shape != found.shape:
+        return True
+    first, second = expected.detach().double(), found.detach().double()
+    both = first.isfinite() & second.isfinite()
+    return bool((first - second)[both].norm() <= _ROUNDING * first[both].norm())
+
 
 def _floats(structure: Any) -> Iterator[Tensor]:
     """Floating tensors in nested containers and objects, those that proxies stand for included."""
@@ -87,7 +120,7 @@ def _wide(item: Any) -> Any:
     return torch.float32 if isinstance(item, torch.dtype) and item in _HALF else item
 
 
-def _result_dtypes(model: nn.Module, example_inputs: Any) -> tuple[torch.dtype, ...] | None:
+def _results(model: nn.Module, example_inputs: Any) -> tuple[Tensor, ...] | None:
     args, kwargs = split_inputs(example_inputs)
     try:
         with torch.no_grad(), randomness_kept(), warnings.catch_warnings():
@@ -95,7 +128,7 @@ def _result_dtypes(model: nn.Module, example_inputs: Any) -> tuple[torch.dtype, 
             result = copy_module(model)(*copy_tensors(args), **copy_tensors(kwargs))
     except Exception:  # the trace says what is wrong
         return None
-    return tuple(tensor.dtype for tensor in _floats(result))
+    return tuple(_floats(result))
 
 
 def half_dtype(parameters: Iterable[nn.Parameter]) -> torch.dtype | None:

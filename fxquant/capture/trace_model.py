@@ -147,6 +147,8 @@ def _in_the_way(
 def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], half: HalfPrecision | None) -> Traced:
     """The result of a trace without trouble: the copy as it was before, with what nodes refer to."""
     root, tracer = attempt.root, attempt.tracer
+    if half is not None:
+        half.require_same(tracer.result, tracer.answers.of_dtype)
     attempt.state.restore()
     attempt.outer.restore()
     tracer.views.restore()

