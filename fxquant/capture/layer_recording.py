@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import fx
 from torch.fx.node import map_aggregate
@@ -12,8 +13,13 @@ from torch.fx.node import map_aggregate
 from fxquant.capture.facts import Fact
 from fxquant.capture.structures import rebuild
 from fxquant.capture.trouble import ModuleSpot, Spot, Trouble
+from fxquant.ir.edit import nodes_after
 from fxquant.ir.meta import info
 
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+_Key = TypeVar("_Key")
 DTYPE, RANK, VALUE = "dtype", "rank", "value"
 
 
@@ -38,6 +44,42 @@ class Place:
 
         fact = replace(trouble.fact, module_path=self.moved(trouble.fact.module_path, new))
         return replace(trouble, fact=fact, spots=tuple(map(move, trouble.spots)))
+
+
+class CallBegun:
+    """Where a trace is when a call begins.
+
+    Args:
+        tracer: of the trace.
+        place: of the call.
+    """
+
+    def __init__(self, tracer: ValueTracer, place: Place) -> None:
+        answers, recorder = tracer.answers, tracer.recorder
+        self._tracer, self._place = tracer, place
+        self._last = tracer.graph._root._prev
+        self._lengths = len(recorder.facts), len(answers.checked), len(answers.asked), len(answers.questions)
+
+    def recorded(self, inputs: list[fx.Node], result: Any) -> LayerRecording:
+        """What the call left, which has ended now; ``inputs`` and ``result`` as in ``LayerRecording``."""
+        tracer, (facts, checked, asked, questions) = self._tracer, self._lengths
+        answers = tracer.answers
+        return LayerRecording(
+            self._place,
+            inputs,
+            nodes_after(self._last),
+            _from(tracer.recorder.facts, facts),
+            result,
+            _from(answers.checked, checked),
+            answers.asked[asked:],
+            [(node, answers.questions[node]) for node in _from(answers.questions, questions)],
+            tracer.scope.calls - self._place.calls,
+        )
+
+
+def _from(entries: dict[_Key, Any], count: int) -> list[_Key]:
+    """The keys of a dictionary without the first so many."""
+    return list(itertools.islice(reversed(entries), max(len(entries) - count, 0)))[::-1]
 
 
 @dataclass(eq=False)

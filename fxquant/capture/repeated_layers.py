@@ -8,10 +8,9 @@ else than eager.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Sized
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
@@ -21,13 +20,12 @@ from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
 from fxquant.capture.facts import CHECKED, FactKind
 from fxquant.capture.known_code import KnownCode
-from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, LayerRecording, Place
+from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, CallBegun, LayerRecording, Place
 from fxquant.capture.layer_signature import LayerSignature, UnknownCodeError, UnlikeError
 from fxquant.capture.layer_steps import LayerSteps
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.record_again import RecordAgain
 from fxquant.capture.source import user_line
-from fxquant.ir.edit import nodes_after
 from fxquant.ir.effects import DATA_SHAPED, RANDOM, name_of
 from fxquant.ir.float_part import runs_user_code
 from fxquant.ir.meta import info
@@ -42,7 +40,6 @@ _SAME_FOR_ALL = frozenset(
     (FactKind.STATIC, FactKind.LENGTH, FactKind.COMPOSITE, FactKind.UNPACKING, FactKind.FACTORY, FactKind.TYPE_TEST,
      FactKind.TRAINING, FactKind.RECURRENT)
 )  # fmt: skip
-_Key = TypeVar("_Key")
 _LITERALS = (int, float, bool, str, type(None))
 
 
@@ -110,21 +107,16 @@ class RepeatedLayers:
         except UnlikeError:
             self._in_vain[kind] += 1
             return trace()
-        before, last, count = self._state(), tracer.graph._root._prev, len(tracer.recorder.facts)
-        answers = tracer.answers
-        asked, checked, questions = len(answers.asked), len(answers.checked), len(answers.questions)
+        before, begun = self._state(), CallBegun(tracer, place)
         with self.code.watching(kind, known is None) as grew:  # what is known runs the same once more
             result = trace()
         tracer.answers.settle()
-        facts, calls = _from(tracer.recorder.facts, count), tracer.scope.calls - place.calls
-        found = list(itertools.islice(answers.questions.items(), questions, None))
-        about = _from(answers.checked, checked), answers.asked[asked:], found
         try:
             after, given = self._key(module, path, args, kwargs, place)
         except UnlikeError:
             after = None
         if after is not None and before == self._state() and (key in (None, after) or grew()):
-            made = LayerRecording(place, list(given.nodes), nodes_after(last), facts, result, *about, calls)
+            made = begun.recorded(list(given.nodes), result)
             if self._only_computes(made, given.containers):
                 made.times = 1 if known is None or known.compared() != made.compared() else known.times + 1
                 self._known[after] = made
@@ -223,11 +215,6 @@ class RepeatedLayers:
             if before in by_dtype and not all(map(answers.is_dtype_checked, dtypes.inputs_of(node))):
                 return True
         return False
-
-
-def _from(entries: dict[_Key, None], count: int) -> list[_Key]:
-    """The keys of a dictionary without the first so many."""
-    return list(itertools.islice(reversed(entries), max(len(entries) - count, 0)))[::-1]
 
 
 def _is_attribute(name: str, nodes: list[fx.Node]) -> bool:
