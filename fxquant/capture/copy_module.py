@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -107,7 +106,7 @@ def copy_module(
         functions.bind(memo)
         _hook_parameters(model, copied, memo)
         return copied
-    except (RuntimeError, TypeError, NotImplementedError, pickle.PickleError) as error:
+    except Exception as error:  # whatever the user's ways to copy raise
         raise CaptureError(
             f"{type(model).__name__} cannot be copied: {_attribute_to_blame(model, memo)}{error}",
             remedy="fxquant works on a copy of your model; remove attributes that cannot be deep-copied",

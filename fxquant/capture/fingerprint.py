@@ -109,7 +109,7 @@ def _parts(value: Any) -> list[Any] | None:
         return parts_of_partial(value)
     if isinstance(value, CACHED):  # what it is asked again does not change it
         return [value.cache_info().misses, value.cache_info().currsize]
-    if hasattr(value, "__next__"):
+    if hasattr(type(value), "__next__"):
         return _position(value)
     attributes = getattr(value, "__dict__", None)
     if isinstance(value, nn.Module):  # a global, or one that is kept in a plain container

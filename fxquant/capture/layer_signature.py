@@ -120,7 +120,8 @@ class LayerSignature:
         if not is_record(type(value)):
             raise UnlikeError
         is_compared_by_all = type(value) is SimpleNamespace
-        return self._attributes(value, None if is_compared_by_all else self._reading)
+        which = id(value) if isinstance(self._reading, WatchedCode) else 0  # code may ask whether it is another one
+        return which, self._attributes(value, None if is_compared_by_all else self._reading)
 
     def _attributes(self, owner: Any, reading: Reading | WatchedCode | None) -> Hashable:
         """What an object holds, without numbers and texts that ``reading`` does not read."""
@@ -154,8 +155,8 @@ class LayerSignature:
             return self._module(value)
         if isinstance(value, (FunctionType, BuiltinFunctionType, type)) and is_torchs(value):
             return "torch", id(value)
-        if isinstance(value, FunctionType) and isinstance(self._reading, WatchedCode) and not value.__closure__:
-            return "function", id(value)  # what it does is watched
+        if isinstance(value, FunctionType) and isinstance(self._reading, WatchedCode):
+            return self._reading.content_of(value)  # what it does is watched
         return self._object(value)
 
     def _container(self, kind: type, value: Any) -> Hashable:

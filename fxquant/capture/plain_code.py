@@ -35,7 +35,8 @@ BUILTINS = frozenset(
 CHANGING = frozenset(
     ("append", "extend", "insert", "pop", "popitem", "update", "setdefault", "clear", "remove", "discard", "sort",
      "reverse", "appendleft", "popleft", "move_to_end", "manual_seed", "seed", "grad", "data", "builtins", "tree_map",
-     "tree_map_only", "tree_leaves", "tree_flatten", "tree_iter")
+     "tree_map_only", "tree_leaves", "tree_flatten", "tree_iter", "backends", "get_num_threads",
+     "are_deterministic_algorithms_enabled", "get_float32_matmul_precision", "get_deterministic_debug_mode")
 )  # fmt: skip
 NAMES = frozenset(("__class__", "__name__", "__qualname__", "__module__"))
 _BEGINS = ("forward", "__call__", "__getattr__", "__getattribute__", "keys")  # ``f(**mapping)`` asks for the last
@@ -119,7 +120,7 @@ class Reading:
         self.reads_all = False
         self._functions: dict[FunctionType, CodeType] = {}
         self._bases = list(dict.fromkeys(base for kind in kinds for base in kind.__mro__ if _is_users(base)))
-        self._waiting = [*_BEGINS, *(name for base in self._bases for name in vars(base) if _is_called_by_python(name))]
+        self._waiting = [*_BEGINS, *(name for base in self._bases for name in vars(base) if is_called_by_python(name))]
         if any(type(kind) not in (type, abc.ABCMeta) for kind in kinds):
             raise NotPlainError
         while self._waiting:
@@ -214,7 +215,7 @@ def _compares(code: CodeType) -> bool:
     return code.co_name in ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 
 
-def _is_called_by_python(name: str) -> bool:
+def is_called_by_python(name: str) -> bool:
     """Whether a method is called without being mentioned: ``self[0]``, ``with self:``."""
     return name.startswith("__") and name.endswith("__") and name not in _NOT_CALLED
 

@@ -76,6 +76,7 @@ def variables_of(kinds: Collection[type]) -> list[Variable]:
     Args:
         kinds: the classes of its modules, and those that these are made of.
     """
+    known = set(map(id, kinds))  # their own ways to compare may fail
     own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
     spaces = {id(space): space for kind in own for space in _globals_of(kind)}
     spaces |= {id(found): found for space in list(spaces.values()) for found in _helpers_of(space)}
@@ -87,7 +88,7 @@ def variables_of(kinds: Collection[type]) -> list[Variable]:
         found += [_ENVIRONMENT] if "environ" in used and _ENVIRONMENT not in found else []
         for name, value in list(space.items()):
             if name in used and isinstance(value, (FunctionType, type)) and value.__module__ == space.get("__name__"):
-                found += [] if value in kinds else _attributes_of(name, value)
+                found += [] if id(value) in known else _attributes_of(name, value)
     return found
 
 

@@ -8,6 +8,7 @@ Globals may be any objects: what they hold is compared.
 
 from __future__ import annotations
 
+import builtins
 import dis
 import functools
 import inspect
@@ -16,10 +17,11 @@ import os
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
-from fxquant.capture.fingerprint import fingerprint
+from fxquant.capture.builtins_on_proxies import stands_for_builtin
+from fxquant.capture.contents import Contents, environment, is_users_class
 from fxquant.capture.plain_code import (
     BUILTINS,
     CHANGING,
@@ -30,8 +32,7 @@ from fxquant.capture.plain_code import (
     NotPlainError,
     Reading,
     does_more,
-    is_literal,
-    is_torchs,
+    is_called_by_python,
 )
 from fxquant.capture.source import is_own_file, is_torch_file, is_user_file
 
@@ -39,12 +40,20 @@ _ASK_BY_NAME = frozenset(("getattr", "hasattr"))  # attributes that no instructi
 _BUILTINS = BUILTINS | _ASK_BY_NAME | {"callable", "issubclass", "type", "sorted"}
 _ABSENT = object()
 _BY_NAME = ("__getattribute__", "__getattr__")
-_OF_EVERY_OBJECT = frozenset((*_BY_NAME, "__dict__"))
-_LOAD_VARIABLE = frozenset(("LOAD_FAST", "LOAD_DEREF", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_GLOBAL"))
-_LIBRARIES = (math, inspect)
+_VARIABLES = ("LOAD_FAST", "LOAD_DEREF", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_GLOBAL", "LOAD_CONST")
+_CALLS = ("PRECALL", "CALL", "CALL_FUNCTION", "KW_NAMES")
+_NOTHING = ("CACHE", "EXTENDED_ARG", "PUSH_NULL")
+# Functions of Python's own that the user's code may call: they change nothing, and read what they are given.
+_PURE: Mapping[str, frozenset[str]] = {
+    "inspect.py": frozenset(("signature", "parameters")),
+    "_collections_abc.py": frozenset(
+        ("get", "__contains__", "__getitem__", "__iter__", "__len__", "__eq__", "keys", "values", "items")
+    ),
+    "enum.py": frozenset(("__get__", "value", "name", "__hash__")),
+    "os.py": frozenset(("__getitem__", "getenv", "encode", "decode")),
+}
 _PLAIN_CLASSES = frozenset(("builtins", "collections", "collections.abc", "typing", "abc", "enum", "numbers", "types"))
-# Python's own modules whose functions change nothing but what they make.
-_PURE = tuple(f"{os.sep}{name}.py" for name in ("inspect", "_collections_abc", "enum", "abc", "typing", "types", "os"))
+_Space = Mapping[str, Any]
 
 
 class WatchedCode:
@@ -60,12 +69,13 @@ class WatchedCode:
         self.mentioned: set[str] = set()
         self.reads_all = False
         self.is_plain = True
-        self._ran: dict[CodeType, tuple[dict[str, Any], set[int]]] = {}
-        self._globals: dict[tuple[int, str], Any] = {}
-        self._names: list[tuple[Mapping[str, Any], str]] = []
+        self._ran: dict[tuple[CodeType, int], tuple[dict[str, Any], set[int]]] = {}
+        self._names: dict[tuple[int, str], _Space] = {}
+        self._reads_environment = False
+        self._held: dict[int, FunctionType] = {}
         self._by_name: dict[type, bool] = {}
-        self._of_classes: dict[frozenset[type], list[tuple[Mapping[str, Any], str]]] = {}
-        self._looked_at: dict[CodeType, int] = {}
+        self._read: dict[frozenset[type], tuple[list[_Space], list[tuple[_Space, str]]]] = {}
+        self._looked_at: dict[tuple[CodeType, int], int] = {}
 
     @property
     def size(self) -> int:
@@ -80,14 +90,20 @@ class WatchedCode:
         """Whether a function ran that finds attributes of objects of a class, whatever they are called."""
         if kind not in self._by_name:
             functions = [vars(base).get(name) for base in kind.__mro__ for name in _BY_NAME]
-            codes = [item.__code__ for item in functions if isinstance(item, FunctionType)]
-            self._by_name[kind] = any(code in self._ran for code in codes)
+            codes = {item.__code__ for item in functions if isinstance(item, FunctionType)}
+            self._by_name[kind] = any(code in codes for code, _ in self._ran)
         return self._by_name[kind]
 
-    def _may_find(self, name: str, value: Any, kind: type) -> bool:
-        """Whether the code may read data of a class without mentioning its name."""
-        is_data = not isinstance(value, (FunctionType, staticmethod, classmethod, property))
-        return is_data and not name.startswith("__") and self.may_read(name, kind)
+    def content_of(self, function: FunctionType) -> Hashable:
+        """The content of a function that a layer holds.
+
+        Raises:
+            NotPlainError: it holds what cannot be read.
+        """
+        if id(function) not in self._held:
+            self._held[id(function)] = function
+            self._read.clear()
+        return Contents().of(function)
 
     def now(self, kinds: frozenset[type]) -> Hashable:
         """What it reads outside of the objects of a layer, as it is now.
@@ -96,60 +112,87 @@ class WatchedCode:
             kinds: classes of the objects.
 
         Raises:
-            NotPlainError: it did something else than compute.
+            NotPlainError: it did something else than compute, or reads what cannot be compared.
         """
         if not self.is_plain:
             raise NotPlainError
-        if kinds not in self._of_classes:
-            classes = (*kinds, *(kind for kind in self._globals.values() if isinstance(kind, type)))
-            bases: dict[Any, None] = dict.fromkeys(
-                base for kind in classes for base in kind.__mro__ if not is_torchs(base)
-            )
-            bases.update(dict.fromkeys(item for item in self._globals.values() if isinstance(item, ModuleType)))
-            self._of_classes[kinds] = [
-                (vars(base), name)
-                for base in bases
-                for name, value in vars(base).items()
-                if name in self.mentioned or (isinstance(base, type) and self._may_find(name, value, base))
-            ]
-        return tuple([_content(space.get(name, _ABSENT)) for space, name in (*self._of_classes[kinds], *self._names)])
+        if kinds not in self._read:
+            self._read[kinds] = self._find(kinds)
+        spaces, names = self._read[kinds]
+        contents = Contents()
+        found = tuple([contents.of(space.get(name, _ABSENT)) for space, name in names])
+        return tuple(map(len, spaces)), found, environment() if self._reads_environment else None
+
+    def _find(self, kinds: frozenset[type]) -> tuple[list[_Space], list[tuple[_Space, str]]]:
+        """Classes and modules whose attributes are read, and all names that are; every function that ran is behind one.
+
+        Raises:
+            NotPlainError: one is behind none.
+        """
+        contents, spaces, names = Contents(), dict[int, _Space](), dict(self._names)
+        for (_, name), space in self._names.items():
+            contents.of(space.get(name, _ABSENT))
+        for held in (*kinds, *self._held.values()):
+            contents.of(held)
+        looked_at = -1
+        while looked_at != len(spaces):
+            looked_at = len(spaces)
+            bases = dict.fromkeys(base for kind in contents.classes for base in kind.__mro__ if is_users_class(base))
+            owners: tuple[type | ModuleType, ...] = (*bases, *contents.modules)
+            for owner in owners:
+                if id(owner) not in spaces:
+                    spaces[id(owner)] = space = vars(owner)
+                    for name in [name for name in space if self._reads_of(owner, name)]:
+                        contents.of(space[name])
+                        names[id(owner), name] = space
+        if any(code not in contents.codes for code, _ in self._ran):
+            raise NotPlainError
+        return list(spaces.values()), [(space, name) for (_, name), space in names.items()]
+
+    def _reads_of(self, owner: type | ModuleType, name: str) -> bool:
+        """Whether the code may read an attribute of a class or a module."""
+        if name in self.mentioned or isinstance(owner, ModuleType):
+            return name in self.mentioned
+        if name == "forward" or is_called_by_python(name):
+            return isinstance(vars(owner)[name], FunctionType)
+        value = vars(owner)[name]
+        is_data = not isinstance(value, (FunctionType, staticmethod, classmethod, property))
+        return is_data and not name.startswith("__") and self.may_read(name, owner)
 
     def absorb(self, other: WatchedCode | Reading) -> None:
         """Take over what is read by code that ran in a layer inside, or would have run in it."""
         self._by_name.clear()
-        self._of_classes.clear()
+        self._read.clear()
         self.mentioned |= other.mentioned
         self.reads_all |= other.reads_all
         if isinstance(other, WatchedCode):
             self.is_plain &= other.is_plain
-            for code, (globals_of, offsets) in other._ran.items():
-                self.noted(code, globals_of).update(offsets)
-            for space, name in other._names:
-                self._name(space, name)
+            self._reads_environment |= other._reads_environment
+            self._held.update(other._held)
+            self._names.update(other._names)
+            for (code, _), (space, offsets) in other._ran.items():
+                self.noted(code, space).update(offsets)
         else:
-            for found in other.found:
-                self._name(found.space, found.name)
+            self._names.update({(id(found.space), found.name): found.space for found in other.found})
 
     def noted(self, code: CodeType, space: dict[str, Any]) -> set[int]:
         """Where the instructions are that ran of some code; to be added to."""
-        return self._ran.setdefault(code, (space, set()))[1]
+        return self._ran.setdefault((code, id(space)), (space, set()))[1]
 
     def look(self) -> None:
         """Learn from the instructions that ran."""
         self._by_name.clear()
-        self._of_classes.clear()
-        for code, (space, offsets) in self._ran.items():
-            if len(offsets) == self._looked_at.get(code):
+        self._read.clear()
+        for key, (space, offsets) in self._ran.items():
+            if len(offsets) == self._looked_at.get(key):
                 continue
-            self._looked_at[code] = len(offsets)
-            is_part, instructions = False, _instructions(code)
+            self._looked_at[key] = len(offsets)
+            is_part, instructions = False, _instructions(key[0])
             for index, item in enumerate(instructions):
                 if item.offset in offsets or is_part:
-                    self.is_plain &= self._instruction(item, code, space)
-                    if item.opname == "LOAD_GLOBAL" and item.argval in _ASK_BY_NAME:
-                        self._asked_by_name(instructions[index + 1 :])
-                    if item.opname == "LOAD_GLOBAL" and space.get(item.argval) is os:
-                        self.is_plain &= instructions[index + 1].argval in ("environ", "getenv")
+                    self.is_plain &= self._instruction(item, key[0], space)
+                    if item.opname == "LOAD_GLOBAL":
+                        self.is_plain &= self._global(item.argval, space, instructions[index + 1 :])
                 is_part = item.opname == "EXTENDED_ARG" and (item.offset in offsets or is_part)
 
     def _instruction(self, item: dis.Instruction, code: CodeType, space: dict[str, Any]) -> bool:
@@ -161,44 +204,42 @@ class WatchedCode:
         if item.opname in LOADS_ATTRIBUTE:
             self.mentioned.add(name)
             self.reads_all |= name == "__dict__"
-            special = name.startswith("__") and name not in NAMES and name not in _OF_EVERY_OBJECT
+            if name in _BY_NAME:  # of objects of the class that it is of, see ``_finds_by_name``
+                return code.co_name in _BY_NAME
+            special = name.startswith("__") and name not in NAMES and name != "__dict__"
             return not special and name not in CHANGING and not name.startswith("set_")
-        return item.opname != "LOAD_GLOBAL" or self._global(name, space)
-
-    def _asked_by_name(self, following: list[dis.Instruction]) -> None:
-        """Note what is asked for as in ``getattr(self.config, "scale", 1.0)``: any attribute, where it is computed."""
-        loaded = [item for item in following if item.opname not in ("LOAD_ATTR", "PUSH_NULL", "EXTENDED_ARG", "CACHE")]
-        is_named = len(loaded) > 1 and loaded[0].opname in _LOAD_VARIABLE and isinstance(loaded[1].argval, str)
-        if is_named and loaded[1].opname == "LOAD_CONST":
-            self.mentioned.add(loaded[1].argval)
-        else:
-            self.reads_all = True
-
-    def _global(self, name: str, space: dict[str, Any]) -> bool:
-        builtins_of = space.get("__builtins__", {})
-        known = vars(builtins_of) if isinstance(builtins_of, ModuleType) else builtins_of
-        if name not in space:
-            found = known.get(name)
-            return name in _BUILTINS or (isinstance(found, type) and issubclass(found, Exception))
-        if name in _BUILTINS:  # a stand-in
-            return True
-        value = space[name]
-        if isinstance(value, ModuleType):
-            if value is os or is_user_file(getattr(value, "__file__", None) or ""):
-                self._name(space, name)
-                return True
-            return value in _LIBRARIES or is_torchs(value)
-        if isinstance(value, BuiltinFunctionType):
-            return is_torchs(value) or value.__module__ == "math"
-        if isinstance(value, type) and value.__module__.partition(".")[0] in sys.stdlib_module_names:
-            return value.__module__ in _PLAIN_CLASSES or issubclass(value, Exception)
-        self._name(space, name)
         return True
 
-    def _name(self, space: Mapping[str, Any], name: str) -> None:
-        if (id(space), name) not in self._globals:
-            self._globals[id(space), name] = space.get(name)
-            self._names.append((space, name))
+    def _global(self, name: str, space: dict[str, Any], following: list[dis.Instruction]) -> bool:
+        """Whether a global, or a builtin, is something that computes; what it holds is noted."""
+        rest = [item for item in following[:16] if item.opname not in _NOTHING]
+        value = space.get(name, _ABSENT)
+        if value is _ABSENT or (name in _BUILTINS and stands_for_builtin(value)):
+            if name in _ASK_BY_NAME:
+                self._asked_by_name(rest)
+            found = getattr(builtins, name, None)
+            return name in _BUILTINS or (isinstance(found, type) and issubclass(found, Exception))
+        if value is os or value is os.environ or value is os.getenv:
+            self._reads_environment = True
+            return value is not os or (bool(rest) and rest[0].argval in ("environ", "getenv"))
+        if value is math or (value is inspect and rest and rest[0].argval == "signature"):
+            return True
+        if isinstance(value, type) and value.__module__.partition(".")[0] in sys.stdlib_module_names:
+            return value.__module__ in _PLAIN_CLASSES or issubclass(value, Exception)
+        self._names[id(space), name] = space
+        return True
+
+    def _asked_by_name(self, rest: list[dis.Instruction]) -> None:
+        """Note what is asked for as in ``getattr(self.config, "scale", 1.0)``: any attribute, where it is computed."""
+        rest = [item for item in rest if item.opname != "LOAD_ATTR"]
+        is_named = len(rest) > 2 and rest[0].opname in _VARIABLES and rest[1].opname == "LOAD_CONST"
+        ends = is_named and (
+            rest[2].opname in _CALLS or (len(rest) > 3 and rest[2].opname in _VARIABLES and rest[3].opname in _CALLS)
+        )
+        if ends and isinstance(rest[1].argval, str):
+            self.mentioned.add(rest[1].argval)
+        else:
+            self.reads_all = True
 
 
 class Watch:
@@ -237,13 +278,11 @@ class Watch:
             code = frame.f_code
             is_users = users.get(code)
             if is_users is None:
-                is_users = _is_users(frame, users)
-                if not code.co_filename.startswith("<"):
-                    users[code] = is_users
+                is_users = users[code] = _is_users(frame)
             if not is_users:
                 caller = frame.f_back
-                if caller is not None and users.get(caller.f_code) and not code.co_filename.endswith(_PURE):
-                    inside[-1].is_plain &= is_seen_otherwise(code.co_filename)
+                if caller is not None and users.get(caller.f_code):
+                    inside[-1].is_plain &= _may_run(code)
                 return None
             note = inside[-1].noted(code, frame.f_globals).add
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
@@ -263,34 +302,19 @@ def _instructions(code: CodeType) -> list[dis.Instruction]:
     return list(dis.get_instructions(code))
 
 
-def _is_users(frame: FrameType, users: Mapping[CodeType, bool]) -> bool:
-    """Whether code is the user's; what was made from a text, as by data classes, where the user or torch calls it."""
-    file, caller = frame.f_code.co_filename, frame.f_back
+def _is_users(frame: FrameType) -> bool:
+    """Whether code is the user's; what was made from a text, as by data classes, is that of whose file it is."""
+    file = frame.f_code.co_filename
     if not file.startswith("<"):
         return is_user_file(file)
-    if file.startswith("<frozen") or caller is None:
-        return False
     owner = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    is_called = users.get(caller.f_code, False) or is_torch_file(caller.f_code.co_filename)
-    return owner not in ("torch", "fxquant") and is_called
+    others = owner in ("torch", "fxquant", "numpy") or (owner in sys.stdlib_module_names and owner != "__main__")
+    return not (file.startswith("<frozen") or others or owner.startswith("namedtuple_"))
 
 
-def is_seen_otherwise(file: str) -> bool:
-    """Whether a file is torch's or of this package: what it does leaves nodes and facts."""
-    return is_torch_file(file) or is_own_file(file) or file.startswith("<")
-
-
-def _content(value: Any) -> Hashable:
-    """What is equal while what a name stands for is the same, and holds the same."""
-    if value is os or value is os.environ:
-        return tuple(vars(os.environ)["_data"].items())  # asked as the user does it, it would leave facts
-    if is_literal(value):
-        return repr(value)
-    if isinstance(value, (staticmethod, classmethod)):
-        value = value.__func__
-    elif isinstance(value, property):
-        return id(value), _content(value.fget)
-    if isinstance(value, FunctionType):
-        holds = value.__closure__ or value.__defaults__ or value.__kwdefaults__ or vars(value)
-        return id(value), id(value.__code__), repr(fingerprint(value)) if holds else ""
-    return id(value) if isinstance(value, (type, ModuleType)) else (id(value), repr(fingerprint(value)))
+def _may_run(code: CodeType) -> bool:
+    """Whether the user's code may call a function of somebody else: torch's leave nodes, and facts."""
+    file = code.co_filename
+    if is_torch_file(file) or is_own_file(file) or file.startswith("<"):
+        return True
+    return code.co_name in _PURE.get(os.path.basename(file), ())

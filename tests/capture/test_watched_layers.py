@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -218,7 +219,68 @@ class ByPart(Layer):
         return y
 
 
+GET_LIMIT = operator.attrgetter("limit")
+
+
+class ByGlobalGetter(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clipped(x, GET_LIMIT(self))
+
+
+class ByTextOfName(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clipped(x, getattr(self, "LIMIT".lower()))
+
+
+class ByGetterOfClass(Layer):
+    get = getattr
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clipped(x, type(self).get(self, "limit"))
+
+
+class ByItsAttributes(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clipped(x, vars(self)["limit"])
+
+
+class Itself:
+    """Is not copied with the model."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Itself:
+        return self
+
+
+NARROW_ONE, WIDE_ONE = Itself(), Itself()
+
+
+class ByIdentity(Layer):
+    def hold(self, odd: bool) -> None:
+        self.which = NARROW_ONE if odd else WIDE_ONE
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clipped(x, NARROW if self.which is NARROW_ONE else WIDE)
+
+
+def _limited(self: Layer, x: Tensor) -> Tensor:
+    return self.clipped(x, LIMIT_OF_FILE)  # noqa: F821
+
+
+class ByFile(Layer):
+    """Has one function, in two files."""
+
+    wide, narrow = (FunctionType(_limited.__code__, {"LIMIT_OF_FILE": limit}) for limit in (WIDE, NARROW))
+
+    def hold(self, odd: bool) -> None:
+        self.is_odd = odd
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.narrow(x) if self.is_odd else self.wide(x)
+        return result
+
+
 DIFFERS: list[type[Layer]] = [
+    ByGlobalGetter, ByTextOfName, ByGetterOfClass, ByItsAttributes, ByIdentity, ByFile,
     ByNumber, ByComputedName, ByName, ByGetter, ByText, ByProperty, BySubclass, ByPart, OwnConfigured,
 ]  # fmt: skip
 
@@ -246,6 +308,72 @@ class ByEnvironment(Layer):
         return self.clipped(x, float(os.environ.get("LIMIT_OF_TEST", "1e5")))
 
 
+FILE = ModuleType("file_of_test")
+FILE.__file__, FILE.limit = __file__, WIDE  # type: ignore[attr-defined]
+
+
+class ByModule(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clipped(x, FILE.limit)
+
+
+class ByDefault(Layer):
+    def forward(self, x: Tensor, limit: float = WIDE) -> Tensor:
+        return self.clipped(x, limit)
+
+
+def _with_limit(function: Any) -> Any:
+    limit = WIDE
+
+    def call(self: Layer, x: Tensor) -> Any:
+        return function(self, x, limit)
+
+    def change(to: float) -> None:
+        nonlocal limit
+        limit = to
+
+    call.change = change  # type: ignore[attr-defined]
+    return call
+
+
+class ByClosure(Layer):
+    @_with_limit
+    def forward(self, x: Tensor, limit: float) -> Tensor:
+        return self.clipped(x, limit)
+
+
+class Settings:
+    limit = WIDE
+
+
+SETTINGS = Settings()
+
+
+class ByClassOfGlobal(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clipped(x, SETTINGS.limit)
+
+
+class ByNewAttribute(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clipped(x, getattr(self, "narrower", WIDE))
+
+
+class ByBuffer(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.clipped(x, NARROW if NUMBERS[0] else WIDE)
+
+
+NUMBERS = bytearray(1)
+
+
+def _set_new(narrow: bool) -> None:
+    if narrow:
+        ByNewAttribute.narrower = NARROW  # type: ignore[attr-defined]
+    elif "narrower" in vars(ByNewAttribute):
+        del ByNewAttribute.narrower  # type: ignore[attr-defined]
+
+
 def _swap(narrow: bool) -> None:
     REGISTRY["clip"] = _narrow_function if narrow else F.hardtanh
 
@@ -263,6 +391,12 @@ SWITCHES: dict[type[Layer], Callable[[bool], None]] = {
     Registered: _swap,
     ByConfig: lambda narrow: setattr(ByConfig.config, "limit", NARROW if narrow else WIDE),
     ByEnvironment: _set_environment,
+    ByModule: lambda narrow: setattr(FILE, "limit", NARROW if narrow else WIDE),
+    ByDefault: lambda narrow: setattr(ByDefault.forward, "__defaults__", (NARROW if narrow else WIDE,)),
+    ByClosure: lambda narrow: ByClosure.forward.change(NARROW if narrow else WIDE),
+    ByClassOfGlobal: lambda narrow: setattr(Settings, "limit", NARROW if narrow else WIDE),
+    ByNewAttribute: _set_new,
+    ByBuffer: lambda narrow: NUMBERS.__setitem__(0, int(narrow)),
 }
 
 
