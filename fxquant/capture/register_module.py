@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -41,10 +41,20 @@ def register_unknown(tracer: ValueTracer, module: nn.Module, paths: dict[nn.Modu
     tracer.lowering.name_attributes(tensors_by_path(module, name))
 
 
-def free_name(root: nn.Module, name: str) -> str:
-    """``name``, or that with a number, that is no attribute of the root."""
-    names = (name if not count else f"{name}_{count}" for count in itertools.count())
-    return next(item for item in names if not hasattr(root, item))
+def free_name(root: nn.Module, name: str, used: Counter[str]) -> str:
+    """``name``, or that with a number, that is no attribute of the root.
+
+    Args:
+        root: the model.
+        name: wanted.
+        used: how many names like it were looked at before.
+    """
+    while True:
+        count = used[name]
+        used[name] += 1
+        found = f"{name}_{count}" if count else name
+        if not hasattr(root, found):
+            return found
 
 
 def register(tracer: ValueTracer, name: str, module: nn.Module) -> None:

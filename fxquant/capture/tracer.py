@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections import Counter
 from collections.abc import Callable, Collection
 from types import CodeType
 from typing import Any
@@ -138,6 +139,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.dtypes = Dtypes(self.ranks.is_given)
         self._keep_containers = False
         self._written: set[int] = set()
+        self._names_used: Counter[str] = Counter()
         self.writes = AttributeWrites(self)
         self.views = ModuleViews()
         self.layers = RepeatedLayers(self)
@@ -275,7 +277,7 @@ class ValueTracer(OwnThread, fx.Tracer):
 
     def add_module(self, name: str, module: nn.Module) -> str:
         """Register a module that is no module of the user's on the root; returns its name."""
-        free = free_name(self.root, name)
+        free = free_name(self.root, name, self._names_used)
         register(self, free, module)
         return free
 

@@ -183,8 +183,9 @@ def changed_info(known: _Info, **changes: Any) -> _Info:
     kind = type(known)
     if not _FIELDS[kind].issuperset(changes):
         raise TypeError(f"{kind.__name__} has no {', '.join(sorted(set(changes) - _FIELDS[kind]))}")
-    made = object.__new__(kind)
-    object.__setattr__(made, "__dict__", {**vars(known), **changes})
+    made, values = object.__new__(kind), vars(known).copy()
+    values.update(changes)
+    object.__setattr__(made, "__dict__", values)
     return made
 
 
