@@ -79,7 +79,9 @@ class KnownCode:
 
         Gives what tells, afterwards, whether something ran that had not run before.
         """
-        watched = self._watched.get(layer) if wanted and self._watch.may_begin else None
+        watched = self._watched.get(layer) if wanted else None
+        if watched is not None and not self._watch.may_begin:  # forward began to watch by itself
+            watched.is_plain, watched = False, None
         size = 0 if watched is None else watched.size
         with nullcontext() if watched is None else self._watch.noting(watched):
             yield lambda: watched is not None and watched.size != size

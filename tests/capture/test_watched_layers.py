@@ -519,6 +519,29 @@ def test_a_debugger_goes_on() -> None:
     assert captured(LARGE).shape == LARGE.shape
 
 
+class Watches(nn.Module):
+    """Begins to watch its layers, as profilers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(ByNumber(index == ODD) for index in range(LAYERS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = sys.gettrace()
+        for index, layer in enumerate(self.layers):
+            sys.settrace(before if index < 2 else lambda frame, event, given: None)
+            x = layer(x)
+        sys.settrace(before)
+        return x
+
+
+def test_a_model_that_watches_by_itself() -> None:
+    model = Watches().eval()
+    captured = pipeline.capture(model, (SMALL,))
+    for x in (SMALL, LARGE):
+        assert torch.allclose(model(x), captured(x), atol=1e-4)
+
+
 def test_nothing_is_watched_after_an_error() -> None:
     class Fails(Layer):
         def forward(self, x: Tensor) -> Tensor:
