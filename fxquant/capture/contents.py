@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from fxquant.capture.plain_code import NotPlainError, is_literal, is_torchs
+from fxquant.capture.plain_code import NotPlainError, has_attributes_only, is_literal, is_torchs
 from fxquant.capture.source import is_own_file, is_torch_file, is_user_file
+from fxquant.capture.variables import MISSING
 from fxquant.ir.codes import codes_in
 from fxquant.ir.own_functions import cell_content
 
@@ -30,7 +31,6 @@ _VALUES = frozenset(
 _SEQUENCES = (tuple, list, torch.Size)
 _MAPPINGS = (dict, OrderedDict)
 _METACLASSES = (type, abc.ABCMeta, enum.EnumMeta)
-_ABSENT = object()
 
 
 class Contents:
@@ -49,13 +49,13 @@ class Contents:
         self._seen: dict[int, int] = {}
 
     def of(self, value: Any, depth: int = _DEPTH) -> Hashable:
-        """The content of a value; equal for equal ones.
+        """The content of a value; equal for equal ones. The value must be held by something else meanwhile.
 
         Raises:
             NotPlainError: it holds what cannot be read, or too much.
         """
         kind = type(value)
-        if is_literal(value) or kind in _VALUES or value is _ABSENT:
+        if is_literal(value) or kind in _VALUES or value is MISSING:
             return repr(value)
         if id(value) in self._seen:
             return "again", self._seen[id(value)]
@@ -109,10 +109,10 @@ class Contents:
         if is_torch_file(function.__code__.co_filename) or is_own_file(function.__code__.co_filename):
             wrapped = vars(function).get("__wrapped__")  # in whose place another stands during a trace
             return id(function), self.of(wrapped, depth - 1) if isinstance(wrapped, FunctionType) else None
-        held = [cell_content(cell, _ABSENT) for cell in function.__closure__ or ()]
-        parts = (function.__defaults__, function.__kwdefaults__, vars(function), held)
-        inside = tuple([self.of(part, depth - 1) if part else None for part in parts])
-        return id(function), id(function.__code__), id(function.__globals__), inside
+        parts = (function.__defaults__, function.__kwdefaults__, vars(function))
+        given = tuple([self.of(part, depth - 1) if part else None for part in parts])
+        around = tuple([self.of(cell_content(cell, MISSING), depth - 1) for cell in function.__closure__ or ()])
+        return id(function), id(function.__code__), id(function.__globals__), given, around
 
     def _object(self, value: Any, depth: int) -> Hashable:
         """What an object holds that is its attributes, and code written in Python."""
@@ -125,15 +125,10 @@ class Contents:
         return self._class(kind), id(value), held
 
 
-class _Empty:
-    """Takes no more room than the attributes of any class."""
-
-
 def _is_its_attributes(kind: type) -> bool:
     """Whether objects of a class hold their attributes and nothing else."""
     slots = any(vars(base).get("__slots__") for base in kind.__mro__)
-    plain = kind.__basicsize__ <= _Empty.__basicsize__ and not kind.__itemsize__ and bool(kind.__dictoffset__)
-    return plain and not slots and not is_torchs(kind)
+    return has_attributes_only(kind) and not slots and not is_torchs(kind)
 
 
 def is_users_class(kind: type) -> bool:

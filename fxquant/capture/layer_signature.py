@@ -21,6 +21,7 @@ from fxquant.capture.plain_code import NotPlainError, Reading, is_record, is_tor
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.watched_code import WatchedCode
 from fxquant.ir.meta import storage_of
+from fxquant.ir.walk_modules import OF_EVERY_MODULE
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -35,7 +36,6 @@ _NUMBERS = (int, float, bool, torch.Size)
 _OF_PROXIES = frozenset(
     ("node", "tracer", "value", "depends", "shape_depends", "outside_grad", "from_part", "parts_of")
 )
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 class UnlikeError(Exception):
@@ -131,7 +131,7 @@ class LayerSignature:
             self._kinds.add(kind)
         held = []
         for name, item in vars(owner).items():
-            of_every = name in _OF_EVERY_MODULE
+            of_every = name in OF_EVERY_MODULE
             if of_every and not isinstance(item, bool) and not item:  # no hooks, no buffers, no children
                 continue
             is_fixed = of_every or reading is None or type(item) not in _LITERALS

@@ -252,9 +252,15 @@ def is_record(kind: type) -> bool:
     """Whether objects of a class are their attributes and the code of the class, written in Python."""
     if kind is types.SimpleNamespace:
         return True
-    has_no_more = kind.__basicsize__ <= _Empty.__basicsize__ and not kind.__itemsize__ and kind.__dictoffset__
     bases = kind.__mro__[:-1]
-    return bool(has_no_more and bases) and not any(is_torchs(base) or "__slots__" in vars(base) for base in bases)
+    return bool(has_attributes_only(kind) and bases) and not any(
+        is_torchs(base) or "__slots__" in vars(base) for base in bases
+    )
+
+
+def has_attributes_only(kind: type) -> bool:
+    """Whether objects of a class have a dictionary of attributes and, but for slots, room for nothing else."""
+    return kind.__basicsize__ <= _Empty.__basicsize__ and not kind.__itemsize__ and bool(kind.__dictoffset__)
 
 
 class _Empty:

@@ -35,10 +35,10 @@ from fxquant.capture.plain_code import (
     is_called_by_python,
 )
 from fxquant.capture.source import is_own_file, is_torch_file, is_user_file
+from fxquant.capture.variables import MISSING
 
 _ASK_BY_NAME = frozenset(("getattr", "hasattr"))  # attributes that no instruction mentions
 _BUILTINS = BUILTINS | _ASK_BY_NAME | {"callable", "issubclass", "type", "sorted"}
-_ABSENT = object()
 _BY_NAME = ("__getattribute__", "__getattr__")
 _VARIABLES = ("LOAD_FAST", "LOAD_DEREF", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_GLOBAL", "LOAD_CONST")
 _CALLS = ("PRECALL", "CALL", "CALL_FUNCTION", "KW_NAMES")
@@ -120,7 +120,7 @@ class WatchedCode:
             self._read[kinds] = self._find(kinds)
         spaces, names = self._read[kinds]
         contents = Contents()
-        found = tuple([contents.of(space.get(name, _ABSENT)) for space, name in names])
+        found = tuple([contents.of(space.get(name, MISSING)) for space, name in names])
         return tuple(map(len, spaces)), found, environment() if self._reads_environment else None
 
     def _find(self, kinds: frozenset[type]) -> tuple[list[_Space], list[tuple[_Space, str]]]:
@@ -131,7 +131,7 @@ class WatchedCode:
         """
         contents, spaces, names = Contents(), dict[int, _Space](), dict(self._names)
         for (_, name), space in self._names.items():
-            contents.of(space.get(name, _ABSENT))
+            contents.of(space.get(name, MISSING))
         for held in (*kinds, *self._held.values()):
             contents.of(held)
         looked_at = -1
@@ -151,8 +151,10 @@ class WatchedCode:
 
     def _reads_of(self, owner: type | ModuleType, name: str) -> bool:
         """Whether the code may read an attribute of a class or a module."""
-        if name in self.mentioned or isinstance(owner, ModuleType):
-            return name in self.mentioned
+        if name in self.mentioned:
+            return True
+        if isinstance(owner, ModuleType):
+            return False
         if name == "forward" or is_called_by_python(name):
             return isinstance(vars(owner)[name], FunctionType)
         value = vars(owner)[name]
@@ -190,12 +192,12 @@ class WatchedCode:
             is_part, instructions = False, _instructions(key[0])
             for index, item in enumerate(instructions):
                 if item.offset in offsets or is_part:
-                    self.is_plain &= self._instruction(item, key[0], space)
+                    self.is_plain &= self._instruction(item, key[0])
                     if item.opname == "LOAD_GLOBAL":
                         self.is_plain &= self._global(item.argval, space, instructions[index + 1 :])
                 is_part = item.opname == "EXTENDED_ARG" and (item.offset in offsets or is_part)
 
-    def _instruction(self, item: dis.Instruction, code: CodeType, space: dict[str, Any]) -> bool:
+    def _instruction(self, item: dis.Instruction, code: CodeType) -> bool:
         """Whether an instruction computes; what it reads is noted."""
         name = item.argrepr if item.opname == "BINARY_OP" else str(item.argval)
         if does_more(item, code):
@@ -213,8 +215,8 @@ class WatchedCode:
     def _global(self, name: str, space: dict[str, Any], following: list[dis.Instruction]) -> bool:
         """Whether a global, or a builtin, is something that computes; what it holds is noted."""
         rest = [item for item in following[:16] if item.opname not in _NOTHING]
-        value = space.get(name, _ABSENT)
-        if value is _ABSENT or (name in _BUILTINS and stands_for_builtin(value)):
+        value = space.get(name, MISSING)
+        if value is MISSING or (name in _BUILTINS and stands_for_builtin(value)):
             if name in _ASK_BY_NAME:
                 self._asked_by_name(rest)
             found = getattr(builtins, name, None)

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_NO_TENSORS = frozenset((bool, int, float, str, type(None), dict, OrderedDict, set, list, tuple))
-_LITERALS = frozenset((bool, int, float, str, type(None)))
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+from fxquant.ir.own_functions import LITERALS
+
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_NO_TENSORS = LITERALS | {dict, OrderedDict, set, list, tuple}
 
 
 class Inventory:
@@ -42,7 +43,7 @@ class Inventory:
             items = [
                 (name, value)
                 for name, value in vars(module).items()
-                if type(value) not in _LITERALS and (name not in _OF_EVERY_MODULE or value)
+                if type(value) not in LITERALS and (name not in OF_EVERY_MODULE or value)
             ]
             if items:
                 found.append((path, module, items))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from fxquant import pipeline
 from fxquant.capture import repeated_layers
-from fxquant.capture.repeated_layers import RepeatedLayers
 from fxquant.errors import FxquantError
 from fxquant.ir.meta import info
 
@@ -522,21 +521,6 @@ NOTICED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
         for kind in (ByContext, ByClass, ByConstant, ByShared, ByPlace, ByTensor)
     },
 }
-
-
-@pytest.fixture
-def again(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Paths of layers that were recorded from others."""
-    found: list[str] = []
-    record = RepeatedLayers._record_again
-
-    def noted(self: RepeatedLayers, known: Any, place: Any, given: Any) -> Any:
-        result = record(self, known, place, given)
-        found.append(place.path)
-        return result
-
-    monkeypatch.setattr(RepeatedLayers, "_record_again", noted)
-    yield found
 
 
 def _described(captured: nn.Module) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import operator
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fxquant import pipeline
 from fxquant.capture import repeated_layers
-from fxquant.capture.repeated_layers import RepeatedLayers
+from fxquant.capture.contents import Contents
 from fxquant.errors import FxquantError
 
 LAYERS, ODD = 14, 9
@@ -429,21 +429,6 @@ class Shrinks(nn.Module):
         return x
 
 
-@pytest.fixture
-def again(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Paths of layers that were recorded from others."""
-    found: list[str] = []
-    record = RepeatedLayers._record_again
-
-    def noted(self: RepeatedLayers, known: Any, place: Any, given: Any) -> Any:
-        result = record(self, known, place, given)
-        found.append(place.path)
-        return result
-
-    monkeypatch.setattr(RepeatedLayers, "_record_again", noted)
-    yield found
-
-
 def _text(captured: Any) -> list[str]:
     return [f"{node.format_node()} {node.args}" for node in captured.graph.nodes]
 
@@ -558,3 +543,15 @@ def test_other_threads_are_not_watched() -> None:
     thread.start()
     thread.join()
     assert found[0](LARGE).shape == LARGE.shape
+
+
+def _returning(value: float) -> Callable[[], float]:
+    return lambda: value
+
+
+def test_what_several_functions_keep_is_read_of_each() -> None:
+    functions = [_returning(value) for value in (1.0, 2.0, 3.0, 4.0)]
+    before = Contents().of(functions)
+    assert Contents().of(functions) == before
+    functions[2].__closure__[0].cell_contents = 9.0  # type: ignore[index]
+    assert Contents().of(functions) != before
