@@ -15,6 +15,7 @@ from torch import fx, nn
 from fxquant.ir.containers import RANGES
 from fxquant.ir.edit import set_tensor
 from fxquant.ir.float_part import EFFECTS, runs_user_code
+from fxquant.ir.graph import Graph
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.qdq import dequantize, quantize
 from fxquant.ir.quant_plan import QuantPlan, Unit
@@ -38,7 +39,7 @@ class ReferenceValues:
 
     def __init__(self, plan: QuantPlan, nodes: dict[str, fx.Node], root: nn.Module) -> None:
         self.plan, self.nodes, self.root = plan, nodes, root
-        self.graph = fx.Graph()
+        self.graph = Graph()
         self.floats: dict[str, fx.Node] = {}
         self.integers: dict[str, fx.Node] = {}
         self.aliases: dict[str, str] = {}

@@ -54,8 +54,8 @@ from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
 from fxquant.ir.checks import CHECKS
-from fxquant.ir.edit import set_arguments
 from fxquant.ir.float_part import FloatPart, runs_user_code
+from fxquant.ir.graph import Graph
 from fxquant.ir.meta import qualified_name
 from fxquant.ir.walk_modules import Inventory
 from fxquant.ops import catalogue
@@ -170,6 +170,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
     ) -> tuple[Callable[..., Any], list[Any]]:
         """Placeholders for exactly the inputs given; containers are rebuilt around proxies."""
+        self.graph = Graph(tracer_cls=type(self))
         self.root, self.root_module_name = self._held.model, type(self._held.model).__name__
         self.submodule_paths = {module: path for path, module in self._held.modules}
         self.layers.modules = dict(self._held.modules)
@@ -357,9 +358,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any = None
     ) -> fx.Node:
         """Add a node to the graph; where it comes from is told by ``describe_node``."""
-        node = self.graph.create_node(kind, target, None, None, name or title_of(target), type_expr)
-        set_arguments(node, args, kwargs)  # given at once, they would be searched for symbolic numbers
-        return node
+        return self.graph.create_node(kind, target, args, kwargs, name or title_of(target), type_expr)
 
     # -- answering Python's questions ---------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from fxquant.ir.graph import Graph
 from fxquant.ir.meta import info, set_info
 
 
@@ -16,7 +17,7 @@ def copy_graph(
     graph: fx.Graph, keep: Callable[[fx.Node], bool] = lambda node: True
 ) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """Copy the nodes to keep with names and infos; returns the copy and old node to new node."""
-    new = fx.Graph()
+    new = Graph()
     mapping: dict[fx.Node, fx.Node] = {}
     for node in filter(keep, graph.nodes):
         made = new.node_copy(node, lambda old: mapping[old])

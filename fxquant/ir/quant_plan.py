@@ -215,9 +215,11 @@ class QuantPlan:
     quantized_inputs: tuple[str, ...] = ()
     quantized_outputs: tuple[int, ...] = ()
     _unit_by_node: dict[str, Unit] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _class_by_name: dict[str, RangeClass] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._unit_by_node.update({node: unit for unit in self.units for node in unit.nodes})
+        self._class_by_name.update({item.name: item for item in self.classes})
 
     def unit_of(self, node: str) -> Unit:
         """The unit that node ``node`` belongs to."""
@@ -225,4 +227,4 @@ class QuantPlan:
 
     def range_class(self, name: str) -> RangeClass:
         """The range class called ``name``."""
-        return next(item for item in self.classes if item.name == name)
+        return self._class_by_name[name]

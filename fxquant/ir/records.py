@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from fxquant.errors import FxquantError
+from fxquant.ir.graph import Graph
 from fxquant.ir.meta import NodeInfo, info, set_info
 
 
@@ -88,7 +89,7 @@ def from_graph(graph: fx.Graph) -> tuple[NodeRecord, ...]:
 
 def to_graph(nodes: tuple[NodeRecord, ...]) -> fx.Graph:
     """Rebuild a graph from its records, names included."""
-    graph = fx.Graph()
+    graph = Graph()
     made: dict[str, fx.Node] = {}
 
     def unpack(item: Any) -> Any:

@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from fxquant.errors import FxquantError
 from fxquant.ir import records
+from fxquant.ir.graph import Graph
 from fxquant.ir.own_functions import OwnFunctions
 from fxquant.ir.quant_plan import QuantPlan
 from fxquant.ir.require_inputs import require_inputs
@@ -82,7 +83,7 @@ class StageModule(fx.GraphModule):
     state: StageState
 
     def __init__(self, root: nn.Module, graph: fx.Graph, class_name: str = "GraphModule", *, state: Any = None) -> None:
-        super().__init__(nn.Module(), fx.Graph(), class_name)
+        super().__init__(nn.Module(), Graph(), class_name)
         self.training = root.training
         take_attributes(self, root, graph)
         self.graph = graph

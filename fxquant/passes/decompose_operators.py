@@ -29,7 +29,7 @@ from fxquant.passes.decompose_products import (
 from fxquant.passes.mark_masks import mark_masks
 from fxquant.passes.parts_writer import PartsWriter
 from fxquant.passes.products_as_linear import addmm_around_linear, einsum_as_linear, either_matmul_as_linear
-from fxquant.plan.read_qconfig import activation_spec, mode_of
+from fxquant.plan.read_qconfig import QConfigReader, activation_spec, mode_of
 from fxquant.plan.resolve_qconfig import Resolver
 from fxquant.qconfig.mapping import QConfigMapping
 
@@ -63,11 +63,12 @@ def decompose_operators(captured: CapturedModel, mapping: QConfigMapping) -> Cap
     graph, _ = copy_graph(captured.graph)
     resolver = Resolver(mapping, captured.state.module_paths, captured.state.config_prefix)
     configs = resolver.resolve_graph(graph)
+    read = QConfigReader()
     constants, by_mode = constant_nodes(graph), _others_in_training(captured.state.by_mode)
     for node in list(graph.nodes):
         whole = node.name in constants or node.name in by_mode
         if info(node).op in DECOMPOSED and not whole and _is_float32(node):
-            decompose = _decomposition(info(node).op, configs[node.name].qconfig)
+            decompose = _decomposition(info(node).op, configs[node.name].qconfig, read)
             if decompose is not None:
                 decompose(PartsWriter(node, constants))
     mark_masks(graph)
@@ -75,14 +76,14 @@ def decompose_operators(captured: CapturedModel, mapping: QConfigMapping) -> Cap
     return CapturedModel(captured, graph, type(captured).__name__, state=state)
 
 
-def _decomposition(op: str, qconfig: Any) -> Callable[[PartsWriter], Any] | None:
+def _decomposition(op: str, qconfig: Any, read: QConfigReader) -> Callable[[PartsWriter], Any] | None:
     """How to take an operator apart; without ranges of activations only products with constants have kernels."""
     if qconfig is None:
         return None
-    mode = mode_of(qconfig)
+    mode = read(mode_of, qconfig)
     if mode:
         return _AS_LINEAR.get(op) if mode in ("dynamic", "float16") else None
-    return None if activation_spec(qconfig).dtype.is_floating_point else DECOMPOSED[op]
+    return None if read(activation_spec, qconfig).dtype.is_floating_point else DECOMPOSED[op]
 
 
 def _others_in_training(by_mode: ByMode) -> set[str]:

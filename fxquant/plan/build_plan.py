@@ -20,7 +20,7 @@ from fxquant.plan.classify_units import Context, classify_unit, is_move
 from fxquant.plan.find_positions import find_positions
 from fxquant.plan.find_wide_values import find_wide_values
 from fxquant.plan.fuse_sums import fuse_sums
-from fxquant.plan.read_qconfig import GLOBAL, activation_spec, choose_observers
+from fxquant.plan.read_qconfig import GLOBAL, QConfigReader, activation_spec, choose_observers
 from fxquant.plan.request import PlanRequest
 from fxquant.plan.require_finite import require_finite
 from fxquant.plan.resolve_qconfig import Resolved, Resolver
@@ -49,11 +49,12 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
     resolver = Resolver(request.mapping, state.module_paths, state.config_prefix, request.matched)
     configs = resolver.resolve_graph(graph)
     require_finite(graph, configs)
-    specs = _activation_specs({name: resolved.qconfig for name, resolved in configs.items()})
+    read = QConfigReader()
+    specs = _activation_specs({name: resolved.qconfig for name, resolved in configs.items()}, read)
     modules = dict(captured.named_modules(remove_duplicate=False))
     rules = RULES if request.limits is None else request.limits.restrict(RULES)
     drafts, fusions = fuse_units(graph, modules, rules, lambda a, b: configs[a.name].qconfig is configs[b.name].qconfig)
-    context = _context(captured, request, modules, configs, specs)
+    context = _context(captured, request, modules, configs, specs, read)
     candidates = [classify_unit(draft, context) for draft in drafts]
     source_of = see_through_identities(candidates)
     indexes = request.input_indexes, request.output_indexes
@@ -64,13 +65,13 @@ def build_plan(captured: CapturedModel, request: PlanRequest) -> tuple[QuantPlan
         fusions += sums
     qconfigs = {c.value: configs[c.draft.anchor.name].qconfig for c in candidates if c.draft.anchor.name in configs}
     qconfigs[GLOBAL] = request.mapping.global_qconfig
-    by_value = _activation_specs({name: given for name, given in qconfigs.items() if name != GLOBAL or borders.any})
+    by_value = _activation_specs({name: own for name, own in qconfigs.items() if name != GLOBAL or borders.any}, read)
     classes, class_of = assign_ranges(
         candidates,
         {name: spec for name, spec in by_value.items() if not spec.dtype.is_floating_point and not spec.dynamic},
         borders,
     )
-    classes = choose_observers(classes, qconfigs)
+    classes = choose_observers(classes, qconfigs, read)
     require_storable(borders, classes, class_of, backend)
     steps = _steps(candidates, borders)
     units = tuple(_unit(c, class_of, c.value in steps, configs) for c in candidates)
@@ -95,6 +96,7 @@ def _context(
     modules: dict[str, nn.Module],
     configs: dict[str, Resolved],
     specs: dict[str, TensorSpec],
+    read: QConfigReader,
 ) -> Context:
     """What the classification of units goes by."""
     return Context(
@@ -110,6 +112,7 @@ def _context(
         changing=changing_nodes(captured.graph),
         kept=_kept(captured.state.capture_notes, modules),
         static_recurrent=request.static_recurrent,
+        read=read,
     )
 
 
@@ -120,18 +123,9 @@ def _kept(capture_notes: tuple[str, ...], modules: dict[str, nn.Module]) -> dict
     return {path: f"runs as Python: {said[title]}" for path, title in titles.items() if title in said}
 
 
-def _activation_specs(qconfigs: dict[str, Any]) -> dict[str, TensorSpec]:
-    """How each QConfig's activations are stored, read off one observer per distinct one; None has no entry."""
-    known: dict[int, TensorSpec] = {}
-    specs: dict[str, TensorSpec] = {}
-    for name, qconfig in qconfigs.items():
-        if qconfig is None:
-            continue
-        key = id(qconfig)
-        if key not in known:
-            known[key] = activation_spec(qconfig)
-        specs[name] = known[key]
-    return specs
+def _activation_specs(qconfigs: dict[str, Any], read: QConfigReader) -> dict[str, TensorSpec]:
+    """How each QConfig's activations are stored; None has no entry."""
+    return {name: read(activation_spec, qconfig) for name, qconfig in qconfigs.items() if qconfig is not None}
 
 
 def _steps(candidates: list[Candidate], borders: Borders) -> set[str]:

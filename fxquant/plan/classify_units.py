@@ -22,7 +22,7 @@ from fxquant.plan.backend_limits import FREE, BackendLimits
 from fxquant.plan.classify_dynamic import ASKED, classify_dynamic
 from fxquant.plan.find_positions import is_arithmetic
 from fxquant.plan.leaf_modules import LeafModule, classify_leaf
-from fxquant.plan.read_qconfig import mode_of, refuses_weight, reuses_input
+from fxquant.plan.read_qconfig import QConfigReader, mode_of, refuses_weight, reuses_input
 from fxquant.plan.readers import takes_element
 from fxquant.plan.resolve_qconfig import Resolved
 
@@ -51,6 +51,7 @@ class Context:
         changing: names of values that depend on what forward changes, and on no input.
         kept: why a part of the model runs as Python, by path of its module in the graph.
         static_recurrent: as in ``PlanRequest``.
+        read: reads QConfigs.
     """
 
     modules: dict[str, nn.Module]
@@ -65,6 +66,7 @@ class Context:
     changing: frozenset[str] = frozenset()
     kept: Mapping[Any, str] = field(default_factory=dict)
     static_recurrent: frozenset[type[nn.Module]] = frozenset()
+    read: QConfigReader = field(default_factory=QConfigReader)
 
 
 def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
@@ -89,7 +91,7 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
         return Candidate(draft, row, "free", activations)
     if takes_element(anchor):
         qconfig = context.configs[anchor.name].qconfig
-        measures = qconfig is not None and not mode_of(qconfig)
+        measures = qconfig is not None and not context.read(mode_of, qconfig)
         return Candidate(draft, row, "element", activations, _ELEMENT, measures=measures)
     if isinstance(value, (tuple, list)) and not all(takes_element(user) for user in draft.last.users):
         return floating("its results are read as one tuple")
@@ -125,7 +127,7 @@ def classify_unit(draft: UnitDraft, context: Context) -> Candidate:
 
 def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Callable[[str], Candidate]) -> Candidate:
     qconfig = context.configs[draft.anchor.name].qconfig
-    mode = mode_of(qconfig)
+    mode = context.read(mode_of, qconfig)
     if mode and f"{context.backend.name}.{mode}" in row.kernels:
         refused = context.limits.refuse_mode(draft, qconfig, mode) if context.limits is not None else ""
         if refused:
@@ -142,7 +144,7 @@ def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Calla
         return replace(floating(judged.refusal), excluded=True)
     refused = "" if mode else context.backend.refuses_spec(context.specs[draft.anchor.name])
     if not refused and row.name in WEIGHTED:
-        refused = refuses_weight(qconfig)
+        refused = context.read(refuses_weight, qconfig)
     if refused:
         return floating(refused)
     call = call_of(draft, row, context)
@@ -161,7 +163,7 @@ def _with_kernel(draft: UnitDraft, row: OpDef, context: Context, floating: Calla
         role = "clip" if row.clip is not None else "share"
     if mode and role == "requantize":
         return floating(missing)
-    if role == "requantize" and judged.range != "shared" and reuses_input(qconfig):
+    if role == "requantize" and judged.range != "shared" and context.read(reuses_input, qconfig):
         return floating("its qconfig reuses the input's range, and its results have another")
     constants = frozenset(node.name for _, node in operands if call.is_constant(node))
     return Candidate(
@@ -183,13 +185,14 @@ def _recurrent(draft: UnitDraft, row: OpDef, context: Context, floating: Callabl
     if resolved.qconfig is None:
         return replace(floating(f"excluded by qconfig ({resolved.entry})"), excluded=True)
     is_named = resolved.named or type(context.modules[str(draft.anchor.target)]) in context.static_recurrent
-    mode = mode_of(resolved.qconfig) or ("static" if is_named else "")
+    mode = context.read(mode_of, resolved.qconfig) or ("static" if is_named else "")
     if f"{context.backend.name}.{mode}" not in row.kernels:
         assert isinstance(row.output, FloatOnly)
         return floating(f"its qconfig asks for {ASKED[mode]}" if mode else row.output.why)
     if not _is_float32(value):
         return floating(f"computed in {_dtype_of(value)}")
-    refused = context.backend.refuses_spec(context.specs[draft.anchor.name]) or refuses_weight(resolved.qconfig)
+    refused = context.backend.refuses_spec(context.specs[draft.anchor.name])
+    refused = refused or context.read(refuses_weight, resolved.qconfig)
     if mode == "static" and refused:
         return floating(refused)
     refused = context.limits.refuse_mode(draft, resolved.qconfig, mode) if context.limits and mode != "static" else ""

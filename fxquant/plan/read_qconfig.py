@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +16,22 @@ from fxquant.observers.factory import ObserverFactory
 _EIGHT_BITS = {"uint8": torch.uint8, "quint8": torch.uint8, "int8": torch.int8, "qint8": torch.int8}
 GLOBAL = ""
 """The key of the global QConfig among those of units."""
+_Read = TypeVar("_Read")
+
+
+class QConfigReader:
+    """Reads each QConfig once, however many operators have it: its observers are built for that, which takes long."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Callable[[Any], Any], int], tuple[Any, Any]] = {}
+
+    def __call__(self, read: Callable[[Any], _Read], qconfig: Any) -> _Read:
+        """``read(qconfig)``."""
+        key = read, id(qconfig)
+        if key not in self._known:
+            self._known[key] = qconfig, read(qconfig)  # the QConfig too: ids of what is gone are used again
+        found: _Read = self._known[key][1]
+        return found
 
 
 def activation_spec(qconfig: Any) -> TensorSpec:
@@ -65,7 +81,9 @@ def reuses_input(qconfig: Any) -> bool:
     return _builds(qconfig.activation, "ReuseInputObserver")
 
 
-def choose_observers(classes: tuple[RangeClass, ...], qconfigs: dict[str, Any]) -> tuple[RangeClass, ...]:
+def choose_observers(
+    classes: tuple[RangeClass, ...], qconfigs: dict[str, Any], read: QConfigReader
+) -> tuple[RangeClass, ...]:
     """See to it that each observed range has an observer that measures it.
 
     A qconfig of known parameters (sigmoid's, in torch.ao's default mapping) speaks of its unit's result, and one that
@@ -75,28 +93,21 @@ def choose_observers(classes: tuple[RangeClass, ...], qconfigs: dict[str, Any]) 
     Args:
         classes: from ``assign_ranges``.
         qconfigs: QConfig of each unit by name, and under ``GLOBAL`` the global one.
+        read: reads them.
 
     Raises:
         ConfigError: nothing says how to measure a range.
     """
-    known: dict[int, bool] = {}
-
-    def measures(name: str) -> bool:
-        qconfig = qconfigs.get(name)
-        if id(qconfig) not in known:
-            known[id(qconfig)] = _measures(qconfig)
-        return known[id(qconfig)]
-
-    return tuple(_with_observer(item, qconfigs, measures) if item.is_observed else item for item in classes)
+    return tuple(_with_observer(item, qconfigs, read) if item.is_observed else item for item in classes)
 
 
-def _with_observer(item: RangeClass, qconfigs: dict[str, Any], measures: Callable[[str], bool]) -> RangeClass:
+def _with_observer(item: RangeClass, qconfigs: dict[str, Any], read: QConfigReader) -> RangeClass:
     own = qconfigs.get(item.configured_by)
-    speaks_of_it = own is not None and item.sources == (item.configured_by,) and not reuses_input(own)
-    if measures(item.configured_by) or speaks_of_it:
+    speaks_of_it = own is not None and item.sources == (item.configured_by,) and not read(reuses_input, own)
+    if read(_measures, own) or speaks_of_it:
         return item
     for name in (*item.sources, GLOBAL):
-        if measures(name):
+        if read(_measures, qconfigs.get(name)):
             return replace(item, configured_by=name)
     raise ConfigError(
         f"{item.name} is to be stored as integers, and the qconfig of {item.configured_by} measures no range",

@@ -28,6 +28,7 @@ from fxquant.backends.native.make_kernel import make_kernel
 from fxquant.ir.checks import take_integers
 from fxquant.ir.containers import KERNELS
 from fxquant.ir.edit import get_tensor, holder_of, output_node, put_module
+from fxquant.ir.graph import Graph
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.qdq import dequantize, quantize
 from fxquant.ir.quant_plan import CUSTOM, STANDALONE, Unit
@@ -63,7 +64,7 @@ class _Lowering:
         self.reference, self.plan, self.custom_classes = reference, reference.plan, custom_classes
         self.root = holder_of(reference, reference.state.preserved)
         self.kernels = self.root._modules[KERNELS] = nn.Module()
-        self.graph = fx.Graph()
+        self.graph = Graph()
         self.made: dict[fx.Node, fx.Node] = {}
         self.units = {unit.name: unit for unit in self.plan.units if unit.output and not _is_standalone(unit)}
         self.members: dict[str, list[fx.Node]] = {}
