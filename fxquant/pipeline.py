@@ -30,7 +30,6 @@ from fxquant.capture.training_mode import (
 from fxquant.fusion.fuse_units import RULES, fuse_units
 from fxquant.inspect.find_wrong_kernels import probe_kernels
 from fxquant.inspect.verify_conversion import verify_conversion
-from fxquant.ir import records
 from fxquant.ir.quant_plan import QuantPlan
 from fxquant.ir.stages import (
     CapturedModel,
@@ -110,7 +109,6 @@ def capture(
     store_constants(traced.graph, traced.root)
     remove_dead_nodes(traced.graph)
     state = StageState(
-        captured=records.from_graph(traced.graph),
         facts=traced.facts,
         capture_notes=traced.notes,
         preserved=(*preserved, *_objects(traced.graph, traced.root)),
@@ -144,7 +142,7 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
         trained = training_copy(model)
         require_same_tensors(evaluated, trained)
         in_training = capture(trained, example_inputs, trains=True, **options)
-        captured.state = with_state(captured, by_mode=compare_modes(captured, in_training))
+        captured.state = replace(captured.state, by_mode=compare_modes(captured, in_training))
     return captured
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -121,18 +119,3 @@ def name_after_module(tracer: ValueTracer, kind: str) -> str | None:
     scope = tracer.scope
     named = scope.simple and scope.module_path and scope.module_type.__module__.startswith("torch.nn.")
     return scope.module_path.replace(".", "_") if named and kind in ("call_function", "call_method") else None
-
-
-def title_of(target: Any) -> str | None:
-    """What a graph names the results of a target, which it takes long to find; None where it is to find it."""
-    if isinstance(target, str):
-        return _title(target)
-    return _title(target.__name__) if isinstance(target, (BuiltinFunctionType, FunctionType)) else None
-
-
-_NAMES_LIKE = fx.Graph()
-
-
-@functools.lru_cache(maxsize=4096)
-def _title(name: str) -> str:
-    return _NAMES_LIKE._target_to_str(name)

@@ -8,21 +8,18 @@ built in, and what it computes stays int8.
 from __future__ import annotations
 
 import functools
-import operator
 import warnings
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.inputs import BoundInputs, copy_tensors
 from fxquant.capture.keep_state import randomness_kept
-from fxquant.capture.structures import leaves, rebuild
+from fxquant.capture.meta_run import META, MetaRun
+from fxquant.capture.structures import leaves
 from fxquant.capture.trouble import Trouble
 from fxquant.ir.ancestors import with_ancestors
-from fxquant.ir.checks import CHECKS, require_same
 
 Size = Callable[[int], int]
 
@@ -53,8 +50,6 @@ _FOR_ALL: tuple[Probe, ...] = (
     (_more(1), _more(1), _more(1)), (_same, _rounded, _rounded), (_same, _more(32), _more(16)), (_one, _one, _one),
 )  # fmt: skip
 _FOR_SOME: tuple[Probe, ...] = ((_same, _more(4), _more(4)), (_more(1), _same, _same), (_one, _same, _same))
-_META = torch.device("meta")
-_KEEP_SHAPE = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
 
 
 def probe_sizes(
@@ -69,7 +64,7 @@ def probe_sizes(
     """
     if not questions:
         return []
-    found: dict[fx.Node, None] = {}
+    run, found = MetaRun(root, graph), dict[fx.Node, None]()
     unanswered = set(questions)
     asks_for_layout = any(node.target == "is_contiguous" for node in with_ancestors(questions))
     probes = [(probe, signals) for signals in _kinds_of(inputs) for probe in (*_FOR_ALL, *_FOR_SOME)]
@@ -79,11 +74,11 @@ def probe_sizes(
         left = [node for node in left if node in unanswered] if probe in _FOR_SOME else left
         if not left:
             continue
-        with warnings.catch_warnings(), randomness_kept(), torch.no_grad(), _META:
+        with warnings.catch_warnings(), randomness_kept(), torch.no_grad(), META:
             warnings.simplefilter("ignore")
             resized = functools.partial(_resized, probe=probe, signals=signals)
             values = [copy_tensors(value, resized) for *_, value in inputs.entries]
-            different = _different(root, graph, values, left)
+            different = run.answers(values, left)
         unanswered -= different.keys()
         found.update(dict.fromkeys(node for node, answer in different.items() if answer))
     return [questions[node] for node in found]
@@ -93,56 +88,6 @@ def _kinds_of(inputs: BoundInputs) -> tuple[bool, ...]:
     """Whether to take inputs of three dimensions for signals: where there are some, one way and the other."""
     tensors = [leaf for *_, value in inputs.entries for leaf in leaves(value) if isinstance(leaf, Tensor)]
     return (False, True) if any(tensor.dim() == 3 for tensor in tensors) else (False,)
-
-
-def _different(
-    root: nn.Module, graph: fx.Graph, values: list[Any], questions: Collection[fx.Node]
-) -> dict[fx.Node, bool]:
-    """Run on tensors without data; which checks fail, by their nodes, of those that could be computed.
-
-    What does not fit the sizes, or needs data, has no value, nor has what is computed from it.
-    """
-    wanted = with_ancestors(questions)
-    env: dict[fx.Node, Any] = {}
-    given = iter(values)
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            env[node] = next(given)
-        elif node in wanted and all(source in env for source in node.all_input_nodes):
-            with suppress(Exception):
-                env[node] = _without_data(_compute(root, node, env))
-    return {node: env[node] for node in questions if node in env}
-
-
-def _compute(root: nn.Module, node: fx.Node, env: Mapping[fx.Node, Any]) -> Any:
-    """The value of a node; of a check, whether it fails."""
-    target: Any = node.target
-    if node.op == "get_attr":
-        return operator.attrgetter(target)(root)
-    args, kwargs = _without_data(fx.node.map_arg((node.args, node.kwargs), env.__getitem__))
-    if target is require_same:
-        return bool(args[0] is not args[1] and args[0] != args[1])
-    if target in CHECKS:
-        return None
-    if node.op == "call_method":
-        return getattr(args[0], target)(*args[1:], **kwargs)
-    if node.op == "call_function":
-        return target(*args, **kwargs)
-    module = root.get_submodule(target)
-    if isinstance(module, _KEEP_SHAPE):
-        return args[0]
-    tensors = {name: _meta(tensor) for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
-    return torch.func.functional_call(module, tensors, args, kwargs)
-
-
-def _without_data(structure: Any) -> Any:
-    return rebuild(structure, _meta)
-
-
-def _meta(leaf: Any) -> Any:
-    if isinstance(leaf, Tensor):
-        return leaf if leaf.device == _META else torch.empty_like(leaf, device=_META)
-    return _META if isinstance(leaf, torch.device) else leaf
 
 
 def _resized(tensor: Tensor, probe: Probe, signals: bool) -> Tensor:
@@ -160,5 +105,5 @@ def _resized(tensor: Tensor, probe: Probe, signals: bool) -> Tensor:
         change = probe[0 if place == 0 else 2 if place == len(shape) - 1 and len(shape) > 3 else 1]
         shape[place] = change(shape[place])
     if probe is _OTHER_LAYOUT:
-        return torch.empty(shape[::-1], dtype=tensor.dtype, device=_META).permute(*reversed(range(len(shape))))
-    return torch.empty(shape, dtype=tensor.dtype, device=_META)
+        return torch.empty(shape[::-1], dtype=tensor.dtype, device=META).permute(*reversed(range(len(shape))))
+    return torch.empty(shape, dtype=tensor.dtype, device=META)

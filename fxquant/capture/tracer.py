@@ -19,7 +19,7 @@ from fxquant.capture.call_part import call_whole, is_of_part
 from fxquant.capture.compared_objects import check_objects
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
-from fxquant.capture.describe_node import describe_node, name_after_module, title_of
+from fxquant.capture.describe_node import describe_node, name_after_module
 from fxquant.capture.dtypes import Dtypes
 from fxquant.capture.end_early import EndedEarlyError
 from fxquant.capture.facts import FactKind
@@ -358,7 +358,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, name: str | None = None, type_expr: Any = None
     ) -> fx.Node:
         """Add a node to the graph; where it comes from is told by ``describe_node``."""
-        return self.graph.create_node(kind, target, args, kwargs, name or title_of(target), type_expr)
+        return self.graph.create_node(kind, target, args, kwargs, name, type_expr)
 
     # -- answering Python's questions ---------------------------------------------------------------
 

@@ -130,12 +130,12 @@ def sides_of(before: Any, after: Any) -> tuple[Side, Side]:
 
 def _undivided(stage: StageModule) -> tuple[str, ...]:
     """Names of the captured nodes; of an attention that was decomposed, the one that has the name of the whole."""
-    return tuple(record.name for record in stage.state.captured if record.info.made_by != DECOMPOSED)
+    return tuple(record.name for record in stage.captured_nodes if record.info.made_by != DECOMPOSED)
 
 
 def _side(model: Any, other: StageModule) -> Side:
     if isinstance(model, StageModule):
-        names = tuple(record.name for record in model.state.captured)
+        names = tuple(record.name for record in model.captured_nodes)
         return Side(model.stage, model, model.graph, model.state.plan, names)
     model = with_recurrent_child(model)
     paths = tuple(name for name, _ in model.named_modules(remove_duplicate=False)) if _is_module(model) else None

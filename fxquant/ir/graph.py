@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from torch import fx
 
 
 class Graph(fx.Graph):
-    """An ``fx.Graph``; the arguments of its nodes are not searched for symbolic numbers, which hold none here."""
+    """An ``fx.Graph``; the arguments of its nodes are not searched for symbolic numbers, which none has here."""
 
     def create_node(
         self, op: str, target: Any, args: Any = None, kwargs: Any = None, name: str | None = None, type_expr: Any = None
@@ -17,10 +19,41 @@ class Graph(fx.Graph):
         if self.owning_module is not None:  # it may want to be told of new nodes
             return super().create_node(op, target, args, kwargs, name, type_expr)
         names = self._graph_namespace
-        made = names.create_name(self._target_to_str(target) if name is None else name, None)
+        made = self._name_after(target) if name is None else names.create_name(name, None)
         node = fx.Node(self, made, op, target, args or (), kwargs or {}, type_expr)
         names._obj_to_name[node] = made
         self._insert(node)
         self._find_nodes_lookup_table.insert(node)
         self._len += 1
         return node
+
+    def _name_after(self, target: Any) -> str:
+        """A name for the result of a target, as ``fx`` gives it: ``linear``, ``linear_1``, ..."""
+        names = self._graph_namespace
+        if isinstance(target, str):
+            title = _title(target)
+        elif isinstance(target, (BuiltinFunctionType, FunctionType)):
+            title = _title(target.__name__)
+        else:
+            return names.create_name(self._target_to_str(target), None)
+        if not _is_counted(title):
+            return names.create_name(title, None)
+        made, count, used = title, names._base_count.get(title, 0), names._used_names
+        while made in used:
+            count += 1
+            made = f"{title}_{count}"
+        used.add(made)
+        names._base_count[title] = count
+        return made
+
+
+@functools.lru_cache(maxsize=4096)
+def _title(name: str) -> str:
+    return fx.Graph()._target_to_str(name)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_counted(title: str) -> bool:
+    """Whether ``fx`` takes a title as it is, and counts from the second on: no builtin's, and none with a number."""
+    names = fx.Graph()._graph_namespace
+    return [names.create_name(title, None) for _ in range(3)] == [title, f"{title}_1", f"{title}_2"]

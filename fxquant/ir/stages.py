@@ -30,7 +30,8 @@ class StageState:
     """What every stage carries besides its graph.
 
     Attributes:
-        captured: records of the captured graph, the common ancestor that explanations and diffs refer to.
+        captured: records of the captured graph, the common ancestor that explanations and diffs refer to; empty in a
+            captured model, which holds that graph itself.
         facts: what capture met, ``fxquant.capture.facts.Fact``s.
         capture_notes: what runs as Python because it could not be captured, one sentence each.
         plan: the plan, once there is one.
@@ -103,6 +104,11 @@ class StageModule(fx.GraphModule):
         for _, module in modules_by_path(self):
             if module is self or type(module) is nn.Module:
                 module.training = False
+
+    @property
+    def captured_nodes(self) -> tuple[records.NodeRecord, ...]:
+        """Records of the captured graph."""
+        return self.state.captured
 
     @property
     def plan(self) -> QuantPlan:
@@ -233,6 +239,11 @@ class CapturedModel(StageModule):
     stage = "captured"
     compiled_when_called = True
 
+    @property
+    def captured_nodes(self) -> tuple[records.NodeRecord, ...]:
+        """Records of this graph."""
+        return records.from_graph(self.graph)
+
 
 class FusedModel(StageModule):
     """The float model with batch norms folded and clips recorded, by ``fuse_fx``."""
@@ -300,5 +311,5 @@ class QuantizedModel(StageModule):
 
 
 def with_state(model: StageModule, **changes: Any) -> StageState:
-    """The state of ``model`` with some fields replaced."""
-    return replace(model.state, **changes)
+    """The state of the stage after ``model``: its own with some fields replaced."""
+    return replace(model.state, captured=model.captured_nodes, **changes)

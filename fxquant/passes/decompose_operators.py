@@ -14,10 +14,9 @@ from torch import fx
 
 from fxquant.capture.training_mode import ByMode, ModeArgument
 from fxquant.fusion.fuse_units import constant_nodes
-from fxquant.ir import records
 from fxquant.ir.edit import copy_graph
 from fxquant.ir.meta import info
-from fxquant.ir.stages import CapturedModel, with_state
+from fxquant.ir.stages import CapturedModel
 from fxquant.passes.decompose_attention import decompose_attention
 from fxquant.passes.decompose_products import (
     decompose_addmm,
@@ -72,8 +71,7 @@ def decompose_operators(captured: CapturedModel, mapping: QConfigMapping) -> Cap
             if decompose is not None:
                 decompose(PartsWriter(node, constants))
     mark_masks(graph)
-    state = with_state(captured, captured=records.from_graph(graph))
-    return CapturedModel(captured, graph, type(captured).__name__, state=state)
+    return CapturedModel(captured, graph, type(captured).__name__, state=captured.state)
 
 
 def _decomposition(op: str, qconfig: Any, read: QConfigReader) -> Callable[[PartsWriter], Any] | None:
