@@ -46,6 +46,7 @@ class Job:
         changing: names of buffers that training changes, whatever they are asked for in evaluation.
         parameters: of the model, for all its copies.
         watched: what of the code of layers ran, see ``KnownCode``.
+        spare: copies that traces which found something left as they were, for the next trace.
     """
 
     held: Inventory
@@ -58,11 +59,26 @@ class Job:
     changing: frozenset[str]
     parameters: SharedParameters
     watched: dict[type, WatchedCode] = field(default_factory=dict)
+    spare: list[Copied] = field(default_factory=list)
 
     @property
     def model(self) -> nn.Module:
         """The user's model."""
         return self.held.model
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A copy of the model, to be traced.
+
+    Attributes:
+        held: the copy, and what it holds.
+        state, outer: how it, and what is outside of it, are before.
+    """
+
+    held: Inventory
+    state: ModelState
+    outer: OuterState
 
 
 @dataclass
@@ -100,12 +116,10 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
     with torch.inference_mode(False):
         inputs = bind_inputs(model, job.example_inputs)
         plain = plain_tensors(job.held)
-        root = prepare_copy(job.held, plain, job.parameters)
-        root = root.float() if half is not None else root
         change = to_float32 if half is not None else _as_is
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
-        held = Inventory(root)
-        state, outer = ModelState(held, job.held), OuterState(held)
+        copied = job.spare.pop() if job.spare else _copied(job, plain)
+        held, state, outer, root = copied.held, copied.state, copied.outer, copied.held.model
         tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
         tracer.plain_tensors, tracer.versions, tracer.precision = plain, job.versions, half
         tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
@@ -128,11 +142,15 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             graph = tracer.trace_all(held)
             changed = outer.changed()
     troubles, ended_by, is_pristine = tracer.recorder.troubles, tracer.answers.early_end.found, False
+    is_changed = changed or tracer.constants or tracer.plain_tensors or regions.modules
+    if (troubles or ended_by) and not is_changed and not state.changes():
+        job.parameters.are_as_given = state.parameters_hold
+        job.spare.append(copied)
     if not troubles and not regions.whole and not ended_by:
         seen_to = {(item.module_path, item.name) for item in outer.held if item.attribute and not item.place}
         every = state.changes()
         job.parameters.are_as_given = state.parameters_hold
-        is_pristine = not (every or changed or tracer.constants or tracer.plain_tensors or regions.modules)
+        is_pristine = not (every or is_changed)
         changes = [item for item in every if (item.module_path, item.name) not in seen_to]
         changes += tracer.writes.replaced
         if tracer.layers.used and (changes or changed):
@@ -142,6 +160,12 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         if changed:
             troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
     return Attempt(job, root, graph, tracer, state, outer, troubles, ended_by, is_pristine)
+
+
+def _copied(job: Job, plain: frozenset[str]) -> Copied:
+    root = prepare_copy(job.held, plain, job.parameters)
+    held = Inventory(root.float() if job.half is not None else root)
+    return Copied(held, ModelState(held, job.held), OuterState(held))
 
 
 def _as_is(tensor: Tensor) -> Tensor:

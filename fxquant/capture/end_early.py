@@ -61,7 +61,7 @@ class EarlyEnd:
             return
         self.looked_at.update(self._times)
         tracer = self.tracer
-        with tracer.nothing_recorded():
+        with tracer.nothing_recorded(), tracer.layers.code.not_watching():
             self.found = probe_sizes(tracer.root, tracer.graph, tracer.inputs, tracer.answers.questions)
         if self.found:
             raise EndedEarlyError

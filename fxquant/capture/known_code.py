@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import nn
 
@@ -85,6 +85,10 @@ class KnownCode:
         size = 0 if watched is None else watched.size
         with nullcontext() if watched is None else self._watch.noting(watched):
             yield lambda: watched is not None and watched.size != size
+
+    def not_watching(self) -> AbstractContextManager[None]:
+        """Inside, none of the user's code runs."""
+        return self._watch.paused()
 
     def runs_unseen(self, layer: type) -> None:
         """A layer is recorded without its code: a layer around it that is being watched reads what this code reads."""

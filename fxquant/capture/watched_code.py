@@ -272,6 +272,17 @@ class Watch:
             if self.inside:
                 self.inside[-1].absorb(watched)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, where none of the user's code runs, nobody is told of calls, which takes long."""
+        if self.inside:
+            sys.settrace(None)
+        try:
+            yield
+        finally:
+            if self.inside:
+                sys.settrace(self._begin())
+
     def _begin(self) -> Callable[[FrameType, str, Any], Any]:
         """What is told of every call."""
         inside, users = self.inside, self._users
