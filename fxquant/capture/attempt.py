@@ -149,6 +149,9 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
     if not troubles and not regions.whole and not ended_by:
         seen_to = {(item.module_path, item.name) for item in outer.held if item.attribute and not item.place}
         every = state.changes()
+        if state.writes_parameters and not job.parameters.in_one_memory:
+            job.parameters.in_one_memory = True
+            return make_attempt(job, regions, strict, marks)
         job.parameters.are_as_given = state.parameters_hold
         is_pristine = not (every or is_changed)
         changes = [item for item in every if (item.module_path, item.name) not in seen_to]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.capture.structures import has_parts
+from fxquant.ir.copy_on_write import address_of, is_copied_on_write
 from fxquant.ir.own_functions import LITERALS, parts_of_partial
 from fxquant.ir.walk_modules import Inventory
 
@@ -44,6 +45,36 @@ class Change:
     tensor: bool = False
 
 
+@dataclass(frozen=True)
+class _Noted:
+    """A parameter or buffer as it was.
+
+    Attributes:
+        place: of a parameter that torch copies when something writes into it, what tells that nothing did.
+    """
+
+    path: str
+    tensor: Tensor
+    version: int
+    is_parameter: bool
+    place: tuple[Any, ...] | None
+
+    @staticmethod
+    def of(path: str, tensor: Tensor) -> _Noted:
+        """As it is now."""
+        is_parameter = isinstance(tensor, nn.Parameter)
+        is_shared = is_parameter and is_copied_on_write(tensor)
+        return _Noted(path, tensor, tensor._version, is_parameter, _place(tensor) if is_shared else None)
+
+    def is_untouched(self) -> bool:
+        """Whether nothing wrote into it, or gave it other memory, for certain."""
+        return self.place is not None and is_copied_on_write(self.tensor) and _place(self.tensor) == self.place
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    return address_of(tensor), tensor.shape, tensor.stride(), tensor.dtype
+
+
 class ModelState:
     """What a model holds now.
 
@@ -53,16 +84,17 @@ class ModelState:
 
     Attributes:
         parameters_hold: whether the parameters were found to be as they were; false again once the model is called.
+        writes_parameters: whether some were found not to be.
     """
 
     def __init__(self, held: Inventory, original: Inventory) -> None:
         plain = ((path, item) for path, item in held.modules if not isinstance(item, torch.jit.ScriptModule))
         self._modules = {path: (module, dict(vars(module))) for path, module in plain}
         self._kinds = {path: type(module) for path, (module, _) in self._modules.items()}
-        self._tensors = [(path, tensor, tensor._version) for path, tensor in _named_tensors(held)]
+        self._tensors = [_Noted.of(path, tensor) for path, tensor in _named_tensors(held)]
         self._originals = dict(_named_tensors(original))
-        self.parameters_hold = False
-        self._named = {id(tensor) for _, tensor, _ in self._tensors}
+        self.parameters_hold = self.writes_parameters = False
+        self._named = {id(item.tensor) for item in self._tensors}
         self._loose: dict[int, tuple[Tensor, Tensor]] = {}
         self._contents: dict[int, tuple[Any, Any]] = {}
         self._empty: dict[int, Any] = {}
@@ -117,11 +149,13 @@ class ModelState:
                     found += [Change(path, key) for key in self._changed_entries(parts[name])]
                 elif now.get(name, self) is not parts.get(name, self) or self._differs(now[name], changed, _DEPTH):
                     found.append(Change(path, name))
-        for path, tensor, version in self._tensors:
-            original = self._originals.get(path) if isinstance(tensor, nn.Parameter) else None
-            if tensor._version != version or (original is not None and not holds(tensor, original)):
-                owner, _, name = path.rpartition(".")
+        self.writes_parameters = False
+        for item in self._tensors:
+            original = self._originals.get(item.path) if item.is_parameter and not item.is_untouched() else None
+            if item.tensor._version != item.version or (original is not None and not holds(item.tensor, original)):
+                owner, _, name = item.path.rpartition(".")
                 found.append(Change(owner, name, True))
+                self.writes_parameters |= item.is_parameter
         self.parameters_hold = not any(change.tensor for change in found)
         return found
 
@@ -157,12 +191,12 @@ class ModelState:
                 self._empty[key].clear()
             else:
                 _put_contents_back(*self._contents[key])
-        for path, tensor, _ in self._tensors:
-            is_parameter = isinstance(tensor, nn.Parameter)
-            if path in self._originals and not (is_parameter and self.parameters_hold):
-                put_back(tensor, self._originals[path])
-            if is_parameter:
-                tensor.grad = None
+        for item in self._tensors:
+            holds_still = item.is_parameter and (self.parameters_hold or item.is_untouched())
+            if item.path in self._originals and not holds_still:
+                put_back(item.tensor, self._originals[item.path])
+            if item.is_parameter:
+                item.tensor.grad = None
         for tensor, before in self._loose.values():
             put_back(tensor, before)
 
