@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fxquant.capture.structures import has_parts
-from fxquant.ir.copy_on_write import address_of, is_copied_on_write
+from fxquant.ir.copy_on_write import is_copied_on_write
 from fxquant.ir.own_functions import LITERALS, parts_of_partial
 from fxquant.ir.walk_modules import Inventory
 
@@ -50,29 +50,32 @@ class _Noted:
     """A parameter or buffer as it was.
 
     Attributes:
-        place: of a parameter that torch copies when something writes into it, what tells that nothing did.
+        memory: what it is set to, None for what does not lie in memory.
+        is_shared: whether torch copies it when something writes into it.
     """
 
     path: str
     tensor: Tensor
     version: int
     is_parameter: bool
-    place: tuple[Any, ...] | None
+    memory: Tensor | None
+    is_shared: bool
 
     @staticmethod
     def of(path: str, tensor: Tensor) -> _Noted:
         """As it is now."""
-        is_parameter = isinstance(tensor, nn.Parameter)
-        is_shared = is_parameter and is_copied_on_write(tensor)
-        return _Noted(path, tensor, tensor._version, is_parameter, _place(tensor) if is_shared else None)
+        memory = tensor.detach() if tensor.layout is torch.strided and not tensor.is_meta else None
+        is_shared = memory is not None and is_copied_on_write(tensor)
+        return _Noted(path, tensor, tensor._version, isinstance(tensor, nn.Parameter), memory, is_shared)
 
     def is_untouched(self) -> bool:
         """Whether nothing wrote into it, or gave it other memory, for certain."""
-        return self.place is not None and is_copied_on_write(self.tensor) and _place(self.tensor) == self.place
+        return self.is_shared and is_copied_on_write(self.tensor) and self.is_in_place()
 
-
-def _place(tensor: Tensor) -> tuple[Any, ...]:
-    return address_of(tensor), tensor.shape, tensor.stride(), tensor.dtype
+    def is_in_place(self) -> bool:
+        """Whether it is in the memory where it was."""
+        now, memory = self.tensor, self.memory
+        return memory is None or (now.dtype is memory.dtype and now.is_set_to(memory))
 
 
 class ModelState:
@@ -193,6 +196,8 @@ class ModelState:
                 _put_contents_back(*self._contents[key])
         for item in self._tensors:
             holds_still = item.is_parameter and (self.parameters_hold or item.is_untouched())
+            if item.memory is not None and not item.is_in_place():
+                item.tensor.data = item.memory
             if item.path in self._originals and not holds_still:
                 put_back(item.tensor, self._originals[item.path])
             if item.is_parameter:
