@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +45,7 @@ class Change:
     tensor: bool = False
 
 
-@dataclass(frozen=True)
-class _Noted:
+class _Noted(NamedTuple):
     """A parameter or buffer as it was.
 
     Attributes:

@@ -6,6 +6,7 @@ NumPy does, counts as writing. Source: c10/core/impl/COW.h of torch 2.13.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,11 +20,8 @@ def copied_on_write(tensor: Tensor) -> Tensor:
     return torch._lazy_clone(tensor)
 
 
-def is_copied_on_write(tensor: Tensor) -> bool:
-    """Whether a tensor has its memory in common with others, or had, and was not written into since."""
-    return bool(_C._is_cow_tensor(tensor))
+is_copied_on_write: Callable[[Tensor], bool] = _C._is_cow_tensor
+"""Whether a tensor has its memory in common with others, or had, and was not written into since."""
 
-
-def address_of(tensor: Tensor) -> int:
-    """Where the first number of a tensor is, 0 for empty ones; as ``tensor.data_ptr()``, which counts as writing."""
-    return int(_C._data_address(tensor))
+address_of: Callable[[Tensor], int] = _C._data_address
+"""Where the first number of a tensor is, 0 for empty ones; as ``tensor.data_ptr()``, which counts as writing."""
