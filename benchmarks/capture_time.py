@@ -9,7 +9,7 @@ second, and to grow with the number of nodes.
 With ``--networks``, transformers of 12 layers of full width, with random weights, one sequence of 128 tokens; or of
 another number of layers and width.
 
-    python benchmarks/capture_time.py --families conv,norm --depths 50,100,200
+    python benchmarks/capture_time.py --families conv,norm --depths 50,100,200 --prepare
     python benchmarks/capture_time.py --families "" --networks bert,gpt2,llama
     python benchmarks/capture_time.py --families "" --networks bert,gpt2,llama --layers 200 --width 48
 """
@@ -30,7 +30,7 @@ from networks import import_torchvision_models
 from report import print_machine, print_table, write_json
 from torch import Tensor, fx, nn
 
-from fxquant import pipeline
+from fxquant import get_default_qconfig_mapping, pipeline, prepare_fx
 
 ROUNDS = 3
 
@@ -137,7 +137,9 @@ def seconds(call: Callable[[], Any]) -> float:
     return median(taken)
 
 
-def measure(name: str, depth: int, model: nn.Module, inputs: dict[str, Any], others: bool) -> dict[str, Any]:
+def measure(
+    name: str, depth: int, model: nn.Module, inputs: dict[str, Any], given: argparse.Namespace
+) -> dict[str, Any]:
     """One row of the table."""
     model.eval()
     with torch.no_grad():
@@ -146,7 +148,9 @@ def measure(name: str, depth: int, model: nn.Module, inputs: dict[str, Any], oth
     nodes = len(pipeline.capture(model, inputs).graph.nodes)
     row = {"family": name, "depth": depth, "nodes": nodes, "eager s": eager, "capture s": taken}
     row |= {"allowed s": 2 * eager + 1, "ms per node": 1000 * taken / nodes}
-    if others:
+    if given.prepare:
+        row["prepare_fx s"] = seconds(lambda: prepare_fx(model, get_default_qconfig_mapping(), inputs))
+    if given.others:
         row["plain fx s"] = _seconds_or_none(lambda: fx.symbolic_trace(model))
         row["torch.export s"] = _seconds_or_none(lambda: torch.export.export(model, (), inputs, strict=False))
     return row
@@ -173,17 +177,18 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768, help="of the networks, a multiple of 12")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--others", action="store_true", help="also plain torch.fx and torch.export")
+    parser.add_argument("--prepare", action="store_true", help="also the whole of prepare_fx")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print_machine()
     rows = [
-        measure(family, int(depth), *_stack(family, int(depth)), given.others)
+        measure(family, int(depth), *_stack(family, int(depth)), given)
         for family in filter(None, given.families.split(","))
         for depth in given.depths.split(",")
     ]
     for name in filter(None, given.networks.split(",")):
-        rows.append(measure(name, given.layers, *_network(name, given.layers, given.width), given.others))
+        rows.append(measure(name, given.layers, *_network(name, given.layers, given.width), given))
     title = "Seconds of one thread to capture, and what two forward passes and a second are"
     print_table(title, list(rows[0]), [list(row.values()) for row in rows])
     write_json(given.json, {"rows": rows})
