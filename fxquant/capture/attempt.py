@@ -120,15 +120,8 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
         copied = job.spare.pop() if job.spare else _copied(job, plain)
         held, state, outer, root = copied.held, copied.state, copied.outer, copied.held.model
-        tracer = ValueTracer(BoundInputs(values), regions.modules, job.leaf_classes, regions.whole)
-        tracer.plain_tensors, tracer.versions, tracer.precision = plain, job.versions, half
-        tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
-        tracer.inputs_apart = not inputs.share_memory
-        tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
-        tracer.answers.early_end.paused = regions.rounds >= MOST_ROUNDS
-        tracer.answers.early_end.looked_at = regions.looked_at
-        tracer.layers.code = KnownCode(job.watched)
-        tracer.layers.paused = regions.each_layer or marks is not None or half is not None
+        tracer = _tracer_for(job, regions, strict, marks, BoundInputs(values))
+        tracer.plain_tensors, tracer.inputs_apart = plain, not inputs.share_memory
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)
             stack.callback(outer.restore)
@@ -169,6 +162,19 @@ def _copied(job: Job, plain: frozenset[str]) -> Copied:
     root = prepare_copy(job.held, plain, job.parameters)
     held = Inventory(root.float() if job.half is not None else root)
     return Copied(held, ModelState(held, job.held), OuterState(held))
+
+
+def _tracer_for(job: Job, regions: FloatRegions, strict: bool, marks: Marks | None, inputs: BoundInputs) -> ValueTracer:
+    """What records the next trace; ``inputs`` are its own."""
+    tracer = ValueTracer(inputs, regions.modules, job.leaf_classes, regions.whole)
+    tracer.versions, tracer.precision = job.versions, job.half
+    tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
+    tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
+    tracer.answers.early_end.paused = regions.rounds >= MOST_ROUNDS
+    tracer.answers.early_end.looked_at = regions.looked_at
+    tracer.layers.code = KnownCode(job.watched)
+    tracer.layers.paused = regions.each_layer or marks is not None or job.half is not None
+    return tracer
 
 
 def _as_is(tensor: Tensor) -> Tensor:
