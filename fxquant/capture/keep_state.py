@@ -76,6 +76,13 @@ class _Noted(NamedTuple):
         now, memory = self.tensor, self.memory
         return memory is None or (now.dtype is memory.dtype and now.is_set_to(memory))
 
+    def put_in_place(self) -> bool:
+        """Give it the memory where it was; returns whether it was there."""
+        if self.memory is None or self.is_in_place():
+            return True
+        self.tensor.data = self.memory
+        return False
+
 
 class ModelState:
     """What a model holds now.
@@ -194,9 +201,8 @@ class ModelState:
             else:
                 _put_contents_back(*self._contents[key])
         for item in self._tensors:
-            holds_still = item.is_parameter and (self.parameters_hold or item.is_untouched())
-            if item.memory is not None and not item.is_in_place():
-                item.tensor.data = item.memory
+            stayed = item.put_in_place()  # what is put back into its memory may have been written into before
+            holds_still = stayed and item.is_parameter and (self.parameters_hold or item.is_untouched())
             if item.path in self._originals and not holds_still:
                 put_back(item.tensor, self._originals[item.path])
             if item.is_parameter:

@@ -260,7 +260,7 @@ def storage_of(value: Any) -> int:
         return int(value.__array_interface__["data"][0])
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
         return 0
-    if is_copied_on_write(value) and value.numel():
+    if is_copied_on_write(value) and value.numel():  # to ask for the memory itself would copy it
         return address_of(value) - int(value.storage_offset()) * value.element_size()
     return value.untyped_storage().data_ptr()
 

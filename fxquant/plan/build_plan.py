@@ -105,6 +105,7 @@ def _context(
         configs,
         specs,
         request.backend,
+        read,
         request.limits,
         request.leaves,
         wide=find_wide_values(captured.graph),
@@ -112,7 +113,6 @@ def _context(
         changing=changing_nodes(captured.graph),
         kept=_kept(captured.state.capture_notes, modules),
         static_recurrent=request.static_recurrent,
-        read=read,
     )
 
 

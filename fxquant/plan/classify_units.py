@@ -44,6 +44,7 @@ class Context:
         configs: configuration by node name.
         specs: how activations are stored, by node name, for nodes with a qconfig.
         backend: the backend planned for.
+        read: reads QConfigs.
         limits: what a BackendConfig allows, None for everything.
         leaves: standalone and custom modules, by path.
         wide: why 8 bits cannot hold a value, by name, for those they cannot.
@@ -51,7 +52,6 @@ class Context:
         changing: names of values that depend on what forward changes, and on no input.
         kept: why a part of the model runs as Python, by path of its module in the graph.
         static_recurrent: as in ``PlanRequest``.
-        read: reads QConfigs.
     """
 
     modules: dict[str, nn.Module]
@@ -59,6 +59,7 @@ class Context:
     configs: dict[str, Resolved]
     specs: dict[str, TensorSpec]
     backend: Backend
+    read: QConfigReader
     limits: BackendLimits | None = None
     leaves: Mapping[str, LeafModule] = field(default_factory=dict)
     wide: Mapping[str, str] = field(default_factory=dict)
@@ -66,7 +67,6 @@ class Context:
     changing: frozenset[str] = frozenset()
     kept: Mapping[Any, str] = field(default_factory=dict)
     static_recurrent: frozenset[type[nn.Module]] = frozenset()
-    read: QConfigReader = field(default_factory=QConfigReader)
 
 
 def classify_unit(draft: UnitDraft, context: Context) -> Candidate:

@@ -69,6 +69,16 @@ class TakesOthers(Square):
         return y + self.other(x)
 
 
+class WritesAndReplaces(Square):
+    """Has the values that it had, in other memory; its own was written into."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.linear.weight.data.mul_(2)
+        self.linear.weight.data = self.linear.weight.data / 2
+        y: Tensor = self.linear(x)
+        return y
+
+
 class ThroughNumpy(Square):
     def forward(self, x: Tensor) -> Tensor:
         self.linear.weight.detach().numpy()[0] += 0.5
@@ -76,7 +86,7 @@ class ThroughNumpy(Square):
         return y
 
 
-KINDS: list[type[Square]] = [Adds, ThroughViews, DataAdds, Transposes, TakesOthers, ThroughNumpy]
+KINDS: list[type[Square]] = [Adds, ThroughViews, DataAdds, Transposes, TakesOthers, WritesAndReplaces, ThroughNumpy]
 
 
 @pytest.mark.parametrize("kind", KINDS)
