@@ -134,7 +134,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             stack.enter_context(patched(tracer, held.classes))
             graph = tracer.trace_all(held)
             changed = outer.changed()
-    troubles, ended_by, is_pristine = tracer.recorder.troubles, tracer.answers.early_end.found, False
+    troubles, ended_by, is_pristine = tracer.recorder.troubles, tracer.answers.checks.early_end.found, False
     is_changed = changed or tracer.constants or tracer.plain_tensors or regions.modules
     if (troubles or ended_by) and not is_changed and not state.changes():
         job.parameters.are_as_given = state.parameters_hold
@@ -170,8 +170,8 @@ def _tracer_for(job: Job, regions: FloatRegions, strict: bool, marks: Marks | No
     tracer.versions, tracer.precision = job.versions, job.half
     tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
     tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
-    tracer.answers.early_end.paused = regions.rounds >= MOST_ROUNDS
-    tracer.answers.early_end.looked_at = regions.looked_at
+    tracer.answers.checks.early_end.paused = regions.rounds >= MOST_ROUNDS
+    tracer.answers.checks.early_end.looked_at = regions.looked_at
     tracer.layers.code = KnownCode(job.watched)
     tracer.layers.paused = regions.each_layer or marks is not None or job.half is not None
     return tracer

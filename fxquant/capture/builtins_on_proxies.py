@@ -98,11 +98,11 @@ def _range_for(tracer: ValueTracer) -> Any:
         proxies = [item for item in args if isinstance(item, ValueProxy)]
         if tracer.executing or not proxies or any(proxy.depends is not Depends.SIZES for proxy in proxies):
             return range(*args)
-        if tracer.answers.loop_runs_as_python():
+        if tracer.answers.lengths.loop_runs_as_python():
             return range(*args)
         steps = tracer.create_proxy("call_function", count_steps, args, {})
         start, step = (0 if len(args) == 1 else args[0]), (args[2] if len(args) > 2 else 1)
-        return [start + index * step if index else start for index in range(tracer.answers.count(steps))]
+        return [start + index * step if index else start for index in range(tracer.answers.lengths.of_loop(steps))]
 
     call.stands_for = range  # type: ignore[attr-defined]
     return call

@@ -95,7 +95,7 @@ def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, by_values: bo
     results = [proxy.value] if cut.returns else list(proxy.value)
     if any(item is None or isinstance(item, (bool, str)) for item in results) or may_give_truth(cut):
         tracer.rejected.append(cut)
-        tracer.answers.early_end.met(cut)
+        tracer.answers.checks.early_end.met(cut)
     if not cut.loops:
         proxy.depends = min(proxy.depends, Depends.SIZES)
 
@@ -202,9 +202,9 @@ def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, title: str,
     if isinstance(value, Tensor) and not sizes_only:
         tracer.create_proxy("call_function", require_some, (found, title), {})
     if type(value) is tuple:
-        tracer.answers.part_has(found, len(value), len)
+        tracer.answers.lengths.part_has(found, len(value), len)
         return tuple(_take(tracer, found, place, title, sizes_only) for place in range(len(value)))
     if type(value) is dict and all(isinstance(key, str) for key in value):
-        tracer.answers.part_has(found, list(value), list)
+        tracer.answers.lengths.part_has(found, list(value), list)
         return {key: found[key] for key in value}
     return found

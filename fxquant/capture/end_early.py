@@ -62,7 +62,7 @@ class EarlyEnd:
         self.looked_at.update(self._times)
         tracer = self.tracer
         with tracer.nothing_recorded(), tracer.layers.code.not_watching():
-            self.found = probe_sizes(tracer.root, tracer.graph, tracer.inputs, tracer.answers.questions)
+            self.found = probe_sizes(tracer.root, tracer.graph, tracer.inputs, tracer.answers.checks.questions)
         if self.found:
             raise EndedEarlyError
 

@@ -55,24 +55,24 @@ class CallBegun:
     """
 
     def __init__(self, tracer: ValueTracer, place: Place) -> None:
-        answers, recorder = tracer.answers, tracer.recorder
+        checks, recorder = tracer.answers.checks, tracer.recorder
         self._tracer, self._place = tracer, place
         self._last = tracer.graph._root._prev
-        self._lengths = len(recorder.facts), len(answers.checked), len(answers.asked), len(answers.questions)
+        self._lengths = len(recorder.facts), len(checks.made), len(checks.asked), len(checks.questions)
 
     def recorded(self, inputs: list[fx.Node], result: Any) -> LayerRecording:
         """What the call left, which has ended now; ``inputs`` and ``result`` as in ``LayerRecording``."""
         tracer, (facts, checked, asked, questions) = self._tracer, self._lengths
-        answers = tracer.answers
+        checks = tracer.answers.checks
         return LayerRecording(
             self._place,
             inputs,
             nodes_after(self._last),
             _from(tracer.recorder.facts, facts),
             result,
-            _from(answers.checked, checked),
-            answers.asked[asked:],
-            [(node, answers.questions[node]) for node in _from(answers.questions, questions)],
+            _from(checks.made, checked),
+            checks.asked[asked:],
+            [(node, checks.questions[node]) for node in _from(checks.questions, questions)],
             tracer.scope.calls - self._place.calls,
         )
 

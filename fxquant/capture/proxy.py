@@ -21,6 +21,7 @@ from torch.fx.proxy import Attribute
 from fxquant.capture.class_patterns import Matched
 from fxquant.capture.facts import FactKind
 from fxquant.capture.numpy_operators import numpy_operator
+from fxquant.ir.ancestors import with_ancestors
 
 # Attributes that are facts of the example: answered at once and recorded, never traced.
 _STATIC_ATTRIBUTES = frozenset(
@@ -130,10 +131,10 @@ class ValueProxy(Matched, fx.Proxy):
         return bool(self.tracer.answers.branch(self))
 
     def __len__(self) -> int:
-        return self.tracer.answers.length(self)  # type: ignore[no-any-return]
+        return self.tracer.answers.lengths.of(self)  # type: ignore[no-any-return]
 
     def __index__(self) -> int:
-        return operator.index(self.tracer.answers.index(self))
+        return operator.index(self.tracer.answers.integers.index(self))
 
     def __int__(self) -> int:
         return int(self.tracer.answers.number(self))
@@ -147,7 +148,7 @@ class ValueProxy(Matched, fx.Proxy):
     def __iter__(self) -> Iterator[Any]:
         if isinstance(self.value, dict):
             return iter(list(self.keys()))
-        count = self.tracer.answers.length(self)
+        count = self.tracer.answers.lengths.of(self)
         return iter([self[i] for i in range(count)])  # type: ignore[index]
 
     def __reversed__(self) -> Iterator[Any]:
@@ -177,7 +178,7 @@ class ValueProxy(Matched, fx.Proxy):
         self.tracer.create_proxy("call_function", operator.delitem, (self, index), {})
 
     def keys(self) -> Any:
-        self.tracer.answers.length(self)
+        self.tracer.answers.lengths.of(self)
         return self.value.keys()
 
     def _items(self) -> Any:
@@ -259,3 +260,8 @@ def _in_place(name: str) -> Any:
 for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul",
               "ilshift", "irshift"):  # fmt: skip
     setattr(ValueProxy, f"__{_name}__", _in_place(_name))
+
+
+def is_of_state(proxy: ValueProxy) -> bool:
+    """Whether parameters or buffers decide a number that depends on no input: ``self.scale.item()``."""
+    return isinstance(proxy.value, Tensor) or any(node.op == "get_attr" for node in with_ancestors([proxy.node]))

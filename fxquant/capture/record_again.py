@@ -78,8 +78,8 @@ class RecordAgain:
             tracer.recorder.facts[replace(fact, module_path=self._path_of(fact.module_path))] = None
         if known.checked:
             names = {node.name: self._nodes[index].name for node, index in places.items()}
-            tracer.answers.checked.update({(names[name], *rest): None for name, *rest in known.checked})
-        asked = tracer.answers.asked
+            tracer.answers.checks.made.update({(names[name], *rest): None for name, *rest in known.checked})
+        asked = tracer.answers.checks.asked
         asked += [(question, self._nodes[places[node]]) for question, node in known.asked if node in places]
         if known.decides_ranks is None:
             known.decides_ranks = any(map(tracer.ranks.decides, known.nodes))
@@ -87,7 +87,7 @@ class RecordAgain:
             tracer.ranks.settle((self._nodes[index] for index in places.values()), self._given)
         result = self._result(known.result, {})
         for node, trouble in known.questions:
-            tracer.answers.ask_sizes(self._nodes[places[node]], known.place.moved_trouble(trouble, self._place))
+            tracer.answers.checks.ask_sizes(self._nodes[places[node]], known.place.moved_trouble(trouble, self._place))
         return result
 
     def _operation(self, step: Step) -> None:

@@ -80,7 +80,7 @@ class RepeatedLayers:
         self._calls[type(module)] += 1
         is_torchs, has_layers = type(module).__module__.startswith("torch.nn."), bool(module._modules)
         if has_layers and not is_torchs:
-            self.tracer.answers.early_end.layer_begins(self._calls[type(module)])
+            self.tracer.answers.checks.early_end.layer_begins(self._calls[type(module)])
         is_operation = is_torchs and not has_layers
         skipped = self._calls[type(module)] <= _TRACED_FIRST or self._in_vain[type(module)] >= _ALIKE
         if self.paused or is_operation or skipped or _has_any_global_hook():  # type: ignore[no-untyped-call]
@@ -92,7 +92,7 @@ class RepeatedLayers:
     ) -> Any:
         """Record a call of a layer that may be like others."""
         tracer, kind, key, known = self.tracer, type(module), None, None
-        tracer.answers.settle()
+        tracer.answers.integers.settle()
         place = Place(path, tracer.scope.calls, user_line())
         try:
             key, given = self._key(module, path, args, kwargs, place)
@@ -110,7 +110,7 @@ class RepeatedLayers:
         before, begun = self._state(), CallBegun(tracer, place)
         with self.code.watching(kind, known is None) as grew:  # what is known runs the same once more
             result = trace()
-        tracer.answers.settle()
+        tracer.answers.integers.settle()
         try:
             after, given = self._key(module, path, args, kwargs, place)
         except UnlikeError:
@@ -212,7 +212,7 @@ class RepeatedLayers:
                 continue
             if before in by_value or (before in by_rank and ranks.has_unasked(node)):
                 return True
-            if before in by_dtype and not all(map(answers.is_dtype_checked, dtypes.inputs_of(node))):
+            if before in by_dtype and not all(map(answers.checks.is_dtype_checked, dtypes.inputs_of(node))):
                 return True
         return False
 

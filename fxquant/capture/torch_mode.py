@@ -72,7 +72,7 @@ class TracingMode(TorchFunctionMode):
         tracer, kwargs = self.tracer, kwargs or {}
         if tracer.executing:
             return func(*args, **kwargs)
-        tracer.answers.settle((args, kwargs))
+        tracer.answers.integers.settle((args, kwargs))
         if func is Tensor.requires_grad_ and tracer.trains:
             tracer.report(FactKind.GRAD_MODE, "requires_grad_")
             return func(*unwrap(args), **unwrap(kwargs))

@@ -134,7 +134,7 @@ def _in_the_way(
         yield attempt.troubles or attempt.ended_by
         return
     if not strict:
-        questions = attempt.tracer.answers.questions
+        questions = attempt.tracer.answers.checks.questions
         yield probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
     if job.half is None and not regions.whole:
         for found in other_than_eager(job, attempt, regions, strict, [item for item in met if not item.optional]):

@@ -202,7 +202,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             return None
         self.writes.update_buffers()
         self.given.write_back(self)
-        self.answers.settle()
+        self.answers.integers.settle()
         self.result = unwrap(result)
         precision, self.precision = self.precision, None
         result = result if precision is None else precision.narrowed(result)
@@ -289,7 +289,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             expand = type(a.value) is tuple or (type(a.value) is list and not self.is_whole(a))
             if not expand or self._keep_containers:
                 return a.node
-            self.answers.count_parts(a)
+            self.answers.lengths.count_parts(a)
             return type(a.value)(self.create_arg(a[index]) for index in range(len(a.value)))
         return self.lowering.lower(a)
 
@@ -306,7 +306,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         """Run the operation on the values, record it, and return a proxy that holds the result."""
         if self.precision is not None:
             target, args, kwargs = self.precision.widened(target, args, kwargs)
-        self.answers.settle()
+        self.answers.integers.settle()
         with torch._C.DisableTorchFunction():  # what is looked up here is no call of the user's
             given = leaves((args, kwargs))
             proxies = [leaf for leaf in given if isinstance(leaf, ValueProxy)]
@@ -327,7 +327,7 @@ class ValueTracer(OwnThread, fx.Tracer):
                 return value
             if type(value) in (tuple, list):  # perhaps as many as there are parts in what is given
                 for proxy in proxies:
-                    self.answers.count_parts(proxy)
+                    self.answers.lengths.count_parts(proxy)
             name = name_after_module(self, kind) or name
             node = self._make_node(kind, target, args, kwargs, name, changed)
             mutates = changed_tensors(target, proxies, changed) or changed_container(kind, target, args)

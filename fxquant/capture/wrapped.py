@@ -49,11 +49,11 @@ def _traced(original: FunctionType, tracer: ValueTracer) -> Callable[..., Any]:
 
 def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Record what ``function`` does; the call as a whole, and nothing else, where its inside cannot be traced."""
-    mark, last, checked = tracer.recorder.mark(), tracer.graph._root._prev, dict(tracer.answers.checked)
+    mark, last, checked = tracer.recorder.mark(), tracer.graph._root._prev, dict(tracer.answers.checks.made)
     count = len(tracer.recorder.troubles)
     tensors = [leaf for leaf in leaves(unwrap((args, kwargs))) if isinstance(leaf, Tensor) and not leaf.is_inference()]
     versions = [(tensor, tensor._version) for tensor in tensors]
-    early_end = tracer.answers.early_end
+    early_end = tracer.answers.checks.early_end
     paused, early_end.paused = early_end.paused, True
     try:
         result = function(*args, **kwargs)
@@ -68,7 +68,7 @@ def _open(tracer: ValueTracer, function: FunctionType, args: tuple[Any, ...], kw
         early_end.paused = paused
     erase_after(tracer.graph, last)
     tracer.recorder.go_back(mark)
-    tracer.answers.checked = checked
+    tracer.answers.checks.made = checked
     tracer.recorder.record(FactKind.WRAPPED_FUNCTION, function.__name__, "called as a whole, in float")
     return tracer.create_proxy("call_function", function, args, kwargs)
 

@@ -1,0 +1,87 @@
+"""What a graph checks when it runs, because Python was answered from the example.
+
+An answer that sizes decide may be another one for other inputs: what could be kept whole instead is noted by the node
+that checks it.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from fxquant.capture.end_early import EarlyEnd
+from fxquant.capture.facts import Fact
+from fxquant.capture.layer_recording import VALUE
+from fxquant.capture.proxy import Depends, ValueProxy
+from fxquant.capture.source import Place
+from fxquant.capture.trouble import Spot, Trouble
+from fxquant.ir.checks import require_same
+from fxquant.ir.meta import info
+
+if TYPE_CHECKING:
+    from fxquant.capture.tracer import ValueTracer
+
+
+class AnswerChecks:
+    """The checks of one trace.
+
+    Args:
+        tracer: the trace.
+
+    Attributes:
+        made: what the graph checks already: the name of a node, and what is asked or expected of it.
+        asked: nodes whose dtype, number of dimensions or value was asked for, which of these first.
+        questions: by the node that checks an answer about sizes, what could be kept whole if it changes with them.
+        early_end: looks at these during the trace.
+    """
+
+    def __init__(self, tracer: ValueTracer) -> None:
+        self.tracer = tracer
+        self.made: dict[tuple[Any, ...], None] = {}
+        self.asked: list[tuple[str, fx.Node]] = []
+        self.questions: dict[fx.Node, Trouble] = {}
+        self.early_end = EarlyEnd(tracer)
+
+    def check(self, proxy: ValueProxy, answer: Any, place: Place | None = None) -> fx.Node | None:
+        """Let the graph raise when the answer is another one. Each is checked once; returns the node."""
+        self.asked.append((VALUE, proxy.node))
+        key = (proxy.node.name, tuple(answer) if isinstance(answer, list) else answer)
+        if key in self.made:
+            return None
+        self.made[key] = None
+        tracer = self.tracer
+        if isinstance(answer, bool) and not isinstance(proxy.value, bool):
+            proxy = tracer.create_proxy("call_function", operator.truth, (proxy,), {})
+        file, line, code = tracer.user_line() if place is None else (place.file, place.line, place.code)
+        source = f"{file}:{line}" if file else ""
+        check: ValueProxy = tracer.create_proxy("call_function", require_same, (proxy, answer, code, source), {})
+        return check.node
+
+    def is_dtype_checked(self, source: fx.Node) -> bool:
+        """Whether the graph checks the dtype of an input."""
+        return (source.name, info(source).value.dtype) in self.made
+
+    def check_dtype(self, source: fx.Node) -> None:
+        """Let the graph check the dtype of an input, once."""
+        expected = info(source).value.dtype
+        if not self.is_dtype_checked(source):
+            self.made[source.name, expected] = None
+            given = ValueProxy(source, self.tracer, torch.empty(0, dtype=expected), Depends.VALUES, Depends.SIZES)
+            self.check(self.tracer.create_proxy("call_function", getattr, (given, "dtype"), {}), expected)
+
+    def may_change(self, check: fx.Node | None, fact: Fact | None, spots: tuple[Spot, ...]) -> None:
+        """Note what could be kept whole if an answer, new at its line, changes with sizes."""
+        if fact is not None and check is not None and spots:
+            self.ask_sizes(check, Trouble(fact, spots, True))
+
+    def ask_sizes(self, check: fx.Node, trouble: Trouble) -> None:
+        """Note what could be kept whole if the answer that a node checks changes with sizes.
+
+        Raises:
+            EndedEarlyError: it does, and was asked in several layers.
+        """
+        self.questions[check] = trouble
+        self.early_end.asked(trouble.spots[0])
