@@ -20,11 +20,11 @@ from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.half_precision import HalfPrecision, to_float32
 from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors
 from fxquant.capture.keep_state import ModelState, randomness_kept
-from fxquant.capture.known_code import KnownCode
 from fxquant.capture.outer_state import OuterState
 from fxquant.capture.own_thread import ONE_CAPTURE
 from fxquant.capture.patches import patched
 from fxquant.capture.shared_parameters import SharedParameters
+from fxquant.capture.trace_settings import TraceSettings
 from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
 from fxquant.capture.varying_lists import Path
@@ -120,8 +120,8 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         values = tuple((name, how, copy_tensors(value, change)) for name, how, value in inputs.entries)
         copied = job.spare.pop() if job.spare else _copied(job, plain)
         held, state, outer, root = copied.held, copied.state, copied.outer, copied.held.model
-        tracer = _tracer_for(job, regions, strict, marks, BoundInputs(values))
-        tracer.plain_tensors, tracer.inputs_apart = plain, not inputs.share_memory
+        settings = _settings(job, regions, strict, marks, not inputs.share_memory, plain)
+        tracer = ValueTracer(BoundInputs(values), settings)
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)
             stack.callback(outer.restore)
@@ -135,7 +135,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             graph = tracer.trace_all(held)
             changed = outer.changed()
     troubles, ended_by, is_pristine = tracer.recorder.troubles, tracer.answers.checks.early_end.found, False
-    is_changed = changed or tracer.constants or tracer.plain_tensors or regions.modules
+    is_changed = changed or tracer.constants or plain or regions.modules
     if (troubles or ended_by) and not is_changed and not state.changes():
         job.parameters.are_as_given = state.parameters_hold
         job.spare.append(copied)
@@ -164,17 +164,29 @@ def _copied(job: Job, plain: frozenset[str]) -> Copied:
     return Copied(held, ModelState(held, job.held), OuterState(held))
 
 
-def _tracer_for(job: Job, regions: FloatRegions, strict: bool, marks: Marks | None, inputs: BoundInputs) -> ValueTracer:
-    """What records the next trace; ``inputs`` are its own."""
-    tracer = ValueTracer(inputs, regions.modules, job.leaf_classes, regions.whole)
-    tracer.versions, tracer.precision = job.versions, job.half
-    tracer.trains, tracer.varying, tracer.marks = job.trains, job.varying, marks
-    tracer.refused, tracer.rejected_before, tracer.sizes_built_in = regions.refused, regions.rejected, strict
-    tracer.answers.checks.early_end.paused = regions.rounds >= MOST_ROUNDS
-    tracer.answers.checks.early_end.looked_at = regions.looked_at
-    tracer.layers.code = KnownCode(job.watched)
-    tracer.layers.paused = regions.each_layer or marks is not None or job.half is not None
-    return tracer
+def _settings(
+    job: Job, regions: FloatRegions, strict: bool, marks: Marks | None, inputs_apart: bool, plain: frozenset[str]
+) -> TraceSettings:
+    """How the next trace is done."""
+    return TraceSettings(
+        leaf_names=frozenset(regions.modules),
+        leaf_classes=tuple(job.leaf_classes),
+        whole=regions.whole,
+        trains=job.trains,
+        varying=job.varying,
+        precision=job.half,
+        inputs_apart=inputs_apart,
+        plain_tensors=plain,
+        versions=job.versions,
+        sizes_built_in=strict,
+        refused=regions.refused,
+        rejected_before=regions.rejected,
+        looked_at=regions.looked_at,
+        ends_early=regions.rounds < MOST_ROUNDS,
+        each_layer=regions.each_layer or marks is not None or job.half is not None,
+        watched=job.watched,
+        marks=marks,
+    )
 
 
 def _as_is(tensor: Tensor) -> Tensor:

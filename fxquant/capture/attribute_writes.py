@@ -73,7 +73,7 @@ class AttributeWrites:
             return False
         path, made = self.tracer.lowering.path_of(buffer), value.value
         fits = isinstance(made, Tensor) and made.shape == buffer.shape and made.dtype == buffer.dtype
-        if path in self.tracer.plain_tensors or (path is not None and not fits):
+        if path in self.tracer.settings.plain_tensors or (path is not None and not fits):
             recorder.record(FactKind.ATTRIBUTE_UPDATE, name)
             self.pending[str(path)] = value
             owner, _, attribute = str(path).rpartition(".")

@@ -40,7 +40,7 @@ def check_objects(tracer: ValueTracer, inputs: Sequence[ValueProxy]) -> None:
         inputs: all that the model is given.
     """
     tensors = [proxy for proxy in inputs if isinstance(proxy.value, Tensor)]
-    if len(tensors) < 2 or not tracer.inputs_apart:
+    if len(tensors) < 2 or not tracer.settings.inputs_apart:
         return
     place = place_of_question(tracer.root)
     if place is not None:

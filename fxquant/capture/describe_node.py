@@ -51,7 +51,7 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         file=file,
         line=line,
         code=code,
-        at=positions_inside(tracer.recorder.boundary) if tracer.trains else (),
+        at=positions_inside(tracer.recorder.boundary) if tracer.settings.trains else (),
     )
     storage = storage_of(value)
     if node.target is _FROM_NUMPY and isinstance(node.args[0], fx.Node):

@@ -45,10 +45,10 @@ class EarlyEnd:
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
         self.found: list[Trouble] = []
-        self.paused = False
+        self.paused = not tracer.settings.ends_early
         self._times: Counter[Spot] = Counter()
         self._met: set[Hashable] = set()
-        self.looked_at: set[Spot] = set()
+        self.looked_at = tracer.settings.looked_at
 
     def asked(self, statement: Spot) -> None:
         """A statement asks for a size, and the answer is built in.

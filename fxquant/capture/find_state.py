@@ -161,7 +161,8 @@ def _asked_of_written(tracer: ValueTracer, changing: Collection[str]) -> list[Tr
     """Answers that were built in although the graph itself writes into the buffer that gave them, or it is trained."""
     if not tracer.answers.of_state:
         return []
-    trained = [name for name, item in tracer.root.named_parameters() if item.requires_grad] if tracer.trains else []
+    parameters = tracer.root.named_parameters() if tracer.settings.trains else ()
+    trained = [name for name, item in parameters if item.requires_grad]
     written, troubles = {*_written_attributes(tracer), *trained, *changing}, []
     for fact, node, spots in tracer.answers.of_state:
         if any(item.op == "get_attr" and str(item.target) in written for item in with_ancestors([node])):

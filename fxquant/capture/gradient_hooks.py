@@ -46,7 +46,7 @@ def look_at_gradient_hooks(tracer: ValueTracer, module: nn.Module, path: str) ->
     """Write down hooks that run backward: a module that is trained is kept whole with them."""
     if not has_gradient_hooks(module) or tracer.is_float_leaf(module, path):
         return
-    if tracer.trains:
+    if tracer.settings.trains:
         tracer.recorder.report(FactKind.MODULE_HOOK, path, spots=spots_around(path))
     else:
         tracer.record(FactKind.MODULE_HOOK, path, "left out: it acts on gradients, and the model is not trained")
@@ -65,7 +65,7 @@ def handle() -> RemovableHandle:
 
 def asks_for_gradients(tracer: ValueTracer, proxy: ValueProxy) -> bool:
     """Whether a value has gradients in eager where they are recorded, and none under ``no_grad``."""
-    if not tracer.trains or not follows_gradients(proxy):
+    if not tracer.settings.trains or not follows_gradients(proxy):
         return False
     tracer.report(FactKind.STATIC, "requires_grad")
     return True

@@ -112,7 +112,7 @@ class ArgumentLowering:
     def _is_written(self, tensor: Tensor) -> bool:
         """Whether a tensor outside the model changed since an earlier trace met it: by a part that runs as Python."""
         version = -1 if tensor.is_inference() else tensor._version
-        _, before = self.tracer.versions.setdefault(id(tensor), (tensor, version))
+        _, before = self.tracer.settings.versions.setdefault(id(tensor), (tensor, version))
         return version != before
 
     def contained_modules(self) -> set[int]:

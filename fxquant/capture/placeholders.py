@@ -57,7 +57,7 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
 
     def at_container(container: Any, path: tuple[Any, ...]) -> Any:
         given, title = _follow(tracer, proxy, path), _title(name, path)
-        varies = (name, *path) in tracer.varying
+        varies = (name, *path) in tracer.settings.varying
         size = None if varies else list(container) if isinstance(container, dict) else len(container)
         tracer.record(FactKind.LENGTH, f"{title}: {type(container).__name__} of {size}", CHECKED)
         kind = type(container).__name__

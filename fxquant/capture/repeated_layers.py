@@ -58,13 +58,13 @@ class RepeatedLayers:
 
     def __init__(self, tracer: ValueTracer) -> None:
         self.tracer = tracer
-        self.paused = False
+        self.paused = tracer.settings.each_layer
         self.used = False
         self._calls: Counter[type[nn.Module]] = Counter()
         self._known: dict[Hashable, LayerRecording] = {}
         self._steps: dict[LayerRecording, LayerSteps] = {}
         self._in_vain: Counter[type[nn.Module]] = Counter()
-        self.code = KnownCode({})
+        self.code = KnownCode(tracer.settings.watched)
         self.modules: dict[str, nn.Module] = {}
 
     def call(
@@ -148,7 +148,7 @@ class RepeatedLayers:
         tracer = self.tracer
         answers, writes, recorder = tracer.answers, tracer.writes, tracer.recorder
         asked = answers.of_state, answers.of_gradients, answers.of_memory
-        met = tracer.constants, tracer.unhooked, tracer.rejected, tracer.submodule_paths or {}, tracer.versions
+        met = tracer.constants, tracer.unhooked, tracer.rejected, tracer.submodule_paths or {}, tracer.settings.versions
         known: tuple[Sized, ...] = (*asked, *met, writes.pending, writes.replaced, recorder.troubles)
         return outside_gradients(), *map(len, known)
 

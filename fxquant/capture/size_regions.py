@@ -51,10 +51,10 @@ def may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> boo
 def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bool:
     where = position(frame.f_code, frame.f_lasti)
     code = tracer.recorder.written.get(frame.f_code, frame.f_code)
-    if where is None or tracer.sizes_built_in or (code, where) in tracer.refused:
+    if where is None or tracer.settings.sizes_built_in or (code, where) in tracer.settings.refused:
         return False
     cut = _cut_at(code, where)
-    if cut is None or (code, cut.first_line, cut.last_line) in tracer.rejected_before:
+    if cut is None or (code, cut.first_line, cut.last_line) in tracer.settings.rejected_before:
         return False
     names = frame.f_locals
     values = {name: names[name] for name in cut.inputs if name in names}

@@ -73,7 +73,7 @@ class TracingMode(TorchFunctionMode):
         if tracer.executing:
             return func(*args, **kwargs)
         tracer.answers.integers.settle((args, kwargs))
-        if func is Tensor.requires_grad_ and tracer.trains:
+        if func is Tensor.requires_grad_ and tracer.settings.trains:
             tracer.report(FactKind.GRAD_MODE, "requires_grad_")
             return func(*unwrap(args), **unwrap(kwargs))
         if holds_proxy((args, kwargs)):

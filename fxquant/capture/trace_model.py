@@ -166,7 +166,7 @@ def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], 
     for path in tracer.unhooked:
         remove_hooks(root.get_submodule(path))
     _mark_effects(root, attempt.graph)
-    if tracer.inputs_apart:
+    if tracer.settings.inputs_apart:
         check_written_inputs(attempt.graph, tracer.ranks.is_given)
     if half is not None:
         widen_inputs(attempt.graph, half.dtype)

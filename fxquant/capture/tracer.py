@@ -5,14 +5,12 @@ from __future__ import annotations
 import functools
 import operator
 from collections import Counter
-from collections.abc import Callable, Collection
-from types import CodeType
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from fxquant.capture.against_eager import Marks
 from fxquant.capture.answers import Answers
 from fxquant.capture.attribute_writes import Arrays, AttributeWrites, changed_container, changed_tensors
 from fxquant.capture.call_part import call_whole, is_of_part
@@ -31,7 +29,6 @@ from fxquant.capture.gradient_hooks import (
     look_at_gradient_hooks,
     without_gradient_hooks,
 )
-from fxquant.capture.half_precision import HalfPrecision
 from fxquant.capture.inputs import BoundInputs
 from fxquant.capture.levels import depends_of, is_fixed
 from fxquant.capture.lower_arguments import ArgumentLowering
@@ -53,6 +50,7 @@ from fxquant.capture.source import user_line
 from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
+from fxquant.capture.trace_settings import TraceSettings
 from fxquant.ir.checks import CHECKS
 from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.graph import Graph
@@ -70,25 +68,15 @@ class ValueTracer(OwnThread, fx.Tracer):
 
     Args:
         inputs: bound example inputs; their tensors are used as they are, so pass copies.
-        leaf_names: module paths that stay float leaves.
-        leaf_classes: module classes that stay float leaves.
-        whole: whether the model is called as one part.
+        settings: how to trace.
 
     Attributes:
         recorder: what was met during the trace.
         answers: what proxies are answered with.
         ranks, dtypes: what decides how many dimensions tensors have, and their dtypes.
-        sizes_built_in: whether answers about sizes are always built in.
-        refused: (code, position) of statements that ask for sizes and could not be kept whole.
-        rejected_before: (code, first line, last line) of those on whose results branches depend.
         constants: what was put on the root during the trace because nodes refer to it, by name.
         unhooked: paths of modules whose hooks became part of the graph.
-        trains: whether the graph is to be trained.
-        varying: paths of lists among the inputs that may be of any length.
-        inputs_apart: whether no two tensors of the example are one, or lie in the same memory.
         precision: of a model in half precision, until it returns.
-        plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
-        versions: tensors outside the model that this trace or one before it met, with their versions then, by identity.
         rejected: statements kept whole for the sake of sizes, on whose results branches depend.
         views: modules as parts see them.
         layers: those that repeat.
@@ -96,7 +84,6 @@ class ValueTracer(OwnThread, fx.Tracer):
         writes: attributes that forward set.
         fresh: tensors that forward made and that are no values of the graph, by id.
         given: containers among the inputs.
-        marks: gets the results of modules, where they are wanted.
         result: what the model gave on the example.
     """
 
@@ -104,35 +91,17 @@ class ValueTracer(OwnThread, fx.Tracer):
     scope: ModuleScope
     _held: Inventory
 
-    def __init__(
-        self,
-        inputs: BoundInputs,
-        leaf_names: Collection[str] = (),
-        leaf_classes: Collection[type[nn.Module]] = (),
-        whole: bool = False,
-    ) -> None:
+    def __init__(self, inputs: BoundInputs, settings: TraceSettings) -> None:
         super().__init__()
-        self.inputs = inputs
-        self.leaf_names = frozenset(leaf_names)
-        self.leaf_classes = tuple(leaf_classes)
+        self.inputs, self.settings = inputs, settings
         self.recorder = Recorder(self._trace_into.__code__)
-        self.whole = whole
         self.answers = Answers(self)
-        self.sizes_built_in = False
-        self.refused: set[tuple[CodeType, Any]] = set()
-        self.rejected_before: set[tuple[CodeType, int, int]] = set()
         self.constants: dict[str, Any] = {}
         self.unhooked: set[str] = set()
-        self.trains = False
-        self.varying: frozenset[tuple[Any, ...]] = frozenset()
-        self.inputs_apart = True
-        self.precision: HalfPrecision | None = None
-        self.plain_tensors: frozenset[str] = frozenset()
-        self.versions: dict[int, tuple[Tensor, int]] = {}
+        self.precision = settings.precision
         self.rejected: list[Cut] = []
         self.fresh: dict[int, Tensor] = {}
         self.given = GivenContainers()
-        self.marks: Marks | None = None
         self.result: Any = None
         self.lowering = ArgumentLowering(self)
         self.ranks = Ranks(self)
@@ -159,7 +128,7 @@ class ValueTracer(OwnThread, fx.Tracer):
 
     def is_float_leaf(self, m: nn.Module, path: str) -> bool:
         """Whether a module is one of those that stay float leaves."""
-        return path in self.leaf_names or isinstance(m, self.leaf_classes)
+        return path in self.settings.leaf_names or isinstance(m, self.settings.leaf_classes)
 
     def trace_all(self, held: Inventory) -> fx.Graph:
         """Record a model; fx gets its forward alone, since it walks through all that a model holds twice."""
@@ -191,10 +160,10 @@ class ValueTracer(OwnThread, fx.Tracer):
     def _trace_root(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
         try:
             call: Any = self.root._call_impl
-            if not self.whole:
+            if not self.settings.whole:
                 look_at_gradient_hooks(self, self.root, "")
             with without_gradient_hooks(self.root):
-                result = call_whole(self, args, kwargs) if self.whole else call(*args, **kwargs)
+                result = call_whole(self, args, kwargs) if self.settings.whole else call(*args, **kwargs)
         except Exception as error:
             self.recorder.report_error(error)
             return None
@@ -231,8 +200,8 @@ class ValueTracer(OwnThread, fx.Tracer):
         path = self.path_of_module(m)
         trace = functools.partial(self._call_here, m, path, forward, args, kwargs)
         result = self.layers.call(m, path, args, kwargs, trace)
-        if self.marks is not None:
-            self.marks.add(path, unwrap(result))
+        if self.settings.marks is not None:
+            self.settings.marks.add(path, unwrap(result))
         return result
 
     def _call_here(
