@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -168,7 +169,7 @@ def copy_tensors(structure: Any, change: Callable[[Tensor], Tensor] = lambda ten
 def _own(thing: Any) -> Any:
     """A copy of an object that a model may write into; functions, classes, and what holds modules, as they are."""
     has_slots = any("__slots__" in vars(kind) for kind in type(thing).__mro__)
-    if isinstance(thing, (type, nn.Module)) or not (has_slots or has_parts(thing)):
+    if isinstance(thing, (type, nn.Module)) or not (has_slots or has_parts(thing) or isinstance(thing, (set, deque))):
         return thing
     if any(isinstance(leaf, nn.Module) for leaf in leaves(thing)):
         return thing

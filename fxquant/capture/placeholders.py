@@ -69,17 +69,8 @@ def placeholder(tracer: ValueTracer, name: str, value: Any) -> Any:
         return given
 
     made = map_leaves(value, at_leaf, at_container=at_container)
-    _note_containers(tracer, proxy, made, ())
+    tracer.given.note(made, lambda path: _follow(tracer, proxy, path))
     return made
-
-
-def _note_containers(tracer: ValueTracer, proxy: ValueProxy, made: Any, path: tuple[Any, ...]) -> None:
-    """Note the dictionaries and lists of proxies: forward may change them."""
-    if type(made) in (dict, list):
-        tracer.given.note(made, lambda: _follow(tracer, proxy, path))
-    if type(made) in (dict, list, tuple):
-        for key, item in made.items() if type(made) is dict else enumerate(made):
-            _note_containers(tracer, proxy, item, (*path, key))
 
 
 def _title(name: str, path: tuple[Any, ...]) -> str:

@@ -22,6 +22,7 @@ from fxquant.capture.class_patterns import Matched
 from fxquant.capture.facts import FactKind
 from fxquant.capture.numpy_operators import numpy_operator
 from fxquant.ir.ancestors import with_ancestors
+from fxquant.ir.write_back import set_attribute
 
 # Attributes that are facts of the example: answered at once and recorded, never traced.
 _STATIC_ATTRIBUTES = frozenset(
@@ -109,10 +110,14 @@ class ValueProxy(Matched, fx.Proxy):
         return found[0].tracer.call_torch(orig_method, args, kwargs or {})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _NAMES_NODE or not isinstance(self.value, Tensor) or name not in ("data", "grad"):
+        if name in _NAMES_NODE:
             object.__setattr__(self, name, value)
-        else:
+        elif isinstance(self.value, Tensor) and name in ("data", "grad"):
             self.tracer.writes.set_on_tensor(self, name, value)
+        elif isinstance(self.value, Tensor) or not hasattr(self.value, "__dict__"):
+            object.__setattr__(self, name, value)
+        else:  # an object in a list of any length
+            self.tracer.create_proxy("call_function", set_attribute, (self, name, value), {})
 
     def _static_method(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import Attribute
 
 from fxquant.capture.proxy import ValueProxy
+from fxquant.ir.write_back import attributes_of
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.layout, type(...))
 _WHOLE = (
@@ -60,6 +61,13 @@ def _kind_of(thing: Any) -> int:
 def has_parts(thing: Any) -> bool:
     """Whether ``thing`` is an object of a class of Python's, with attributes of its own that may hold tensors."""
     return _kind_of(thing) == _OTHER and isinstance(getattr(thing, "__dict__", None), dict)
+
+
+def has_attributes(thing: Any) -> bool:
+    """Whether ``thing`` is an object or a container that may get other attributes."""
+    if _kind_of(thing) not in (_SEQUENCE, _MAPPING, _OTHER):
+        return False
+    return isinstance(getattr(thing, "__dict__", None), dict) or bool(attributes_of(thing))
 
 
 def leaves(structure: Any, depth: int = _DEPTH) -> list[Any]:

@@ -56,11 +56,14 @@ from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.graph import Graph
 from fxquant.ir.meta import qualified_name
 from fxquant.ir.walk_modules import Inventory
+from fxquant.ir.write_back import WRITES
 from fxquant.ops import catalogue
 
 _HOOKED = "its operations are recorded around the module"
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-_READS_CONTAINER = (operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem, *CHECKS)
+_READS_CONTAINER = (
+    operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem, *CHECKS, *WRITES,
+)  # fmt: skip
 
 
 class ValueTracer(OwnThread, fx.Tracer):

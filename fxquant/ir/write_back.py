@@ -1,7 +1,9 @@
-"""Putting back into the caller's containers what forward changed in them: caches and batches that are inputs."""
+"""Putting back into the caller's containers and objects what forward changed in them: caches and batches as inputs."""
 
 from __future__ import annotations
 
+from collections import deque
+from types import MemberDescriptorType
 from typing import Any
 
 
@@ -15,9 +17,45 @@ def remove_item(container: dict[Any, Any], key: Any) -> None:
     del container[key]
 
 
-def put_items(container: list[Any], items: list[Any] | tuple[Any, ...]) -> None:
-    """Let a list that is an input have other elements."""
-    container[:] = items
+def put_items(container: list[Any] | set[Any] | deque[Any], items: list[Any] | tuple[Any, ...]) -> None:
+    """Let a list, a set or a deque that is an input have other elements."""
+    if isinstance(container, list):
+        container[:] = items
+    else:
+        container.clear()
+        container.update(items) if isinstance(container, set) else container.extend(items)
 
 
-WRITES = (put_item, remove_item, put_items)
+def put_attribute(owner: Any, name: str, value: Any) -> None:
+    """Set an attribute of an object that is an input, whatever its class does then: forward has done that."""
+    if _is_slot(owner, name):
+        object.__setattr__(owner, name, value)
+    else:
+        vars(owner)[name] = value
+
+
+def set_attribute(owner: Any, name: str, value: Any) -> None:
+    """Set an attribute of an object that is an element of an input, at once and as its class wants it set."""
+    setattr(owner, name, value)
+
+
+def remove_attribute(owner: Any, name: str) -> None:
+    """Remove an attribute of an object that is an input."""
+    if _is_slot(owner, name):
+        object.__delattr__(owner, name)
+    else:
+        del vars(owner)[name]
+
+
+def attributes_of(owner: Any) -> dict[str, Any]:
+    """What an object has of its own, in its dictionary and in slots."""
+    names = (name for kind in type(owner).__mro__ for name in vars(kind) if _is_slot(owner, name))
+    slots = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
+    return {**slots, **getattr(owner, "__dict__", {})}
+
+
+def _is_slot(owner: Any, name: str) -> bool:
+    return isinstance(getattr(type(owner), name, None), MemberDescriptorType)
+
+
+WRITES = (put_item, remove_item, put_items, put_attribute, set_attribute, remove_attribute)
