@@ -15,13 +15,13 @@ from torch import Tensor, fx
 from fxquant.capture.answer_checks import AnswerChecks
 from fxquant.capture.asked_integers import AskedIntegers
 from fxquant.capture.asking_frame import asking_frame
-from fxquant.capture.branches import Other, in_message, is_caught, other_side
+from fxquant.capture.branches import Other, catches_operations, in_message, is_caught, other_side
 from fxquant.capture.facts import CHECKED, Fact, FactKind
 from fxquant.capture.layer_recording import DTYPE, RANK
 from fxquant.capture.lengths import Lengths
 from fxquant.capture.proxy import Depends, ValueProxy, is_of_state
 from fxquant.capture.size_regions import may_run_as_python
-from fxquant.capture.source import Place, is_user_file, user_frame, user_frames
+from fxquant.capture.source import Place, frames_inside, is_user_file, user_frame, user_frames
 from fxquant.capture.trouble import Spot, Trouble
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Answers:
         of_dtype: where dtypes are asked for.
         of_gradients: what could be kept whole where it is asked whether gradients are wanted.
         of_memory: the same where it is asked how what was computed lies in memory.
+        caught: operations whose errors forward catches.
     """
 
     def __init__(self, tracer: ValueTracer) -> None:
@@ -56,6 +57,7 @@ class Answers:
         self.of_gradients: list[Trouble] = []
         self.of_memory: list[Trouble] = []
         self.of_dtype: list[Fact] = []
+        self.caught: dict[fx.Node, None] = {}
 
     def branch(self, proxy: ValueProxy) -> bool:
         """The truth of a proxy's value."""
@@ -189,6 +191,22 @@ class Answers:
             text = f"{type(error).__name__}: {error}".split("\n", 1)[0][:100]
             self.tracer.recorder.report(FactKind.CAUGHT_ERROR, text)
 
+    def may_raise(self, node: fx.Node) -> None:
+        """An operation is recorded where the user's code catches what it raises, and goes another way for other inputs.
+
+        The statement runs as Python where that costs no weights; else the operation stays, and raises what eager
+        catches.
+        """
+        inside = frames_inside(self.tracer.recorder.boundary)
+        frame = next((frame for frame in inside if _catches_operations(frame)), None)
+        if frame is None:
+            return
+        if may_run_as_python(self.tracer, frame, True):
+            self.tracer.recorder.report(FactKind.CAUGHT_ERROR, "none on the example", optional=True)
+        else:
+            self.tracer.recorder.record(FactKind.CAUGHT_ERROR, "none on the example", "the graph raises it")
+            self.caught[node] = None
+
     # -- insides ------------------------------------------------------------------------------------
 
     def runs_as_python(self, kind: FactKind, frame: FrameType | None, answer: Any, loops: bool) -> bool:
@@ -216,3 +234,7 @@ class Answers:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (Tensor, int, float, complex, str)) or type(value).__module__ == "numpy"
+
+
+def _catches_operations(frame: FrameType) -> bool:
+    return bool(frame.f_code.co_exceptiontable) and is_caught(frame, catches_operations)

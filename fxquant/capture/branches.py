@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import dis
 import linecache
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import lru_cache
 from types import CodeType, FrameType
@@ -20,6 +20,12 @@ _WRITES = frozenset(("warn", "warning", "warning_once", "info", "debug", "print"
 
 # What they are given as text is for people.
 _FOR_PEOPLE = _WRITES | {"_assert", "_check", "record_function", "range_push"}
+
+# Exceptions that no operation of torch's raises for sizes or values.
+_NOT_OF_OPERATIONS = frozenset(
+    ("AttributeError", "AssertionError", "ImportError", "KeyError", "ModuleNotFoundError", "NameError", "OSError",
+     "StopIteration", "UnicodeError", "ValueError")
+)  # fmt: skip
 
 
 class Other(Enum):
@@ -46,28 +52,44 @@ def other_side(frame: FrameType, answer: bool) -> Other:
     return Other.COMPUTES
 
 
-def _caught(path: Sequence[ast.AST]) -> bool:
+def catches(node: ast.AST) -> bool:
+    """Whether a statement catches what its body raises, and code goes on behind it."""
+    if isinstance(node, ast.With):
+        return bool(_suppressing(node))
+    return isinstance(node, ast.Try) and not all(isinstance(item.body[-1], ast.Raise) for item in node.handlers)
+
+
+def _suppressing(node: ast.With) -> list[ast.Call]:
+    calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+    return [call for call in calls if _name(call.func) == "suppress"]
+
+
+def catches_operations(node: ast.AST) -> bool:
+    """Whether a statement catches what torch's operations raise in its body."""
+    if isinstance(node, ast.With):
+        kinds: list[ast.expr | None] = [kind for call in _suppressing(node) for kind in call.args]
+    elif isinstance(node, ast.Try):
+        kinds = [item.type for item in node.handlers if not isinstance(item.body[-1], ast.Raise)]
+    else:
+        return False
+    named = [part for kind in kinds for part in (kind.elts if isinstance(kind, ast.Tuple) else [kind])]
+    return any(kind is None or _name(kind) not in _NOT_OF_OPERATIONS for kind in named)
+
+
+def _caught(path: Sequence[ast.AST], does: Callable[[ast.AST], bool] = catches) -> bool:
     """Whether the innermost function on a path catches exceptions there."""
     for node, inner in zip(path[-2::-1], path[:0:-1], strict=True):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             break
-        if catches(node) and inner in getattr(node, "body", ()):
+        if does(node) and inner in getattr(node, "body", ()):
             return True
     return False
 
 
-def catches(node: ast.AST) -> bool:
-    """Whether a statement catches what its body raises."""
-    if isinstance(node, ast.With):
-        calls = [item.context_expr.func for item in node.items if isinstance(item.context_expr, ast.Call)]
-        return any(getattr(call, "attr", getattr(call, "id", "")) == "suppress" for call in calls)
-    return isinstance(node, ast.Try) and bool(node.handlers)
-
-
-def is_caught(frame: FrameType) -> bool:
-    """Whether the function of a frame catches what the line that it is at raises."""
+def is_caught(frame: FrameType, does: Callable[[ast.AST], bool] = catches) -> bool:
+    """Whether the function of a frame catches what the line that it is at raises, in a statement that ``does``."""
     where, tree = position(frame.f_code, frame.f_lasti), tree_of(frame.f_code.co_filename)
-    return where is not None and tree is not None and _caught(path_to(tree, where))
+    return where is not None and tree is not None and _caught(path_to(tree, where), does)
 
 
 def in_message(frame: FrameType) -> bool:

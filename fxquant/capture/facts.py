@@ -73,7 +73,7 @@ class FactKind(StrEnum):
     OPAQUE_CALL = "opaque-call"  # a call whose result depends on traced values in a way no tracer sees
     RECURRENT = "recurrent"  # a recurrent layer, kept whole
     SCRIPTED = "scripted"  # a TorchScript child or function
-    CAUGHT_ERROR = "caught-error"  # an operation raised, and the user's code goes on from there
+    CAUGHT_ERROR = "caught-error"  # an operation raises, here or for other inputs, and the code goes on from there
     ERROR = "error"  # Python raised in traced code; the message is in ``value``
     DIVERGENCE = "divergence"  # the trace computed something else than eager, and nothing above says why
 

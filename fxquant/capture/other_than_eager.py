@@ -7,7 +7,7 @@ import linecache
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
 from fxquant.capture.against_eager import Eager, Marks, first_difference, same_results
 from fxquant.capture.attempt import Attempt, Job, make_attempt
@@ -44,17 +44,16 @@ def other_than_eager(
                 attempt.was_called()
             else:
                 job.parameters.put_back()
-        equal = same_results(results[0], attempt.tracer.result)
+        equal = same_results(results[-1], attempt.tracer.result)
         if equal or len(results) == 2:
             break
     if not equal and len(results) < 2:
         return
-    if len(results) == 2:
-        if same_results(*results):
-            path = _where_it_parts(job, regions, strict, inputs)
-            inside = [item for item in met if _is_inside(item.fact.module_path, path)]
-            yield inside
-            yield [Trouble(_divergence(job.model, path, "the example"), spots_around(path))]
+    if not equal and same_results(*results):
+        path = _where_it_parts(job, regions, strict, inputs)
+        inside = [item for item in met if _is_inside(item.fact.module_path, path)]
+        yield inside
+        yield [Trouble(_divergence(job.model, path, "the example"), spots_around(path))]
         return
 
     def restore() -> None:
@@ -63,16 +62,19 @@ def other_than_eager(
         attempt.outer.restore()
         attempt.tracer.views.restore()
 
-    answers, other = attempt.tracer.answers, Circumstances(job.model, attempt.root, attempt.graph, inputs, restore)
+    answers = attempt.tracer.answers
     depends = may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs)
-    if depends or answers.of_gradients or answers.of_memory:
-        attempt.was_called()
+    if not (depends or answers.of_gradients or answers.of_memory):
+        return
+    attempt.was_called()
+    traced = fx.GraphModule(attempt.root, attempt.graph)  # made before parts are taken off the root
+    other = Circumstances(job.model, traced, inputs, restore)
     if answers.of_gradients and not strict and other.matter_for_gradients():
         yield answers.of_gradients
     if answers.of_memory and not strict and other.matter_for_memory():
         yield answers.of_memory
     if depends:
-        title = parts_from_eager(job.model, attempt.root, attempt.graph, inputs, restore)
+        title = parts_from_eager(job.model, traced, inputs, restore, gradients)
         if title:
             yield met
             yield [Trouble(_divergence(job.model, "", title), spots_around(""))]

@@ -51,7 +51,8 @@ def _entered_grad_mode(tracer: ValueTracer, enter: Callable[[], Any], block: Any
     result = enter()
     if not tracer.executing and torch.is_grad_enabled() is not before:
         handled = "what is computed in it is detached" if before else ""
-        tracer.record(FactKind.GRAD_MODE, type(block).__name__, handled)
+        if user_frame() is not None:
+            tracer.record(FactKind.GRAD_MODE, type(block).__name__, handled)
     return result
 
 

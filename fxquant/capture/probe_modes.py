@@ -30,14 +30,13 @@ class Circumstances:
 
     Attributes:
         model: the user's; not changed.
-        root: the copy that was traced. graph: its graph.
+        traced: the graph on the copy that was traced.
         inputs: the example.
         restore: puts back what calls change on the root and outside of it.
     """
 
     model: nn.Module
-    root: nn.Module
-    graph: fx.Graph
+    traced: fx.GraphModule
     inputs: BoundInputs
     restore: Callable[[], None]
 
@@ -51,7 +50,6 @@ class Circumstances:
         return self._parts(torch.no_grad, self.inputs.changed(_in_another_order))
 
     def _parts(self, mode: Mode, inputs: BoundInputs) -> bool:
-        traced = fx.GraphModule(self.root, self.graph)
         try:
             with mode():
                 eager = Eager(self.model, gradients=True)
@@ -61,7 +59,7 @@ class Circumstances:
         finally:
             self.restore()
         try:
-            return not all(same_results(wanted, _called(traced, inputs, mode)) for wanted in expected)
+            return not all(same_results(wanted, _called(self.traced, inputs, mode)) for wanted in expected)
         except Exception:
             return True
         finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -40,23 +41,28 @@ def may_depend_on_calls(parts: Iterable[object], facts: Iterable[Fact], inputs: 
 
 
 def parts_from_eager(
-    model: nn.Module, root: nn.Module, graph: fx.Graph, inputs: BoundInputs, restore: Callable[[], None]
+    model: nn.Module,
+    traced: fx.GraphModule,
+    inputs: BoundInputs,
+    restore: Callable[[], None],
+    gradients: bool,
 ) -> str:
     """On which of some calls in a row a graph and eager compute something else, "" for none.
 
     Args:
         model: the user's; not changed.
-        root: the copy that was traced. graph: its graph.
+        traced: the graph on the copy that was traced.
         inputs: the example.
         restore: puts back what calls change on the root and outside of it.
+        gradients: whether parameters have them, as for ``Eager``.
     """
-    traced, other = fx.GraphModule(root, graph), inputs.changed(_negated)  # made before parts are taken off the root
-    calls = dict(zip(_CALLS, (inputs, other, inputs), strict=True))
-    calls, expected = _accepted(model, (calls, dict.fromkeys(_CALLS, inputs), {_CALLS[0]: inputs}), restore)
+    calls = dict(zip(_CALLS, (inputs, inputs.changed(_negated), inputs), strict=True))
+    calls, expected = _accepted(model, (calls, dict.fromkeys(_CALLS, inputs), {_CALLS[0]: inputs}), restore, gradients)
     try:
         for title, wanted in expected.items():
             args, kwargs = calls[title].copied()
-            with torch.enable_grad(), without_gradients_of(root), randomness_kept(), warnings.catch_warnings():
+            wanted_of = nullcontext() if gradients else without_gradients_of(traced)
+            with torch.enable_grad(), wanted_of, randomness_kept(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = traced.forward(*args, *kwargs.values())  # whose call would print errors
             if not same_results(wanted, found):
@@ -71,12 +77,12 @@ def parts_from_eager(
 
 
 def _accepted(
-    model: nn.Module, tries: Sequence[dict[str, BoundInputs]], restore: Callable[[], None]
+    model: nn.Module, tries: Sequence[dict[str, BoundInputs]], restore: Callable[[], None], gradients: bool
 ) -> tuple[dict[str, BoundInputs], dict[str, Any]]:
     """The first calls that a model takes, and their results: it may refuse other values, or to be called again."""
     for calls in tries:
         try:
-            eager = Eager(model)
+            eager = Eager(model, gradients=gradients)
             return calls, {title: eager.call(given) for title, given in calls.items()}
         except Exception:  # whatever it raises
             continue

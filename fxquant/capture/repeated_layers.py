@@ -172,6 +172,8 @@ class RepeatedLayers:
             name = name_of(node.target)
             if name in RANDOM or name in DATA_SHAPED or node.target in UNWRITTEN or node.op == "placeholder":
                 return False
+            if node in self.tracer.answers.caught:
+                return False
             if node.op == "call_module" and runs_user_code(self.tracer.root.get_submodule(str(node.target))):
                 return False
             if any(source not in own and source.op != "get_attr" for source in node.all_input_nodes):

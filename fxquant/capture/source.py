@@ -89,14 +89,15 @@ def user_frame() -> FrameType | None:
     return None
 
 
+def frames_inside(boundary: CodeType) -> Iterator[FrameType]:
+    """Frames of the user's code, the innermost first, up to a frame of ``boundary``."""
+    inside = itertools.takewhile(lambda frame: frame.f_code is not boundary, frames())
+    return (frame for frame in inside if is_user_file(frame.f_code.co_filename))
+
+
 def positions_inside(boundary: CodeType) -> tuple[int, ...]:
     """Where the frames of the user's code are in it, the innermost first, up to a frame of ``boundary``."""
-    found, frame = [], sys._getframe(1)
-    while frame is not None and frame.f_code is not boundary and frame.f_code.co_filename != _OUTERMOST:
-        if is_user_file(frame.f_code.co_filename):
-            found.append(frame.f_lasti)
-        frame = frame.f_back  # type: ignore[assignment]
-    return tuple(found)
+    return tuple([frame.f_lasti for frame in frames_inside(boundary)])
 
 
 def user_line() -> tuple[str, int, str]:

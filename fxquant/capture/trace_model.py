@@ -24,7 +24,9 @@ from fxquant.capture.trouble import Trouble
 from fxquant.capture.varying_lists import varying_lists
 from fxquant.capture.written_inputs import check_written_inputs
 from fxquant.errors import CaptureError
+from fxquant.ir.checks import require_computed
 from fxquant.ir.float_part import EFFECTS, FloatPart, runs_user_code
+from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.walk_modules import Inventory
 
 _ROUNDS = 24
@@ -166,6 +168,7 @@ def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], 
     for path in tracer.unhooked:
         remove_hooks(root.get_submodule(path))
     _mark_effects(root, attempt.graph)
+    _keep_caught(attempt.graph, tracer.answers.caught)
     if tracer.settings.inputs_apart:
         check_written_inputs(attempt.graph, tracer.ranks.is_given)
     if half is not None:
@@ -179,6 +182,15 @@ def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op == "call_module" and runs_user_code(root.get_submodule(str(node.target))):
             node.meta[EFFECTS] = True
+
+
+def _keep_caught(graph: fx.Graph, caught: Iterable[fx.Node]) -> None:
+    """Keep operations whose results nobody reads, and whose errors forward catches."""
+    for node in caught:
+        if not node.users:
+            with graph.inserting_after(node):
+                check = graph.call_function(require_computed, (node,))
+            set_info(check, NodeInfo(origin=info(node).origin, origins=(check.name,)))
 
 
 def _kept(met: list[tuple[Trouble, str]], constants: Iterable[object]) -> Iterator[Fact]:

@@ -305,6 +305,7 @@ class ValueTracer(OwnThread, fx.Tracer):
             mutates = changed_tensors(target, proxies, changed) or changed_container(kind, target, args)
             mutates = mutates or arrays.changed(self)
             describe_node(self, node, value, mutates)
+            self.answers.may_raise(node)
         for proxy in proxies:
             if id(proxy.value) in changed:
                 proxy.depends = max(proxy.depends, depends)

@@ -210,9 +210,13 @@ def require_others(question: str, source: str, *inputs: Any) -> None:
         )
 
 
+def require_computed(result: Any) -> None:
+    """Keep an operation whose result nobody reads where forward catches what it raises: it raises in the graph."""
+
+
 CHECKS = (
     require_equal, require_container, require_same, require_none, require_some, require_tensor, require_alike,
-    require_apart, require_others,
+    require_apart, require_others, require_computed,
 )  # fmt: skip
 
 

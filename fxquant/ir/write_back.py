@@ -28,7 +28,7 @@ def put_items(container: list[Any] | set[Any] | deque[Any], items: list[Any] | t
 
 def put_attribute(owner: Any, name: str, value: Any) -> None:
     """Set an attribute of an object that is an input, whatever its class does then: forward has done that."""
-    if _is_slot(owner, name):
+    if name in _slots(type(owner)):
         object.__setattr__(owner, name, value)
     else:
         vars(owner)[name] = value
@@ -41,7 +41,7 @@ def set_attribute(owner: Any, name: str, value: Any) -> None:
 
 def remove_attribute(owner: Any, name: str) -> None:
     """Remove an attribute of an object that is an input."""
-    if _is_slot(owner, name):
+    if name in _slots(type(owner)):
         object.__delattr__(owner, name)
     else:
         del vars(owner)[name]
@@ -49,13 +49,19 @@ def remove_attribute(owner: Any, name: str) -> None:
 
 def attributes_of(owner: Any) -> dict[str, Any]:
     """What an object has of its own, in its dictionary and in slots."""
-    names = (name for kind in type(owner).__mro__ for name in vars(kind) if _is_slot(owner, name))
-    slots = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
+    slots = {name: getattr(owner, name) for name in _slots(type(owner)) if hasattr(owner, name)}
     return {**slots, **getattr(owner, "__dict__", {})}
 
 
-def _is_slot(owner: Any, name: str) -> bool:
-    return isinstance(getattr(type(owner), name, None), MemberDescriptorType)
+def _slots(kind: type) -> tuple[str, ...]:
+    """Names of the slots that Python's classes have; those of others may be read only."""
+    found: list[str] = []
+    for base in kind.__mro__:
+        given = vars(base).get("__slots__", ())
+        names = [given] if isinstance(given, str) else given
+        mangled = [f"_{base.__name__.lstrip('_')}{name}" if name.startswith("__") else name for name in names]
+        found += [name for name in mangled if isinstance(vars(base).get(name), MemberDescriptorType)]
+    return tuple(found)
 
 
 WRITES = (put_item, remove_item, put_items, put_attribute, set_attribute, remove_attribute)

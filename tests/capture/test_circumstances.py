@@ -68,7 +68,34 @@ class AsksParameter(Layer):
         return self.linear(x) if self.linear.weight.requires_grad else x
 
 
-GRADIENTS = (ByGradMode, ByInferenceMode, ByRequiresGrad, ByGradFunction, ByLeaf, ByInput, AsksParameter)
+class AsksBoth(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        trained = 1 if self.linear.weight.requires_grad else 0
+        y: Tensor = self.linear(x) * (2 if x.requires_grad else 1)
+        return y + trained
+
+
+class AsksTwice(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        if y.requires_grad:
+            y = y * 3
+        if x.requires_grad:
+            y = y + 1
+        return y
+
+
+GRADIENTS = (
+    AsksBoth,
+    AsksTwice,
+    ByGradMode,
+    ByInferenceMode,
+    ByRequiresGrad,
+    ByGradFunction,
+    ByLeaf,
+    ByInput,
+    AsksParameter,
+)
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)
@@ -86,6 +113,12 @@ def test_the_graph_is_right_with_gradients_and_without(kind: type[nn.Module]) ->
 def test_a_question_for_a_parameter_keeps_nothing_in_float() -> None:
     captured = pipeline.capture(AsksParameter().eval(), (torch.randn(2, 4),))
     assert not captured.state.capture_notes
+
+
+def test_two_questions_in_training() -> None:
+    model, x = AsksTwice().train(), torch.randn(2, 4)
+    prepared = fxquant.prepare_qat_fx(model, fxquant.get_default_qat_qconfig_mapping(), (x,))
+    assert prepared(x).shape == (2, 4)
 
 
 class ByMemory(nn.Module):

@@ -494,10 +494,10 @@ REPEATED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "causal attention": (_stack(Causal), SEQUENCE),
     "a configuration": (_by_shape, SEQUENCE),
     "a marked function": (_stack(CallsMarked), SEQUENCE),
-    "what could fail": (_inverts, SEQUENCE),
 }
 TRACED_EACH: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "writes into its input": (_stack(WritesInput), SEQUENCE),
+    "what could fail": (_inverts, SEQUENCE),
     "numbered": (_numbered, SEQUENCE),
     "keeps its result": (_stack(Keeps), SEQUENCE),
     "a block without gradients": (_stack(WithoutGradients), SEQUENCE),
