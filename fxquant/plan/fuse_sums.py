@@ -120,7 +120,9 @@ def _is_plain(candidate: Candidate) -> bool:
 def _same_shape(made: fx.Node, other: fx.Node) -> bool:
     """Whether two values have one shape, with nothing in it but the batch that could be broadcast for other inputs."""
     first, second = info(made).tensor, info(other).tensor
-    return first is not None and second is not None and first.shape == second.shape and min(first.shape[1:]) > 1
+    return (
+        first is not None and second is not None and first.shape == second.shape and min(first.shape[1:], default=1) > 1
+    )
 
 
 def _may_overwrite(

@@ -508,3 +508,30 @@ def test_none_that_a_size_gives_is_not_taken_for_a_number() -> None:
     assert torch.equal(captured(x), model(x))
     with pytest.raises(FxquantError, match="> 8"):
         captured(torch.randn(2, 12, 4))
+
+
+class SetsForMany(nn.Module):
+    """Sets a tensor for large batches only, and asks whether there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, bound = self.first(x), None
+        if x.shape[0] > 6:
+            bound = y.amax(0)
+        if bound is not None:
+            y = y * 3
+        z: Tensor = self.last(y)
+        return z
+
+
+@pytest.mark.parametrize(("example", "other"), [(8, 4), (4, 8)])
+def test_a_tensor_that_is_none_for_other_sizes(example: int, other: int) -> None:
+    model = SetsForMany().eval()
+    captured = pipeline.capture(model, (torch.randn(example, 8),))
+    x = torch.randn(example + (1 if example > 6 else -1), 8)
+    assert torch.equal(captured(x), model(x))
+    with pytest.raises(FxquantError):
+        captured(torch.randn(other, 8))

@@ -276,3 +276,25 @@ def test_trained_networks_round_once_too() -> None:
     with torch.no_grad():
         assert torch.equal(reference(x), prepared(x))
     assert len(_sums(quantized)) == 1 and not check_agreement(reference, quantized, x).violations
+
+
+class Recurrent(nn.Module):
+    """Sums of vectors, which have no batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given, self.hidden = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros(8)
+        for step in range(4):
+            h = torch.tanh(self.given(x[step]) + self.hidden(h))
+        return h
+
+
+def test_sums_of_vectors() -> None:
+    model, x = Recurrent().eval(), torch.randn(4, 8)
+    observed = fxquant.prepare_fx(model, fxquant.get_default_qconfig_mapping(), (x,))
+    observed(x)
+    assert sqnr_db(model(x), fxquant.convert_fx(observed)(x)) > 30
+    assert fxquant.check_traceable(model, (x,)).ok

@@ -19,6 +19,11 @@ def available_engines() -> tuple[str, ...]:
     return tuple(torch.backends.quantized.supported_engines)
 
 
+def has_avx512() -> bool:
+    """Whether this CPU has AVX-512."""
+    return bool(torch.cpu._is_avx512_supported())
+
+
 def require_engine(name: str) -> None:
     """Raise unless ``name`` can run here.
 

@@ -6,6 +6,7 @@ from fxquant.backends.native.convention import Convention, Made, Packing, UnitVi
 from fxquant.backends.native.conventions.weighted import (
     conv_limit,
     geometry_of,
+    is_right_in_onednn,
     linear_packings,
     refuse_conv,
     refuse_linear,
@@ -37,6 +38,8 @@ def _conv(view: UnitView, relu: bool) -> Made:
 def _conv_packings(call: Call, engine: str) -> tuple[Packing, ...]:
     """Only onednn returns the sums in float."""
     assert call.weight is not None
+    if not is_right_in_onednn(call):
+        return ()
     depthwise = call.bound["groups"] > 1 and call.weight.shape[1] == 1
     return (Packing("onednn", conv_limit("onednn", depthwise)),)
 

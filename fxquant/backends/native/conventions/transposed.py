@@ -18,7 +18,9 @@ from fxquant.backends.native.conventions.weighted import (
     refuse_weights,
     weighted_tensors,
 )
+from fxquant.backends.native.engine import has_avx512
 from fxquant.backends.native.kernels.transposed import ConvTranspose, SubpixelConv
+from fxquant.backends.native.onednn_convolutions import onednn_is_right
 from fxquant.numerics.conv_geometry import as_tuple
 from fxquant.numerics.subpixel import TransposedGeometry
 from fxquant.ops.opdef import Bound, Kernel
@@ -74,7 +76,8 @@ def _is_right(engine: str, geometry: TransposedGeometry, weight_shape: tuple[int
     rank = len(geometry.kernel)
     if engine == "onednn":  # packs the weight as if it were square; has no output padding, so the kernel grows by zeros
         lined_up = (extra % step == 0 for extra, step in zip(geometry.output_padding, geometry.dilation, strict=True))
-        return weight_shape[0] == weight_shape[1] * geometry.groups and all(lined_up)
+        square = weight_shape[0] == weight_shape[1] * geometry.groups
+        return square and all(lined_up) and not has_avx512()
     if engine == "fbgemm":  # kernels two high go through a path that is wrong for strides or batches above 1
         return rank != 2 or geometry.kernel[0] != 2
     return rank < 3  # qnnpack's 3d results have nothing to do with the input
@@ -100,7 +103,9 @@ def _subpixel_packings(call: Call, engine: str) -> tuple[Packing, ...]:
     geometry = geometry_of(call.bound, call.weight.shape)
     channels, groups = call.weight.shape[0] // geometry.groups, geometry.groups
     first = _fastest_on_x86(geometry, channels) if engine == "x86" else engine
-    return tuple(Packing(name, _subpixel_limit(name, groups, channels), note=_ORDINARY) for name in preferring(first))
+    is_right = groups == 1 and onednn_is_right((1, channels, *geometry.kernel), geometry.dilation, groups)
+    names = (name for name in preferring(first) if is_right or name != "onednn" or not has_avx512())
+    return tuple(Packing(name, _subpixel_limit(name, groups, channels), note=_ORDINARY) for name in names)
 
 
 def _fastest_on_x86(geometry: TransposedGeometry, channels: int) -> str:

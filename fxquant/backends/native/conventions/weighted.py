@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from fxquant.backends.native.convention import Convention, Made, Packing, UnitView
 from fxquant.backends.native.kernels.conv_add import ConvAdd
 from fxquant.backends.native.kernels.weighted import Conv, Linear
+from fxquant.backends.native.onednn_convolutions import WRONG_HERE, onednn_is_right
 from fxquant.fusion.rule import spatial_rank
 from fxquant.ir.qdq import dequantize
 from fxquant.numerics.conv_geometry import as_tuple, fold_pads, split_pads
@@ -75,8 +76,20 @@ def _conv_packings(call: Call, engine: str) -> tuple[Packing, ...]:
     assert call.weight is not None
     groups, channels = call.bound["groups"], call.weight.shape[1]
     first = fastest_on_x86(groups, channels) if engine == "x86" else engine
-    depthwise = groups > 1 and channels == 1
-    return tuple(Packing(name, conv_limit(name, depthwise)) for name in preferring(first))
+    depthwise, is_right = groups > 1 and channels == 1, is_right_in_onednn(call)
+    names = (name for name in preferring(first) if is_right or name != "onednn")
+    note = "" if is_right or first != "onednn" else WRONG_HERE
+    return tuple(Packing(name, conv_limit(name, depthwise), note=note) for name in names)
+
+
+def is_right_in_onednn(call: Call) -> bool:
+    """Whether onednn computes a convolution rightly on this CPU, the zeros put around its taps included."""
+    assert call.weight is not None
+    outputs, channels, *kernel = call.weight.shape
+    dilation = as_tuple(call.bound["dilation"], len(kernel))
+    growth = fold_pads(split_pads(call.bound, call.weight.shape), call.pad).grown_kernel(dilation)
+    grown = [size + sum(zeros) for size, zeros in zip(kernel, growth or ((0, 0),) * len(kernel), strict=True)]
+    return onednn_is_right((outputs, channels, *grown), dilation, call.bound["groups"])
 
 
 def conv_limit(engine: str, depthwise: bool) -> str:

@@ -10,6 +10,8 @@ from torch import Tensor
 from fxquant.backends.native.engine import require_engine
 from fxquant.backends.native.kernels.base import RequantizingKernel, direct, from_integers, integers_of
 from fxquant.backends.native.kernels.traced import pointwise
+from fxquant.backends.native.onednn_convolutions import WRONG_HERE, onednn_is_right
+from fxquant.errors import BackendError
 from fxquant.numerics.conv_geometry import grow_kernel
 
 
@@ -56,6 +58,9 @@ class ConvAdd(RequantizingKernel):
         """Prepare for this CPU; the weight is packed when the first image arrives, whose size its layout is for."""
         super().pack()
         require_engine("onednn")
+        grown = grow_kernel(self.weight, self.growth)
+        if not onednn_is_right(grown.shape, self.geometry["dilation"], int(self.geometry["groups"])):
+            raise BackendError(WRONG_HERE, remedy="convert the prepared model again on this machine")
         self.packed_input = float(self.input_scale), int(self.input_zero_point)
         stride, padding, dilation = (list(self.geometry[key]) for key in ("stride", "padding", "dilation"))
         self.packed_geometry = (stride, padding, dilation, int(self.geometry["groups"]))

@@ -11,6 +11,7 @@ from torch import Tensor
 from fxquant.backends.native.engine import packing_for, require_engine
 from fxquant.backends.native.kernels.base import RequantizingKernel, direct, from_integers, integers_of
 from fxquant.backends.native.kernels.traced import in_float, loads_anywhere, nothing_recorded, pointwise, warn_of_engine
+from fxquant.backends.native.onednn_convolutions import onednn_is_right
 from fxquant.numerics.conv_geometry import grow_kernel
 
 
@@ -43,6 +44,10 @@ class WeightedKernel(RequantizingKernel):
         self.engine = engine
         self.relu = relu
 
+    def _engine_here(self) -> str:
+        """The engine to pack for on this CPU, which may be another one than the model was converted on."""
+        return self.engine
+
     def _quantized_weight(self) -> Tensor:
         weight = self._grown()
         if self.weight_scale.dim() == 0:
@@ -69,8 +74,9 @@ class WeightedKernel(RequantizingKernel):
     def pack(self) -> None:
         """Pack weight and bias for this kernel's engine on this CPU."""
         super().pack()
-        require_engine(self.engine)
-        with torch.inference_mode(False), torch.no_grad(), packing_for(self.engine):
+        self.packed_engine = self._engine_here()
+        require_engine(self.packed_engine)
+        with torch.inference_mode(False), torch.no_grad(), packing_for(self.packed_engine):
             self.packed_params = self._prepack(self._quantized_weight())
         self.packed_function = direct(self._function())
         self.packed_loads_anywhere: bool | None = None
@@ -131,6 +137,11 @@ class Conv(WeightedKernel):
     def _grown(self) -> Tensor:
         return grow_kernel(self.weight, self.growth)
 
+    def _engine_here(self) -> str:
+        """fbgemm where onednn's kernel is wrong here."""
+        right = onednn_is_right(self._grown().shape, self.geometry["dilation"], self.geometry["groups"])
+        return self.engine if right or self.engine != "onednn" else "fbgemm"
+
     def _prepack(self, weight: Tensor) -> Any:
         g = self.geometry
         prepack = getattr(torch.ops.quantized, f"conv{self.rank}d_prepack")
@@ -162,7 +173,7 @@ class Conv(WeightedKernel):
         weight, groups = self._grown(), self.geometry["groups"]
         stride, padding, dilation = (list(self.geometry[key]) for key in ("stride", "padding", "dilation"))
         scales = self._scales().reshape(-1).expand(weight.shape[0]).contiguous()
-        if self.rank == 2 and groups == 1 and self.engine == "onednn":
+        if self.rank == 2 and groups == 1 and self.packed_engine == "onednn":
             given = (x.q_scale(), x.q_zero_point(), weight, scales, self.bias, stride, padding, dilation, groups)
             made = pointwise()[0](
                 integers_of(x), *given, self.packed_scale, self.packed_zero_point, "relu" if self.relu else "none"
