@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from fxquant.capture.facts import CHECKED
 from fxquant.check.compare import Outcome
+from fxquant.check.find_divergence import Divergence
 from fxquant.check.finding import Finding, FindingKind, Severity
 from fxquant.check.fixes import fix_for
 from fxquant.check.float_regions import FloatRegion, covering
@@ -34,6 +35,10 @@ _EVIDENCE = {
     _K.TENSOR_NUMPY: ("example", "batch", "mask", "values"),
 }
 # What such comparisons show where capture recorded nothing: it was never asked for a value, so it did not build one in.
+_ALIKE = (
+    "let each way give a tensor, of one number of dimensions, in the place of None; or keep what decides in float with "
+    "what follows from it: PrepareCustomConfig().set_non_traceable_module_names([its path])"
+)
 _PROVEN = {
     _K.PYTHON_RANDOM: "drawn anew at every call: equal to eager under every seed",
     _K.CUSTOM_FUNCTION: "gradients are those of eager",
@@ -211,22 +216,40 @@ def _unexplained(evidence: Evidence, findings: list[Finding]) -> list[Finding]:
             if row.outcome is Outcome.FAILS and blamed:
                 continue
             found.append(_divergence(row, evidence))
+    refused = [row for row in evidence.proof.rows if row.outcome is Outcome.REFUSED and row.required]
+    if refused and not found and not any(item.severity is Severity.WARNING for item in findings):
+        found.append(_refused(refused, evidence))
     return found[:1]
+
+
+def _refused(rows: list[ProofRow], evidence: Evidence) -> Finding:
+    """A finding for inputs that eager takes and the graph does not, where no other says so."""
+    place = _place_of(rows[0].divergence, evidence)
+    value = f"the graph refuses {_names(rows)}, which eager takes: {rows[0].detail}"
+    return Finding(
+        _K.HIDDEN_CASE, Severity.WARNING, place.file, place.line, place.code, place.module_path, value, _ALIKE
+    )
+
+
+def _place_of(at: Divergence | None, evidence: Evidence) -> Place:
+    if at is None:
+        return Place()
+    code = evidence.sources.file(at.file).line(at.line) if at.file else ""
+    return Place(at.file, at.line, code, at.module_path)
 
 
 def _divergence(row: ProofRow, evidence: Evidence) -> Finding:
     at = row.divergence
-    file = evidence.sources.file(at.file) if at is not None and at.file else None
-    code = file.line(at.line) if file is not None and at is not None else ""
-    place = Place(at.file, at.line, code, at.module_path) if at is not None else Place()
+    place = _place_of(at, evidence)
     value = f"the graph and eager part on {row.name}: {row.detail or row.outcome}"
     if at is not None:
         value += f", first at node {at.node}"
     baked = at is not None and "tensor_constant" in at.node and row.group in ("batch", "size", "given")
     seen = Observation(FindingKind.SIZE_CONSTANT if baked else FindingKind.DIVERGENCE, place, value)
-    severity = Severity.ERROR if row.outcome is Outcome.DIFFERS else Severity.WARNING
+    is_wrong = row.outcome is Outcome.DIFFERS or row.group == "example"
+    severity = Severity.ERROR if is_wrong else Severity.WARNING
     fix = fix_for(seen, evidence.sources, evidence.trial)
-    return Finding(seen.kind, severity, place.file, place.line, code, place.module_path, value, fix.text, "")
+    return Finding(seen.kind, severity, place.file, place.line, place.code, place.module_path, value, fix.text, "")
 
 
 def _names(rows: Iterable[ProofRow]) -> str:
