@@ -103,7 +103,7 @@ class _Builder(DynamicUnits):
         state = with_state(self.observed, plan=self.plan, key_origins=self.key_origins, range_notes=notes)
         remove_dead_nodes(self.graph)
         model = ReferenceModel(self.root, self.graph, "ReferenceModel", state=state)
-        return model.eval()
+        return model.eval() if self.observed.training else model  # what the user left in training mode stays in it
 
     def _take_input(self, node: fx.Node) -> None:
         made = self._copy(node, lambda argument: argument)

@@ -18,10 +18,11 @@ from torch import nn
 
 from fxquant.capture.attribute_uses import Uses, functions_of
 from fxquant.capture.branches import function_of, tree_of
+from fxquant.capture.call_history import depends_on_history, run_eagerly
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.find_lines import ChangingLine, changing_lines
-from fxquant.capture.find_state import changing_again, depends_on_history, run_eagerly
+from fxquant.capture.find_state import changing_again
 from fxquant.capture.outer_state import Held, OuterState, is_drawn_from, is_random
 from fxquant.capture.trouble import Spot, Trouble, spots_around
 from fxquant.ir.own_functions import functions_kept
@@ -57,7 +58,7 @@ def find_outer_state(
         outer.restore()
         again = changing_again(copy, example_inputs, {item.key: item.get for item in watched})
         outer.restore()
-        depends = depends_on_history(copy_module(model), copy_module(model), example_inputs, outer.restore)
+        depends = depends_on_history(model, example_inputs, outer.restore)
     finally:
         outer.restore()
     troubles, functions = [], functions_of(copy)

@@ -12,8 +12,7 @@ import linecache
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from fxquant.capture.attribute_uses import (
     Functions,
@@ -24,12 +23,11 @@ from fxquant.capture.attribute_uses import (
     spots_of_uses,
 )
 from fxquant.capture.attribute_writes import RENORMALIZING
+from fxquant.capture.call_history import depends_on_history, run_eagerly
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.fingerprint import fingerprint
-from fxquant.capture.inputs import copy_tensors, split_inputs
-from fxquant.capture.keep_state import Change, randomness_kept
-from fxquant.capture.structures import leaves
+from fxquant.capture.keep_state import Change
 from fxquant.capture.trouble import Spot, Trouble, spots_around
 from fxquant.ir.ancestors import with_ancestors
 from fxquant.ir.meta import Origin, by_storage, info
@@ -70,7 +68,7 @@ def find_state(
     if not attributes:
         return troubles
     functions = functions_of(root)
-    depends = depends_on_history(copy_module(model), copy_module(model), example_inputs)
+    depends = depends_on_history(model, example_inputs)
     used = copy_module(model)
     again = changing_again(used, example_inputs, {change: _reading(used, change) for change in attributes})
     known = any(change.tensor or Uses.of(functions, change.name, ()).read for change in changes)
@@ -218,33 +216,6 @@ def _handled(fact: Fact, handled: str) -> Fact:
     return Fact(fact.kind, fact.file, fact.line, fact.code, fact.module_path, fact.expression, fact.value, handled)
 
 
-def depends_on_history(
-    used: nn.Module, fresh: nn.Module, example_inputs: Any, restore: Callable[[], None] = lambda: None
-) -> bool:
-    """Whether a model that was called before, on this and on other values, computes something else.
-
-    Args:
-        used, fresh: two copies.
-        example_inputs: of the capture.
-        restore: puts back what a call changes outside of the copies.
-    """
-    another = copy_module(fresh)
-    expected = run_eagerly(fresh, example_inputs)
-    restore()
-    other = _other_values(example_inputs)
-    try:
-        expected_of_other = run_eagerly(another, other)
-    except Exception:  # the model may refuse other values
-        other, expected_of_other = example_inputs, expected
-    restore()
-    try:
-        run_eagerly(used, example_inputs)
-        alike = _same(run_eagerly(used, other), expected_of_other)
-        return not alike or not _same(run_eagerly(used, example_inputs), expected)
-    except Exception:  # its cache is full
-        return True
-
-
 def changing_again(model: nn.Module, example_inputs: Any, values: Mapping[_Key, Callable[[], Any]]) -> set[_Key]:
     """Keys of what another call on the same inputs changes again: it counts, or collects.
 
@@ -307,30 +278,3 @@ def _reading(model: nn.Module, change: Change) -> Callable[[], Any]:
         return lambda: id(type(module))
     space = vars(module)
     return lambda: space.get(change.name)
-
-
-def run_eagerly(model: nn.Module, example_inputs: Any) -> Any:
-    """What a copy of the user's model returns; the random state stays as it is."""
-    args, kwargs = split_inputs(example_inputs)
-    with torch.no_grad(), randomness_kept():
-        torch.default_generator.manual_seed(0)
-        return model(*copy_tensors(args), **copy_tensors(kwargs))
-
-
-def _other_values(example_inputs: Any) -> Any:
-    def change(tensor: Tensor) -> Tensor:
-        if not tensor.dim() or tensor.dtype == torch.bool or tensor.is_complex():
-            return tensor
-        return tensor.flip(0) * 0.5 + 0.1 if tensor.is_floating_point() else tensor.flip(-1)
-
-    args, kwargs = split_inputs(example_inputs)
-    return {**copy_tensors(kwargs, change)} if kwargs else tuple(copy_tensors(args, change))
-
-
-def _same(first: Any, second: Any) -> bool:
-    pairs = zip(leaves(first), leaves(second), strict=False)
-    return all(
-        a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
-        for a, b in pairs
-        if isinstance(a, Tensor) and isinstance(b, Tensor)
-    )

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from fxquant.capture.call_history import run_eagerly
 from fxquant.capture.copy_module import copy_module
-from fxquant.capture.find_state import run_eagerly
 from fxquant.capture.keep_state import holds
 from fxquant.capture.outer_state import OuterState
 from fxquant.errors import CaptureError

@@ -30,11 +30,11 @@ class HidesPadding(nn.Module):
         super().__init__()
         self.linear = nn.Linear(8, 8)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if torch.all(mask == 1):  # type: ignore[arg-type]
-            mask = None
+    def forward(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        if torch.all(kept == 1):  # type: ignore[arg-type]
+            kept = None
         y: Tensor = self.linear(x)
-        return y if mask is None else y.masked_fill(mask[..., None] == 0, 0.0)
+        return y if kept is None else y.masked_fill(kept[..., None] == 0, 0.0)
 
 
 @pytest.mark.parametrize(
