@@ -34,6 +34,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from fxquant.capture.branches import catches, function_of, path_to
+from fxquant.capture.live_names import live_names
 from fxquant.capture.names_in_code import NamesUsed, leaves_its_place, names_used
 from fxquant.ir.float_part import find_code
 
@@ -206,7 +207,8 @@ def _cut(
         inputs |= {"__class__", code.co_varnames[0]}
     outputs: set[str] = set()
     if not returns:
-        others = _names_elsewhere(function, statements)
+        live = live_names(function, statements)
+        others = _names_elsewhere(function, statements) if live is None else live
         outputs = ((used.stored | (used.changed & used.loaded)) & known) & (
             others | (used.loaded if straight is None else set())
         )
