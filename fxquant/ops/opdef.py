@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 Bound = dict[str, Any]
 
@@ -225,7 +225,8 @@ class OpDef:
         for parameter in self.parameters:
             value = bound.get(parameter.name, parameter.default)
             if parameter.kind == "variadic":
-                args.extend(value if value or parameter.name not in _SIZES else ((),))
+                whole = isinstance(value, fx.Node) or (not value and parameter.name in _SIZES)
+                args.extend((value or (),) if whole else value)
             elif parameter.required and parameter.kind == "positional":
                 args.append(value)
             elif not _same(value, parameter.default):

@@ -132,6 +132,29 @@ class Auxiliary(nn.Module):
         return self.head(x)
 
 
+class GroupsByMode(nn.Module):
+    """Other sizes are asked of ``view`` and of ``expand`` in training than in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = 2 if self.training else 1
+        y = self.linear(x).view(x.shape[0], groups, -1).sum(1)[:, :4]
+        return y[:, None].expand(x.shape[0], groups, 4).sum(1)
+
+
+def test_sizes_that_differ_in_training() -> None:
+    model, x = GroupsByMode().train(), torch.randn(2, 4, 8)
+    prepared = fxquant.prepare_qat_fx(model, MAPPING, (x,))
+    _float_part(prepared)
+    for mode in (True, False, True):
+        model.train(mode)
+        prepared.train(mode)
+        torch.testing.assert_close(prepared(x), model(x), atol=2e-5, rtol=2e-4)
+
+
 def test_outputs_that_only_training_has() -> None:
     x = torch.randn(4, 3, 6, 6)
     prepared = fxquant.prepare_qat_fx(Auxiliary().train(), MAPPING, (x,))
