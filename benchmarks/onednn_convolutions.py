@@ -62,7 +62,7 @@ MOST_PRODUCTS = 3e8
 
 def draw(generator: random.Random) -> dict[str, Any]:
     """One geometry."""
-    rank, pick = generator.choice((1, 2, 2)), generator.choice
+    rank, pick = generator.choice((1, 2, 2, 3)), generator.choice
     square = (pick(WIDTHS),) * rank
     return {
         "channels": pick(CHANNELS),
@@ -83,7 +83,9 @@ def quanta(case: dict[str, Any], engine: str) -> int:
     stride, padding = [case["stride"]] * rank, [(size - 1) * case["dilation"] // 2 for size in kernel]
     x = torch.randint(0, 256, (case["batch"], case["channels"] * groups, *case["sides"]), dtype=torch.uint8)
     weight = torch.randint(-127, 128, (outputs, case["channels"], *kernel), dtype=torch.int8)
-    exact = (F.conv1d, F.conv2d)[rank - 1](x.double() - 128, weight.double(), None, stride, padding, dilation, groups)
+    exact = (F.conv1d, F.conv2d, F.conv3d)[rank - 1](
+        x.double() - 128, weight.double(), None, stride, padding, dilation, groups
+    )
     scale = max(float(exact.abs().max()) / 127, 1e-3)
     given = torch._make_per_tensor_quantized_tensor(x, 1.0, 128)
     ones = torch.ones(outputs, dtype=torch.float64)

@@ -14,6 +14,7 @@ from fxquant.backends.native.conventions.weighted import (
 )
 from fxquant.backends.native.kernels.conv_dynamic import ConvDynamic
 from fxquant.backends.native.kernels.dynamic import LinearDynamic, LinearFloat16
+from fxquant.backends.native.onednn_convolutions import WRONG_HERE
 from fxquant.plan.backend import Call
 
 
@@ -35,11 +36,14 @@ def _conv(view: UnitView, relu: bool) -> Made:
     return Made((view.lowered(view.bound["input"]),), module=ConvDynamic(tensors, relu, geometry, growth))
 
 
+def _refuse_conv(call: Call) -> str:
+    """Why a convolution cannot be packed for onednn on this CPU, "" when it can."""
+    return refuse_conv(call) or ("" if is_right_in_onednn(call) else WRONG_HERE)
+
+
 def _conv_packings(call: Call, engine: str) -> tuple[Packing, ...]:
     """Only onednn returns the sums in float."""
     assert call.weight is not None
-    if not is_right_in_onednn(call):
-        return ()
     depthwise = call.bound["groups"] > 1 and call.weight.shape[1] == 1
     return (Packing("onednn", conv_limit("onednn", depthwise)),)
 
@@ -51,6 +55,6 @@ def float16_packings(call: Call, engine: str) -> tuple[Packing, ...]:
 
 CONVENTIONS = {
     "linear_float16": Convention(_linear_float16, refuse_linear, clips_at_zero=True, packings=float16_packings),
-    "conv_dynamic": Convention(_conv, refuse_conv, clips_at_zero=True, packings=_conv_packings),
+    "conv_dynamic": Convention(_conv, _refuse_conv, clips_at_zero=True, packings=_conv_packings),
     "linear_dynamic": Convention(_linear, refuse_linear, clips_at_zero=True, packings=linear_packings),
 }
