@@ -37,11 +37,14 @@ def varying_lists(model: nn.Module, example_inputs: Any) -> frozenset[Path]:
 
 
 def lists_in(inputs: Any) -> dict[Path, int]:
-    """Lengths of the outermost lists that hold tensors, by their paths, which are those of ``map_leaves``."""
+    """Lengths of the outermost lists that hold tensors, by their paths, which are those of ``map_leaves``.
+
+    Not of those that hold None: which elements there are is told by their place.
+    """
     found: dict[Path, int] = {}
 
     def at_container(container: Any, path: Path) -> Any:
-        if type(container) is not list or not holds_tensor(container):
+        if type(container) is not list or not holds_tensor(container) or any(item is None for item in container):
             return None
         found[path] = len(container)
         return container

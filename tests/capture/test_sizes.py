@@ -535,3 +535,26 @@ def test_a_tensor_that_is_none_for_other_sizes(example: int, other: int) -> None
     assert torch.equal(captured(x), model(x))
     with pytest.raises(FxquantError):
         captured(torch.randn(other, 8))
+
+
+class AsksForPast(nn.Module):
+    """Its list has None where there is nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, past: list[Tensor | None]) -> Tensor:
+        y: Tensor = self.linear(x)
+        if past[1] is None:
+            y = y * 2
+        assert past[0] is not None
+        return y + past[0]
+
+
+def test_lists_with_none_are_taken_apart() -> None:
+    model, x = AsksForPast().eval(), torch.randn(2, 8)
+    captured = pipeline.capture(model, (x, [x, None]))
+    assert not captured.state.capture_notes and torch.equal(captured(x, [x, None]), model(x, [x, None]))
+    with pytest.raises(FxquantError, match="None"):
+        captured(x, [x, x])
