@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.amp import autocast_mode
 from torch.autograd.function import _SingleLevelFunction
+from torch.autograd.graph import saved_tensors_hooks
 
 from fxquant.capture.facts import FactKind
 from fxquant.capture.source import is_user_file, user_frame
@@ -33,6 +34,7 @@ def patch_blocks(tracer: ValueTracer) -> Iterator[Undo]:
         yield _around(kind, "__enter__", functools.partial(_entered_grad_mode, tracer))
     yield _around(torch.set_grad_enabled, "__init__", functools.partial(_entered_grad_mode, tracer))
     yield _around(autocast_mode.autocast, "__enter__", functools.partial(_entered_autocast, tracer))
+    yield _around(saved_tensors_hooks, "__enter__", functools.partial(_entered_hooks, tracer))
 
 
 def _around(kind: type, name: str, run: Callable[..., Any]) -> Undo:
@@ -54,6 +56,14 @@ def _entered_grad_mode(tracer: ValueTracer, enter: Callable[[], Any], block: Any
         if user_frame() is not None:
             tracer.record(FactKind.GRAD_MODE, type(block).__name__, handled)
     return result
+
+
+def _entered_hooks(tracer: ValueTracer, enter: Callable[[], Any], block: Any) -> Any:
+    """What hooks make of the tensors that backward needs is lost in a graph; torch's own only move them."""
+    is_users = type(block) is saved_tensors_hooks or not type(block).__module__.startswith("torch.")
+    if is_users and not tracer.executing and tracer.settings.trains and user_frame() is not None:
+        tracer.report(FactKind.OPAQUE_CALL, f"{type(block).__name__} acts on gradients")
+    return enter()
 
 
 def _entered_autocast(tracer: ValueTracer, enter: Callable[[], Any], block: Any) -> Any:
