@@ -99,7 +99,9 @@ class ModeFollower:
                 self.modules[name] = OnlyInTraining()
                 args = (self._callable(called, name), *args)
                 made = self.graph.create_node("call_module", f"{MODES}.{name}", args, kwargs, record.name)
-        set_info(made, NodeInfo(value=record.info.value, origin=record.info.origin, made_by=MADE_BY))
+        written = tuple(node.name for node in made.all_input_nodes) if record.info.mutates else ()
+        known = NodeInfo(value=record.info.value, origin=record.info.origin, made_by=MADE_BY, mutates=written)
+        set_info(made, known)
         self.nodes[record.name] = made
 
     def _callable(self, called: Any, name: str) -> Any:

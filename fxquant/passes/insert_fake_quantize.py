@@ -25,6 +25,7 @@ from torch import fx, nn
 
 from fxquant.capture.training_mode import TrainingOnly
 from fxquant.fusion.rule import TRANSPOSED, WEIGHTED
+from fxquant.ir.ancestors import with_ancestors
 from fxquant.ir.containers import BATCH_NORMS, MODES, RANGE_OBSERVERS, WEIGHT_OBSERVERS
 from fxquant.ir.edit import adopt, copy_graph, evaluate_constant, holder_of, output_node, put_module
 from fxquant.ir.meta import NodeInfo, info, set_info
@@ -341,12 +342,19 @@ def _is_identity(unit: Unit) -> bool:
 
 
 def _move_before(value: Any, place: fx.Node) -> None:
-    """Move a constant, and the constants it is computed from, in front of ``place``."""
-    if not isinstance(value, fx.Node) or _is_before(value, place):
+    """Move a constant, what it is computed from, and what writes into that before it is read, in front of ``place``."""
+    if not isinstance(value, fx.Node) or value is place or _is_before(value, place):
         return
-    for source in value.all_input_nodes:
-        _move_before(source, place)
-    place.prepend(value)
+    between, node = list[fx.Node](), place.next
+    while node is not value:
+        between.append(node)
+        node = node.next
+    wanted = set(with_ancestors([value]))
+    for node in reversed(between):
+        if {item.name for item in wanted}.intersection(info(node).mutates):
+            wanted |= set(with_ancestors([node]))
+    for node in [item for item in (*between, value) if item in wanted]:
+        place.prepend(node)
 
 
 def _is_before(node: fx.Node, place: fx.Node) -> bool:

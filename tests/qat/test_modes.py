@@ -145,6 +145,34 @@ class GroupsByMode(nn.Module):
         return y[:, None].expand(x.shape[0], groups, 4).sum(1)
 
 
+class CountsBatches(nn.Module):
+    """Batch norm with a cumulative average, whose momentum follows from a counter that training moves first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("var", torch.ones(4))
+        self.register_buffer("batches", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, momentum = self.conv(x), 0.0
+        if self.training:
+            self.batches.add_(1)  # type: ignore[operator]
+            momentum = 1.0 / (self.batches.item() + 1)  # type: ignore[operator]
+        return F.batch_norm(y, self.mean, self.var, None, None, self.training, momentum)  # type: ignore[arg-type]
+
+
+def test_what_training_writes_is_written_before_it_is_read() -> None:
+    model, x = CountsBatches().train(), torch.randn(4, 3, 5, 5)
+    prepared = fxquant.prepare_qat_fx(model, MAPPING, (x,))
+    _float_part(prepared)
+    for _ in range(3):
+        torch.testing.assert_close(prepared(x), model(x), atol=2e-5, rtol=2e-4)
+    for name in ("mean", "var", "batches"):
+        torch.testing.assert_close(prepared.get_buffer(name), model.get_buffer(name), atol=1e-5, rtol=1e-4)
+
+
 def test_sizes_that_differ_in_training() -> None:
     model, x = GroupsByMode().train(), torch.randn(2, 4, 8)
     prepared = fxquant.prepare_qat_fx(model, MAPPING, (x,))
