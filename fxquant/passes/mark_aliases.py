@@ -22,6 +22,11 @@ _PROMOTE = frozenset(
      "iadd", "isub", "imul", "itruediv", "ipow", "imod", "ifloordiv", "__iadd__", "__isub__", "__imul__",
      "__itruediv__", "__ipow__")
 )  # fmt: skip
+# Give their tensor another form in place; what looked into it before keeps the old one.
+FORMS = frozenset(
+    ("t_", "transpose_", "swapaxes_", "swapdims_", "unsqueeze_", "squeeze_", "resize_", "resize_as_", "as_strided_",
+     "set_")
+)  # fmt: skip
 
 
 def mark_aliases(graph: fx.Graph) -> None:
@@ -37,6 +42,18 @@ def mark_aliases(graph: fx.Graph) -> None:
             target = by_name.get(name) or next((source for source in node.all_input_nodes if source.name == name), None)
             if target is not None:
                 _mark(node, target, order, sharing.get(info(target).storage, []))
+    for nodes in sharing.values():
+        if any(node.target in FORMS for node in nodes) and any(node.target not in FORMS for node in _writers_of(nodes)):
+            for node in nodes:
+                if node.op.startswith("call_"):
+                    update_info(node, op=ALIASED)
+
+
+def _writers_of(sharing: list[fx.Node]) -> list[fx.Node]:
+    """The nodes that change values in the memory that some nodes share."""
+    names = {node.name for node in sharing}
+    users = dict.fromkeys(user for node in sharing for user in (node, *node.users))
+    return [user for user in users if names.intersection(info(user).mutates)]
 
 
 def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int], sharing: list[fx.Node]) -> None:

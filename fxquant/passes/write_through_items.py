@@ -22,6 +22,7 @@ from torch import fx
 
 from fxquant.ir.meta import NodeInfo, by_storage, info, set_info, update_info, writers_in
 from fxquant.ops import catalogue
+from fxquant.passes.mark_aliases import FORMS
 
 MADE_BY = "write_through_items"
 
@@ -115,6 +116,8 @@ def _is_seen_elsewhere(node: fx.Node, view: fx.Node, order: dict[fx.Node, int], 
         return True
     if any(other is not node and not _writes_back(other, view) for other in memory.writers(node)):
         return True
+    if any(other.target in FORMS for other in memory.sharing(view)) or _is_written_behind(node, view, order, memory):
+        return True
     between = memory.between(place, last_read)
     if any(_changes_memory_of(other, view) and not _writes_back(other, view) for other in between):
         return True
@@ -125,6 +128,19 @@ def _is_seen_elsewhere(node: fx.Node, view: fx.Node, order: dict[fx.Node, int], 
         if earlier and any(order[user] > place for user in other.users):
             return True
     return False
+
+
+def _is_written_behind(node: fx.Node, view: fx.Node, order: dict[fx.Node, int], memory: _Memory) -> bool:
+    """Whether something that looks into the part, such as ``view.detach()``, is written into later."""
+    derived = {view, node}
+    for other in memory.sharing(view):
+        if other is not view and derived.intersection(other.all_input_nodes):
+            derived.add(other)
+    return any(
+        order[writer] > order[node] and not _writes_back(writer, view)
+        for looking in derived - {view, node}
+        for writer in memory.writers(looking)
+    )
 
 
 def _changes_memory_of(other: fx.Node, view: fx.Node) -> bool:

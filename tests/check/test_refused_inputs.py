@@ -46,23 +46,3 @@ def test_a_graph_that_refuses_other_values_is_warned_of(model: nn.Module, inputs
     (found,) = report.of(Severity.WARNING)
     assert found.kind is FindingKind.HIDDEN_CASE and "refuses" in found.message and found.line
     assert "1 warning" in report.verdict and "nothing has to change" not in str(report)
-
-
-class TurnsAView(nn.Module):
-    """Writes into a view of what lies another way since: no graph of this has the right shapes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(8, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.linear(x)
-        first = y[0]
-        y.t_()
-        first.add_(1)
-        return y
-
-
-def test_a_graph_that_fails_on_the_example_is_not_safe() -> None:
-    report = fxquant.check_traceable(TurnsAView().eval(), (torch.randn(3, 8),))
-    assert not report.ok or all(row.outcome.holds for row in report.proof.rows)
