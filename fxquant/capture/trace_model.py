@@ -168,7 +168,8 @@ def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], 
     for path in tracer.unhooked:
         remove_hooks(root.get_submodule(path))
     _mark_effects(root, attempt.graph)
-    _keep_caught(attempt.graph, tracer.answers.caught)
+    if tracer.answers.caught:
+        _keep_caught(attempt.graph, tracer.answers.caught)
     if tracer.settings.inputs_apart:
         check_written_inputs(attempt.graph, tracer.ranks.is_given)
     if half is not None:
@@ -184,9 +185,9 @@ def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:
             node.meta[EFFECTS] = True
 
 
-def _keep_caught(graph: fx.Graph, caught: Iterable[fx.Node]) -> None:
+def _keep_caught(graph: fx.Graph, caught: Collection[fx.Node]) -> None:
     """Keep operations whose results nobody reads, and whose errors forward catches."""
-    for node in caught:
+    for node in [node for node in graph.nodes if node in caught]:  # some were taken out of it again
         if not node.users:
             with graph.inserting_after(node):
                 check = graph.call_function(require_computed, (node,))
