@@ -24,35 +24,8 @@ from fxquant.backends.native.engine import packing_for
 from fxquant.backends.native.onednn_convolutions import onednn_is_right
 
 CHANNELS = (
-    1,
-    2,
-    3,
-    4,
-    6,
-    8,
-    10,
-    12,
-    15,
-    16,
-    17,
-    20,
-    24,
-    28,
-    31,
-    32,
-    33,
-    40,
-    48,
-    56,
-    64,
-    65,
-    80,
-    96,
-    128,
-    160,
-    192,
-    256,
-)
+    1, 2, 3, 4, 6, 8, 10, 12, 15, 16, 17, 20, 24, 28, 31, 32, 33, 40, 48, 56, 64, 65, 80, 96, 128, 160, 192, 256
+)  # fmt: skip
 GROUPS = (1, 1, 1, 2, 3, 4, 8, 16, 48)
 OUTPUTS = (1, 1, 4, 8, 16, 24, 32, 48, 64)
 WIDTHS = (1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16)

@@ -52,22 +52,22 @@ class Given:
     before: Any
     path: Path
 
-    def writes(self, owner: Any, known: Callable[[Any], Any]) -> Iterator[tuple[Any, Path]]:
-        """Calls that make the caller's like it, each a function and its arguments.
+    def writes(self, known: Callable[[Any], Any]) -> Iterator[tuple[Any, Path]]:
+        """Calls that make the caller's like it, each a function and what it is given behind the caller's.
 
         Args:
-            owner: the caller's. known: gives what stands for something that forward holds.
+            known: gives what stands for something that forward holds.
         """
         before, now = self.before, self.read(self.held)
         if isinstance(now, list):
             if len(now) != len(before) or any(a is not b for a, b in zip(now, before, strict=True)):
-                yield put_items, (owner, known(now))
+                yield put_items, (known(now),)
             return
         kept = [key for key in before if key in now]
         kept = kept if list(now)[: len(kept)] == kept else []  # in another order, all are set anew
-        yield from ((self.remove, (owner, key)) for key in before if key not in kept)
+        yield from ((self.remove, (key,)) for key in before if key not in kept)
         changed = (key for key in now if key not in kept or before[key] is not now[key])
-        yield from ((self.put, (owner, key, known(now[key]))) for key in changed)
+        yield from ((self.put, (key, known(now[key]))) for key in changed)
 
 
 class GivenContainers:
@@ -120,13 +120,10 @@ class GivenContainers:
 
         everything = [given for found, _ in self._noted.values() for given in found]
         # The ways to what is written into are found before something else lies there.
-        writes = [write for given in everything for write in _with_owner(given, known)]
+        writes = [
+            (function, (known(given.held), *arguments))
+            for given in everything
+            for function, arguments in given.writes(known)
+        ]
         for function, arguments in writes:
             tracer.create_proxy("call_function", function, arguments, {})
-
-
-def _with_owner(given: Given, known: Callable[[Any], Any]) -> list[tuple[Any, Path]]:
-    """The writes into one of the caller's; the way to it is recorded where there are any."""
-    if not any(True for _ in given.writes(None, lambda item: item)):
-        return []
-    return list(given.writes(known(given.held), known))

@@ -61,9 +61,8 @@ from fxquant.ops import catalogue
 
 _HOOKED = "its operations are recorded around the module"
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-_READS_CONTAINER = (
-    operator.getitem, getattr, operator.contains, len, operator.setitem, operator.delitem, *CHECKS, *WRITES,
-)  # fmt: skip
+_ITEMS = (operator.getitem, operator.contains, operator.setitem, operator.delitem)
+_READS_CONTAINER = (*_ITEMS, getattr, len, *CHECKS, *WRITES)
 
 
 class ValueTracer(OwnThread, fx.Tracer):

@@ -43,17 +43,16 @@ def mark_aliases(graph: fx.Graph) -> None:
             if target is not None:
                 _mark(node, target, order, sharing.get(info(target).storage, []))
     for nodes in sharing.values():
-        if any(node.target in FORMS for node in nodes) and any(node.target not in FORMS for node in _writers_of(nodes)):
+        if any(node.target in FORMS for node in nodes) and _writes_values(writers, nodes):
             for node in nodes:
                 if node.op.startswith("call_"):
                     update_info(node, op=ALIASED)
 
 
-def _writers_of(sharing: list[fx.Node]) -> list[fx.Node]:
-    """The nodes that change values in the memory that some nodes share."""
+def _writes_values(writers: list[fx.Node], sharing: list[fx.Node]) -> bool:
+    """Whether one of the writers changes more than the form of what lies in the memory that some nodes share."""
     names = {node.name for node in sharing}
-    users = dict.fromkeys(user for node in sharing for user in (node, *node.users))
-    return [user for user in users if names.intersection(info(user).mutates)]
+    return any(node.target not in FORMS and names.intersection(info(node).mutates) for node in writers)
 
 
 def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int], sharing: list[fx.Node]) -> None:

@@ -9,23 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from attends import Attends, ones
+from torch import Tensor
 
 import fxquant
 from fxquant import pipeline
-
-
-class Attends(nn.Module):
-    """Attention to what a cache holds; kinds of caches are methods."""
-
-    def __init__(self, way: Callable[[Any, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.query, self.key, self.way = nn.Linear(4, 4), nn.Linear(4, 4), way
-
-    def forward(self, x: Tensor, cache: Any) -> Tensor:
-        keys = self.way(cache, self.key(x))
-        y: Tensor = self.query(x) @ keys.transpose(1, 2)
-        return y
 
 
 def _joined(cache: Any, key: Tensor) -> Tensor:
@@ -59,16 +47,12 @@ def _replaced(cache: Any, key: Tensor) -> Tensor:
     return joined
 
 
-def _ones() -> Tensor:
-    return torch.ones(2, 1, 4)
-
-
 WAYS: list[tuple[Callable[[Any, Tensor], Tensor], Callable[[], Any]]] = [
-    (_joined, lambda: {"key": _ones()}),
-    (_added, lambda: [_ones()]),
-    (_nested, lambda: {"layers": [{"key": _ones()}, {"key": _ones() * 2}], "last": _ones()}),
-    (_moved, lambda: {"first": _ones(), "key": _ones()}),
-    (_replaced, lambda: [{"key": _ones()}, _ones()]),
+    (_joined, lambda: {"key": ones()}),
+    (_added, lambda: [ones()]),
+    (_nested, lambda: {"layers": [{"key": ones()}, {"key": ones() * 2}], "last": ones()}),
+    (_moved, lambda: {"first": ones(), "key": ones()}),
+    (_replaced, lambda: [{"key": ones()}, ones()]),
 ]
 
 
@@ -114,6 +98,6 @@ class Cache:
 def test_an_object_of_the_example_stays_as_it_was() -> None:
     model, cache = Attends(lambda cache, key: cache.update(key)).eval(), Cache()
     before = copy.deepcopy(vars(cache))
-    fxquant.check_traceable(model, (_ones(), cache))
-    fxquant.prepare_fx(model, fxquant.get_default_qconfig_mapping(), (_ones(), cache))
+    fxquant.check_traceable(model, (ones(), cache))
+    fxquant.prepare_fx(model, fxquant.get_default_qconfig_mapping(), (ones(), cache))
     assert vars(cache) == before

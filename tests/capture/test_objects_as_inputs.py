@@ -9,28 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from attends import Attends, ones
+from torch import Tensor
 
 import fxquant
 from fxquant import pipeline
 from fxquant.ir.write_back import attributes_of
-
-
-class Attends(nn.Module):
-    """Attention to what a cache holds; kinds of caches are methods."""
-
-    def __init__(self, way: Callable[[Any, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.query, self.key, self.way = nn.Linear(4, 4), nn.Linear(4, 4), way
-
-    def forward(self, x: Tensor, cache: Any) -> Tensor:
-        keys = self.way(cache, self.key(x))
-        y: Tensor = self.query(x) @ keys.transpose(1, 2)
-        return y
-
-
-def _ones() -> Tensor:
-    return torch.ones(2, 1, 4)
 
 
 class Held:
@@ -117,19 +101,19 @@ def _of_dict(cache: Any, key: Tensor) -> Tensor:
 
 
 OBJECTS: list[tuple[Callable[[Any, Tensor], Tensor], Callable[[], Any]]] = [
-    (_set, lambda: Held(key=_ones())),
-    (_set, lambda: Held(key=_ones(), last=_ones())),
-    (_set, lambda: Fields(_ones())),
-    (_set, lambda: Slots(_ones())),
-    (_set, lambda: Guarded(stored=_ones())),
-    (_deleted, lambda: Held(key=_ones(), last=_ones())),
-    (_deleted, lambda: Slots(_ones())),
-    (_inside, lambda: Held(layers=(Held(key=_ones()), Held(key=_ones())), inner=Held(key=_ones(), keys={}))),
-    (_each, lambda: Held(layers=[Held(key=_ones()), Held(key=_ones())])),
-    (_each, lambda: Held(layers=(Held(key=_ones()), Fields(_ones())))),
-    (_noted, lambda: Held(names=set(), recent=deque(), key=_ones())),
-    (_exchanged, lambda: Held(first=Held(key=_ones()), second=Held(key=_ones() * 2))),
-    (_of_dict, lambda: Named(key=_ones())),
+    (_set, lambda: Held(key=ones())),
+    (_set, lambda: Held(key=ones(), last=ones())),
+    (_set, lambda: Fields(ones())),
+    (_set, lambda: Slots(ones())),
+    (_set, lambda: Guarded(stored=ones())),
+    (_deleted, lambda: Held(key=ones(), last=ones())),
+    (_deleted, lambda: Slots(ones())),
+    (_inside, lambda: Held(layers=(Held(key=ones()), Held(key=ones())), inner=Held(key=ones(), keys={}))),
+    (_each, lambda: Held(layers=[Held(key=ones()), Held(key=ones())])),
+    (_each, lambda: Held(layers=(Held(key=ones()), Fields(ones())))),
+    (_noted, lambda: Held(names=set(), recent=deque(), key=ones())),
+    (_exchanged, lambda: Held(first=Held(key=ones()), second=Held(key=ones() * 2))),
+    (_of_dict, lambda: Named(key=ones())),
 ]
 
 
@@ -171,8 +155,8 @@ def test_objects_that_are_inputs(way: Callable[[Any, Tensor], Tensor], make: Cal
 
 def test_objects_change_places() -> None:
     model, x = Attends(_exchanged).eval(), torch.randn(2, 1, 4)
-    given = Held(first=Held(key=_ones()), second=Held(key=_ones() * 2))
+    given = Held(first=Held(key=ones()), second=Held(key=ones() * 2))
     first, second = given.first, given.second  # type: ignore[attr-defined]
     pipeline.capture(model, (x, given))(x, given)
     assert (given.first, given.second) == (second, first)  # type: ignore[attr-defined]
-    assert torch.equal(second.key, model.key(x)) and torch.equal(first.key, _ones())
+    assert torch.equal(second.key, model.key(x)) and torch.equal(first.key, ones())

@@ -103,8 +103,8 @@ def _subpixel_packings(call: Call, engine: str) -> tuple[Packing, ...]:
     geometry = geometry_of(call.bound, call.weight.shape)
     channels, groups = call.weight.shape[0] // geometry.groups, geometry.groups
     first = _fastest_on_x86(geometry, channels) if engine == "x86" else engine
-    is_right = groups == 1 and onednn_is_right((1, channels, *geometry.kernel), geometry.dilation, groups)
-    names = (name for name in preferring(first) if is_right or name != "onednn" or not has_avx512())
+    ordinary = groups == 1 and onednn_is_right((1, channels, *geometry.kernel), geometry.dilation, groups)
+    names = preferring(first, ordinary or not has_avx512())
     return tuple(Packing(name, _subpixel_limit(name, groups, channels), note=_ORDINARY) for name in names)
 
 

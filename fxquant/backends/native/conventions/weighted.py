@@ -56,15 +56,21 @@ def refuse_conv(call: Call) -> str:
         return refused
     if any(is_computed(call.bound[name]) for name in ("stride", "padding", "dilation", "groups")):
         return "its geometry depends on the input"
-    pads = fold_pads(split_pads(call.bound, call.weight.shape), call.pad)
-    if pads.grown_kernel(call.bound["dilation"]) is None:
+    if _growth(call) is None:
         return "its uneven padding does not line up with its dilation"
     return ""
 
 
-def preferring(engine: str) -> tuple[str, ...]:
-    """The engines with kernels, ``engine`` first, then the faster ones."""
-    return tuple(dict.fromkeys((engine, "onednn", "fbgemm", "qnnpack")))
+def _growth(call: Call) -> tuple[tuple[int, int], ...] | None:
+    """Zeros to put around the taps of a convolution, None where they do not line up with its dilation."""
+    assert call.weight is not None
+    return fold_pads(split_pads(call.bound, call.weight.shape), call.pad).grown_kernel(call.bound["dilation"])
+
+
+def preferring(engine: str, onednn_is_right: bool = True) -> tuple[str, ...]:
+    """The engines with kernels, ``engine`` first, then the faster ones; onednn only where it is right."""
+    names = dict.fromkeys((engine, "onednn", "fbgemm", "qnnpack"))
+    return tuple(name for name in names if onednn_is_right or name != "onednn")
 
 
 def fastest_on_x86(groups: int, channels: int) -> str:
@@ -77,18 +83,17 @@ def _conv_packings(call: Call, engine: str) -> tuple[Packing, ...]:
     groups, channels = call.bound["groups"], call.weight.shape[1]
     first = fastest_on_x86(groups, channels) if engine == "x86" else engine
     depthwise, is_right = groups > 1 and channels == 1, is_right_in_onednn(call)
-    names = (name for name in preferring(first) if is_right or name != "onednn")
     note = "" if is_right or first != "onednn" else WRONG_HERE
-    return tuple(Packing(name, conv_limit(name, depthwise), note=note) for name in names)
+    return tuple(Packing(name, conv_limit(name, depthwise), note=note) for name in preferring(first, is_right))
 
 
 def is_right_in_onednn(call: Call) -> bool:
     """Whether onednn computes a convolution rightly on this CPU, the zeros put around its taps included."""
     assert call.weight is not None
     outputs, channels, *kernel = call.weight.shape
+    zeros = _growth(call) or ((0, 0),) * len(kernel)
+    grown = [size + sum(around) for size, around in zip(kernel, zeros, strict=True)]
     dilation = as_tuple(call.bound["dilation"], len(kernel))
-    growth = fold_pads(split_pads(call.bound, call.weight.shape), call.pad).grown_kernel(dilation)
-    grown = [size + sum(zeros) for size, zeros in zip(kernel, growth or ((0, 0),) * len(kernel), strict=True)]
     return onednn_is_right((outputs, channels, *grown), dilation, call.bound["groups"])
 
 
