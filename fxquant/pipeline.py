@@ -16,6 +16,7 @@ from fxquant.backends.native.lower import lower_native
 from fxquant.backends.native.pack_again import pack_again
 from fxquant.backends.reference import build_reference
 from fxquant.capture.copy_module import copy_module
+from fxquant.capture.own_objects import require_no_identity
 from fxquant.capture.pause_collector import collector_paused
 from fxquant.capture.recurrent_root import with_recurrent_child
 from fxquant.capture.trace_model import trace_model
@@ -41,7 +42,7 @@ from fxquant.ir.stages import (
     with_state,
 )
 from fxquant.ir.verify import verify
-from fxquant.ir.walk_modules import modules_by_path
+from fxquant.ir.walk_modules import Inventory, modules_by_path
 from fxquant.passes.call_attributes import call_attributes
 from fxquant.passes.canonicalize_calls import canonicalize_calls
 from fxquant.passes.decompose_operators import decompose_operators
@@ -135,6 +136,8 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
         example_inputs: as for ``capture``.
         options: the other arguments of ``capture``.
     """
+    if example_inputs is not None:
+        require_no_identity(Inventory(model), example_inputs)
     evaluated = copy_module(model).eval()
     changing = buffers_changed_by_training(model, example_inputs)
     captured = capture(evaluated, example_inputs, trains=True, changing=changing, **options)

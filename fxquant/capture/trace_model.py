@@ -16,6 +16,7 @@ from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.half_precision import HalfPrecision, widen_inputs
 from fxquant.capture.inputs import split_inputs
 from fxquant.capture.other_than_eager import other_than_eager
+from fxquant.capture.own_objects import require_no_identity
 from fxquant.capture.probe_sizes import probe_sizes
 from fxquant.capture.run_eager import run_eager
 from fxquant.capture.run_hooks import remove_hooks
@@ -85,6 +86,7 @@ def trace_model(
     check_root(model, leaf_names)
     regions, met, runs = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]](), False
     held = Inventory(model)
+    require_no_identity(held, example_inputs)
     half = HalfPrecision.of(held, example_inputs)
     varying = varying_lists(model, example_inputs)
     trains = trains or model.training

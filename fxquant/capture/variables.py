@@ -92,6 +92,30 @@ def variables_of(kinds: Collection[type]) -> list[Variable]:
     return found
 
 
+def values_around(kinds: Collection[type]) -> Iterator[tuple[str, Any]]:
+    """(name for people, value) of what the functions of a model's own classes may look into: the user's files only.
+
+    Args:
+        kinds: as for ``variables_of``.
+    """
+    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
+    spaces = {
+        id(space): space for kind in own for space in _globals_of(kind) if _is_own(space.get("__file__", "__main__"))
+    }
+    spaces |= {id(found): found for space in list(spaces.values()) for found in _helpers_of(space)}
+    for kind in own:
+        for name, value in vars(kind).items():
+            function = inspect.unwrap(getattr(value, "__func__", value))
+            if isinstance(function, FunctionType):
+                kept = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+                yield from ((f"{variable} in {kind.__name__}.{name}", cell_content(cell)) for variable, cell in kept)
+            elif not name.startswith("__"):
+                yield f"{kind.__name__}.{name}", value
+    for space in spaces.values():
+        used = _names_used(space)
+        yield from ((name, value) for name, value in list(space.items()) if name in used)
+
+
 def _attributes_of(name: str, value: Any) -> list[Variable]:
     """Attributes of a function, or of a class that is none of a module of the model."""
     if isinstance(value, FunctionType):

@@ -15,6 +15,7 @@ from fxquant import pipeline
 from fxquant.capture.copy_module import copy_module, parameters_shared
 from fxquant.capture.inputs import split_inputs
 from fxquant.capture.outer_state import OuterState
+from fxquant.capture.own_objects import require_no_identity
 from fxquant.capture.pause_collector import collector_paused
 from fxquant.check.compare import leaves
 from fxquant.check.coverage import Coverage, measure_coverage
@@ -37,6 +38,7 @@ from fxquant.check.user_frames import Places
 from fxquant.check.whole_model import observe_whole
 from fxquant.errors import CaptureError, ConfigError, FxquantError
 from fxquant.ir.stages import CapturedModel
+from fxquant.ir.walk_modules import Inventory
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
         The report: findings, proof, coverage.
 
     Raises:
-        CaptureError: ``model`` is no plain module, or does not run on the example inputs.
+        CaptureError: ``model`` is no plain module, or it, or a copy of it, does not run on the example inputs.
         ConfigError: ``probes`` is neither.
     """
     start = time.perf_counter()
@@ -79,11 +81,15 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
         sources = Sources()
         places = Places(model, sources)
         copied = copy_module(model)
-        run = observe_eager(model, example_inputs, sources)
+        refusal = _known_by_identity(model, example_inputs)
+        try:
+            run = observe_eager(model, example_inputs, sources)
+        except CaptureError as error:
+            raise refusal or error from None
         outer.restore()
         shared = nullcontext if run.writes_parameters else parameters_shared
         with gradients_recorded(run.needs_gradients), shared():
-            attempt = _try_capture(copied, example_inputs, places)
+            attempt = _try_capture(copied, example_inputs, places, refusal)
             result = _examine(copied, example_inputs, probes, attempt.graph, places, run.keeps_state, outer)
             plain = trace_plainly(copied, places)
         whole = observe_whole(model, example_inputs, plain.error, sources, first_use)
@@ -146,8 +152,21 @@ def _require_inputs(example_inputs: Any, probes: Any) -> None:
         raise CaptureError("example_inputs has no tensor", remedy="pass a tuple of typical inputs")
 
 
-def _try_capture(model: nn.Module, example_inputs: Any, places: Places) -> _Attempt:
+def _known_by_identity(model: nn.Module, example_inputs: Any) -> CaptureError | None:
+    """Why capture refuses the model, where something knows its objects; what is captured below is a copy of it."""
     try:
+        require_no_identity(Inventory(model), example_inputs)
+    except CaptureError as error:
+        return error
+    return None
+
+
+def _try_capture(
+    model: nn.Module, example_inputs: Any, places: Places, refusal: CaptureError | None = None
+) -> _Attempt:
+    try:
+        if refusal is not None:
+            raise refusal
         graph = pipeline.capture(model, example_inputs)
     except Exception as error:
         facts = getattr(error, "facts", ())
