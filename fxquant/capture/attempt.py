@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
 from fxquant.capture.varying_lists import Path
 from fxquant.capture.watched_code import WatchedCode
+from fxquant.ir.float_part import FloatPart
 from fxquant.ir.walk_modules import Inventory
 
 
@@ -92,7 +93,8 @@ class Attempt:
         state, outer: how the copy, and what is outside of it, were before.
         troubles: what no graph can hold.
         ended_by: what other sizes answer differently, where the trace ended before the model did because of it.
-        is_pristine: whether the root is still the copy of the model that it was before the trace.
+        is_pristine: whether the root is still the copy of the model that it was before the trace, but for parts that
+            run as Python and were put on it.
     """
 
     job: Job
@@ -108,6 +110,17 @@ class Attempt:
     def was_called(self) -> None:
         """The copy, or the graph, was called after the trace: what it holds is to be looked at again."""
         self.state.parameters_hold = self.job.parameters.are_as_given = False
+
+    @contextmanager
+    def without_parts(self) -> Iterator[nn.Module]:
+        """Inside, nothing that the trace put on the root is there."""
+        held = vars(self.root)
+        every = held["_modules"]
+        held["_modules"] = {name: item for name, item in every.items() if name not in self.tracer.constants}
+        try:
+            yield self.root
+        finally:
+            held["_modules"] = every
 
 
 def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | None = None) -> Attempt:
@@ -135,8 +148,8 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
             graph = tracer.trace_all(held)
             changed = outer.changed()
     troubles, ended_by, is_pristine = tracer.recorder.troubles, tracer.answers.checks.early_end.found, False
-    is_changed = changed or tracer.constants or plain or regions.modules
-    if (troubles or ended_by) and not is_changed and not state.changes():
+    is_changed = changed or plain or regions.modules or not all(map(_is_part, tracer.constants.values()))
+    if (troubles or ended_by) and not (is_changed or tracer.constants) and not state.changes():
         job.parameters.are_as_given = state.parameters_hold
         job.spare.append(copied)
     if not troubles and not regions.whole and not ended_by:
@@ -187,6 +200,10 @@ def _settings(
         watched=job.watched,
         marks=marks,
     )
+
+
+def _is_part(constant: Any) -> bool:
+    return isinstance(constant, FloatPart)
 
 
 def _as_is(tensor: Tensor) -> Tensor:

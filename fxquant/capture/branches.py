@@ -88,7 +88,12 @@ def _caught(path: Sequence[ast.AST], does: Callable[[ast.AST], bool] = catches) 
 
 def is_caught(frame: FrameType, does: Callable[[ast.AST], bool] = catches) -> bool:
     """Whether the function of a frame catches what the line that it is at raises, in a statement that ``does``."""
-    where, tree = position(frame.f_code, frame.f_lasti), tree_of(frame.f_code.co_filename)
+    return _is_caught_at(frame.f_code, frame.f_lasti, does)
+
+
+@lru_cache(maxsize=4096)  # it is asked for each operation that is recorded
+def _is_caught_at(code: CodeType, instruction: int, does: Callable[[ast.AST], bool]) -> bool:
+    where, tree = position(code, instruction), tree_of(code.co_filename)
     return where is not None and tree is not None and _caught(path_to(tree, where), does)
 
 
@@ -149,18 +154,23 @@ def _name(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-@lru_cache(maxsize=64)
-def _parse(file: str, source: str) -> ast.Module | None:
+def _parse(source: str) -> ast.Module | None:
     try:
         return ast.parse(source)
     except SyntaxError:
         return None
 
 
+_trees: dict[str, tuple[list[str], ast.Module | None]] = {}
+
+
 def tree_of(file: str) -> ast.Module | None:
     """The parsed source of a file, None when there is none."""
-    lines = linecache.getlines(file)
-    return _parse(file, "".join(lines)) if lines else None
+    lines = linecache.getlines(file)  # the same list as long as the file is the same
+    known = _trees.get(file)
+    if known is None or known[0] is not lines:
+        known = _trees[file] = lines, _parse("".join(lines)) if lines else None
+    return known[1]
 
 
 def path_to(tree: ast.AST, where: tuple[int, int, int, int]) -> list[ast.AST]:

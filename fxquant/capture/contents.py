@@ -36,13 +36,17 @@ _METACLASSES = (type, abc.ABCMeta, enum.EnumMeta)
 class Contents:
     """Reads contents.
 
+    Args:
+        gathers: whether the attributes are wanted, too.
+
     Attributes:
         codes: of the functions that were met, and of those in them.
         classes: that were met, torch's and Python's own left out.
         modules: of the user's that were met.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gathers: bool = True) -> None:
+        self._gathers = gathers
         self.codes: set[CodeType] = set()
         self.classes: dict[type, None] = {}
         self.modules: list[ModuleType] = []
@@ -105,7 +109,8 @@ class Contents:
         return id(module)
 
     def _function(self, function: FunctionType, depth: int) -> Hashable:
-        self.codes.update(codes_in(function.__code__))
+        if self._gathers:
+            self.codes.update(codes_in(function.__code__))
         if is_torch_file(function.__code__.co_filename) or is_own_file(function.__code__.co_filename):
             wrapped = vars(function).get("__wrapped__")  # in whose place another stands during a trace
             return id(function), self.of(wrapped, depth - 1) if isinstance(wrapped, FunctionType) else None

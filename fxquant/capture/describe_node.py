@@ -15,7 +15,6 @@ from fxquant.ir.meta import (
     describe_value,
     info,
     largest_magnitude,
-    largest_magnitudes,
     qualified_name,
     qualified_type,
     set_info,
@@ -63,51 +62,22 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
     set_info(node, found)
 
 
-class Descriptions:
-    """What is known of nodes that do in another module what others before them did; attached in one step."""
+def describe_again(
+    node: fx.Node, known: NodeInfo, value: Any, module_path: str, call: int, mutates: tuple[str, ...], largest: float
+) -> None:
+    """Attach what is known of a node that does in another module what one before it did.
 
-    def __init__(self) -> None:
-        self._waiting: list[tuple[fx.Node, Any, NodeInfo, Origin, tuple[str, ...]]] = []
-        self._searched: dict[fx.Node, int] = {}  # which of the values has the elements of a node's
-        self._values: list[Any] = []
-
-    def add(
-        self,
-        node: fx.Node,
-        known: NodeInfo,
-        value: Any,
-        module_path: str,
-        call: int,
-        mutates: tuple[str, ...],
-        elements: fx.Node | None = None,
-    ) -> None:
-        """Describe one node.
-
-        Args:
-            node: just made.
-            known: of the one before, whose value is of the same kind.
-            value, mutates: as for ``describe_node``.
-            module_path, call: of the module that would be running, and which of its calls.
-            elements: a node whose value has the same elements.
-        """
-        spelling = known.origin.spelling if node.op in ("call_function", "call_method") else _spelling(node)
-        origin = changed_info(known.origin, spelling=spelling, module_path=module_path, call=call)
-        self._waiting.append((node, value, known, origin, mutates))
-        found = self._searched.get(elements) if elements is not None else None
-        if found is None:
-            found = len(self._values)
-            self._values.append(value)
-        self._searched[node] = found
-
-    def attach(self) -> None:
-        """Attach what was described so far; before an operation writes into a value of it."""
-        magnitudes = largest_magnitudes(self._values)
-        for node, value, known, origin, mutates in self._waiting:
-            names, storage, largest = (node.name,), storage_of(value), magnitudes[self._searched[node]]
-            found = changed_info(known, origin=origin, origins=names, mutates=mutates, storage=storage, largest=largest)
-            set_info(node, found)
-        for kept in (self._waiting, self._searched, self._values):
-            kept.clear()
+    Args:
+        node: just made.
+        known: of the one before, whose value is of the same kind.
+        value, mutates: as for ``describe_node``.
+        module_path, call: of the module that would be running, and which of its calls.
+        largest: magnitude of the value.
+    """
+    spelling = known.origin.spelling if node.op in ("call_function", "call_method") else _spelling(node)
+    origin = changed_info(known.origin, spelling=spelling, module_path=module_path, call=call)
+    names, storage = (node.name,), storage_of(value)
+    set_info(node, changed_info(known, origin=origin, origins=names, mutates=mutates, storage=storage, largest=largest))
 
 
 def _spelling(node: fx.Node) -> str:

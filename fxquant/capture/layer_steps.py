@@ -34,15 +34,16 @@ class Step:
     """One node of a recording.
 
     Attributes:
-        node: as recorded. known: what is known of it.
+        op, call: of the node as recorded; what it calls is a path where it reads an attribute or calls a module.
+        known: what is known of the node.
         path: place of the path of its module. target: place of the path that it calls or reads, -1 where it is none.
         args, keywords, kwargs: take its operands from a list; names of the last of them.
         changes: places of the nodes whose values it changes.
-        elements: place of what has the same elements, -1 where there is nothing.
         named: whether it is named after its module.
     """
 
-    node: fx.Node
+    op: str
+    call: Any
     known: NodeInfo
     path: int
     target: int
@@ -50,8 +51,20 @@ class Step:
     keywords: tuple[str, ...]
     kwargs: Take
     changes: tuple[int, ...]
-    elements: int
     named: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Values whose largest magnitudes are found in one step, before something is written into one of them.
+
+    Attributes:
+        places: of those that are searched.
+        which: for each step, the index of what has the same elements among them.
+    """
+
+    places: list[int]
+    which: list[int]
 
 
 class LayerSteps:
@@ -64,7 +77,10 @@ class LayerSteps:
     Attributes:
         places: where what a node stands for is in a list.
         constants: behind what the layer is given.
+        behind: how many there are of both.
         steps: in order, what they make behind the constants.
+        attributes: places of parameters and buffers, with the places of their paths.
+        batches: of what the steps make; the first of all up to the first step that writes, and so on.
     """
 
     def __init__(self, known: LayerRecording, module_at: Callable[[str], nn.Module]) -> None:
@@ -73,7 +89,9 @@ class LayerSteps:
         self._paths: dict[str, int] = {}
         self.constants = [item for node in known.nodes for item in _operands(node) if _is_constant(item)]
         self._constants = {id(item): len(known.inputs) + index for index, item in enumerate(self.constants)}
-        self._behind = len(known.inputs) + len(self.constants)
+        self.behind = len(known.inputs) + len(self.constants)
+        self.attributes: dict[int, int] = {}
+        self.batches = [Batch([], [])]
         self._by_name = {node.name: node for node in known.inputs}
         self.steps: list[Step] = []
         for node in known.nodes:
@@ -91,7 +109,8 @@ class LayerSteps:
         is_path = node.op in ("get_attr", "call_module")
         changed = [self._by_name[name] for name in known.mutates if name in self._by_name]
         step = Step(
-            node,
+            node.op,
+            node.target,
             known,
             self._path(known.origin.module_path),
             self._path(str(node.target)) if is_path else -1,
@@ -99,11 +118,22 @@ class LayerSteps:
             tuple(node.kwargs),
             self._taking(tuple(node.kwargs.values())),
             tuple(self.places[item] for item in changed),
-            self._elements(node),
             self._is_named(node, known.origin),
         )
-        self.places[node], self._by_name[node.name] = self._behind + len(self.steps), node
+        if step.changes:
+            self.batches.append(Batch([], []))
+        self._add_to_batch(node)
+        if node.op == "get_attr":
+            self.attributes[self.behind + len(self.steps)] = step.target
+        self.places[node], self._by_name[node.name] = self.behind + len(self.steps), node
         self.steps.append(step)
+
+    def _add_to_batch(self, node: fx.Node) -> None:
+        batch, source, place = self.batches[-1], self._elements(node), self.behind + len(self.steps)
+        begin = place - len(batch.which)
+        if source < begin:
+            batch.places.append(place)
+        batch.which.append(batch.which[source - begin] if source >= begin else len(batch.places) - 1)
 
     def _is_named(self, node: fx.Node, origin: Origin) -> bool:
         """Whether a node is an operation of a simple torch.nn module, which are named after it."""

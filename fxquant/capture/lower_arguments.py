@@ -83,12 +83,22 @@ class ArgumentLowering:
         Called where nothing is recorded.
         """
         if path not in self._read:
-            value = self._tensors.get(path)
-            value = operator.attrgetter(path)(self.tracer.root) if value is None else value
+            value = self.value_at(path)
             node = self.tracer.create_node("get_attr", path, (), {}, path.replace(".", "_"))
             describe(node, value)
             self._read[path] = node, value
         return self._read[path]
+
+    def is_read(self, path: str) -> bool:
+        """Whether there is a node of a parameter, buffer or constant."""
+        return path in self._read
+
+    def value_at(self, path: str) -> Any:
+        """The parameter, buffer or constant at a path."""
+        if path in self._read:
+            return self._read[path][1]
+        value = self._tensors.get(path)
+        return operator.attrgetter(path)(self.tracer.root) if value is None else value
 
     def proxied(self, leaf: Any) -> Any:
         """The proxy of a parameter or buffer of the model, anything else as it is."""

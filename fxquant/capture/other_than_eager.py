@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import linecache
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 from torch import fx, nn
@@ -34,8 +35,8 @@ def other_than_eager(
     for gradients in (False, True, False):  # forward may ask whether parameters have them, and may refuse it
         is_own = attempt.is_pristine and not results
         try:
-            copied = attempt.root if is_own else copy_module(job.model, job.parameters)
-            results.append(Eager(job.model, gradients=gradients, copied=copied).call(inputs))
+            with attempt.without_parts() if is_own else nullcontext(copy_module(job.model, job.parameters)) as copied:
+                results.append(Eager(job.model, gradients=gradients, copied=copied).call(inputs))
         except Exception:  # it may run once only: an iterator among its inputs is used up
             continue
         finally:

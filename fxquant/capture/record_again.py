@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from fxquant.capture.describe_node import Descriptions
+from fxquant.capture.describe_node import describe_again
 from fxquant.capture.layer_recording import LayerRecording, Place
 from fxquant.capture.layer_signature import UnlikeError
-from fxquant.capture.layer_steps import LayerSteps, Step
+from fxquant.capture.layer_steps import Batch, LayerSteps, Step
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.run_operation import without_gradients
-from fxquant.ir.edit import erase_after
-from fxquant.ir.meta import is_described_by
+from fxquant.ir.meta import is_described_by, largest_magnitudes
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 
 class RecordAgain:
-    """One repetition of a call.
+    """One repetition of a call: all of its values first, then its nodes.
 
     Args:
         tracer: of the trace.
@@ -49,9 +48,9 @@ class RecordAgain:
         self._given = given
         self._nodes = [*given, *steps.constants]
         self._values = [*(proxy.value for proxy in given.values()), *steps.constants]
+        self._largest: list[float] = []
         self._paths = steps.paths_at(place)
         self._path_of = functools.partial(known.place.moved, new=place)
-        self._descriptions = Descriptions()
 
     def run(self) -> Any:
         """Record it; returns what the call returns.
@@ -60,19 +59,12 @@ class RecordAgain:
             UnlikeError: it gives something of another shape, or fails on these values; nothing is recorded.
         """
         tracer, known, places = self._tracer, self._known, self._steps.places
-        last = tracer.graph._root._prev
-        try:
-            with tracer.nothing_recorded(), without_gradients(), torch._C.DisableTorchFunction():
-                for step in self._steps.steps:
-                    if step.node.op == "get_attr":
-                        self._attribute(step)
-                    else:
-                        self._operation(step)
-                self._descriptions.attach()
-        except Exception as error:  # whatever an operation raises
-            self._descriptions.attach()
-            erase_after(tracer.graph, last)
-            raise UnlikeError from error
+        with tracer.nothing_recorded(), without_gradients(), torch._C.DisableTorchFunction():
+            try:
+                self._compute()
+            except Exception as error:  # whatever an operation raises
+                raise UnlikeError from error
+            self._make_nodes()
         tracer.scope.calls += known.calls
         for fact in known.facts:
             tracer.recorder.facts[replace(fact, module_path=self._path_of(fact.module_path))] = None
@@ -90,45 +82,70 @@ class RecordAgain:
             tracer.answers.checks.ask_sizes(self._nodes[places[node]], known.place.moved_trouble(trouble, self._place))
         return result
 
-    def _operation(self, step: Step) -> None:
-        """Run an operation on the values in the place of its own, and record it."""
-        tracer, values, nodes, node = self._tracer, self._values, self._nodes, step.node
-        if step.known.mutates:
-            self._descriptions.attach()
-        target: Any = node.target
-        args = step.args(values)
-        kwargs = dict(zip(step.keywords, step.kwargs(values), strict=True)) if step.keywords else {}
-        if node.op == "call_module":
-            target = self._paths[step.target]
-            value = tracer.layers.module_at(target)(*args, **kwargs)
-        elif node.op == "call_method":
-            value = getattr(args[0], target)(*args[1:], **kwargs)
-        else:
-            value = target(*args, **kwargs)
-        if not is_described_by(value, step.known.value):
-            raise UnlikeError
-        name = self._paths[step.path].replace(".", "_") if step.named else None
-        kwargs = dict(zip(step.keywords, step.kwargs(nodes), strict=True)) if step.keywords else {}
-        again = tracer.create_node(node.op, target, step.args(nodes), kwargs, name)
-        self._describe(step, again, value)
-        nodes.append(again)
-        values.append(value)
+    def _compute(self) -> None:
+        """Run the operations on the values in the place of their own.
 
-    def _attribute(self, step: Step) -> None:
-        """The node of a parameter or buffer in the place of another, and its value."""
-        path = self._paths[step.target]
-        if path in self._tracer.writes.pending:
-            raise UnlikeError
-        node, value = self._tracer.lowering.read(path, functools.partial(self._describe, step))
-        self._nodes.append(node)
-        self._values.append(value)
+        Raises:
+            UnlikeError: one gives something of another shape.
+            Exception: whatever one raises.
+        """
+        tracer, values, paths, steps = self._tracer, self._values, self._paths, self._steps
+        batches = iter(steps.batches)
+        for step in steps.steps:
+            if step.op == "get_attr":
+                if paths[step.target] in tracer.writes.pending:
+                    raise UnlikeError
+                values.append(tracer.lowering.value_at(paths[step.target]))
+                continue
+            if step.changes:
+                self._measure(next(batches))
+            args = step.args(values)
+            kwargs = dict(zip(step.keywords, step.kwargs(values), strict=True)) if step.keywords else {}
+            if step.op == "call_module":
+                value = tracer.layers.module_at(paths[step.target])(*args, **kwargs)
+            elif step.op == "call_method":
+                value = getattr(args[0], step.call)(*args[1:], **kwargs)
+            else:
+                value = step.call(*args, **kwargs)
+            if not is_described_by(value, step.known.value):
+                raise UnlikeError
+            values.append(value)
+        self._measure(next(batches))
 
-    def _describe(self, step: Step, made: fx.Node, value: Any) -> None:
-        known, nodes = step.known, self._nodes
-        changed = tuple([nodes[index].name for index in step.changes]) if step.changes else ()
-        elements = nodes[step.elements] if step.elements >= 0 else None
-        path, call = self._paths[step.path], known.origin.call + self._calls
-        self._descriptions.add(made, known, value, path, call, changed, elements)
+    def _measure(self, batch: Batch) -> None:
+        """Find the largest magnitudes of what was computed, before something is written into it."""
+        values, lowering = self._values, self._tracer.lowering
+        found = largest_magnitudes(
+            [
+                None if place in self._steps.attributes and lowering.is_read(self._path_at(place)) else values[place]
+                for place in batch.places
+            ]
+        )
+        self._largest += [found[index] for index in batch.which]
+
+    def _path_at(self, place: int) -> str:
+        return self._paths[self._steps.attributes[place]]
+
+    def _make_nodes(self) -> None:
+        """Record the operations, with what is known of them."""
+        tracer, nodes, paths = self._tracer, self._nodes, self._paths
+        values = self._values[self._steps.behind :]
+        for step, value, largest in zip(self._steps.steps, values, self._largest, strict=True):
+            if step.op == "get_attr":
+                describe = functools.partial(self._describe, step, largest)
+                nodes.append(tracer.lowering.read(paths[step.target], describe)[0])
+                continue
+            target = paths[step.target] if step.op == "call_module" else step.call
+            kwargs = dict(zip(step.keywords, step.kwargs(nodes), strict=True)) if step.keywords else {}
+            name = paths[step.path].replace(".", "_") if step.named else None
+            made = tracer.create_node(step.op, target, step.args(nodes), kwargs, name)
+            self._describe(step, largest, made, value)
+            nodes.append(made)
+
+    def _describe(self, step: Step, largest: float, made: fx.Node, value: Any) -> None:
+        changed = tuple([self._nodes[index].name for index in step.changes]) if step.changes else ()
+        call = step.known.origin.call + self._calls
+        describe_again(made, step.known, value, self._paths[step.path], call, changed, largest)
 
     def _result(self, result: Any, made: dict[int, Any]) -> Any:
         """What stands in the place of a result, or of a part of it; ``made`` has what stands for other parts, by id."""

@@ -119,7 +119,7 @@ class WatchedCode:
         if kinds not in self._read:
             self._read[kinds] = self._find(kinds)
         spaces, names = self._read[kinds]
-        contents = Contents()
+        contents = Contents(gathers=False)
         found = tuple([contents.of(space.get(name, MISSING)) for space, name in names])
         return tuple(map(len, spaces)), found, environment() if self._reads_environment else None
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import fx
 
+_NAMED = (str, BuiltinFunctionType, FunctionType)
+
 
 class Graph(fx.Graph):
     """An ``fx.Graph``; the arguments of its nodes are not searched for symbolic numbers, which none has here."""
@@ -23,37 +25,30 @@ class Graph(fx.Graph):
         node = fx.Node(self, made, op, target, args or (), kwargs or {}, type_expr)
         names._obj_to_name[node] = made
         self._insert(node)
-        self._find_nodes_lookup_table.insert(node)
+        self._find_nodes_lookup_table.table[op, target if op == "call_function" else None][node] = None
         self._len += 1
         return node
 
     def _name_after(self, target: Any) -> str:
         """A name for the result of a target, as ``fx`` gives it: ``linear``, ``linear_1``, ..."""
         names = self._graph_namespace
-        if isinstance(target, str):
-            title = _title(target)
-        elif isinstance(target, (BuiltinFunctionType, FunctionType)):
-            title = _title(target.__name__)
-        else:
+        title = _counted_title(target) if isinstance(target, _NAMED) else None
+        if title is None:
             return names.create_name(self._target_to_str(target), None)
-        if not _is_counted(title):
-            return names.create_name(title, None)
-        made, count, used = title, names._base_count.get(title, 0), names._used_names
+        counts, used = names._base_count, names._used_names
+        count, made = counts.get(title, 0), title
         while made in used:
             count += 1
             made = f"{title}_{count}"
         used.add(made)
-        names._base_count[title] = count
+        counts[title] = count
         return made
 
 
 @functools.lru_cache(maxsize=4096)
-def _title(name: str) -> str:
-    return fx.Graph()._target_to_str(name)
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_counted(title: str) -> bool:
-    """Whether ``fx`` takes a title as it is, and counts from the second on: no builtin's, and none with a number."""
+def _counted_title(target: Any) -> str | None:
+    """The title of a target that ``fx`` takes as it is, and counts from the second on: no builtin's, no number."""
+    title = fx.Graph()._target_to_str(target)
     names = fx.Graph()._graph_namespace
-    return [names.create_name(title, None) for _ in range(3)] == [title, f"{title}_1", f"{title}_2"]
+    made = [names.create_name(title, None) for _ in range(3)]
+    return title if made == [title, f"{title}_1", f"{title}_2"] else None

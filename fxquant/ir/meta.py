@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -20,6 +20,8 @@ from fxquant.ir.copy_on_write import address_of, is_copied_on_write
 
 _KEY = "fxquant"
 _SMALL = 4096  # numbers that are searched in no time, however they lie
+_FEW = 4  # tensors of one shape that are searched each by itself
+_COMMON = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 # Value of NodeInfo.role for nodes of reference models that quantize a value by its own range, for dynamic units.
 ARRIVING = "arriving"
@@ -173,7 +175,6 @@ def update_info(node: fx.Node, **changes: Any) -> None:
 
 
 _Info = TypeVar("_Info", NodeInfo, Origin)
-_FIELDS = {kind: frozenset(field.name for field in fields(kind)) for kind in (NodeInfo, Origin)}
 
 
 def changed_info(known: _Info, **changes: Any) -> _Info:
@@ -182,11 +183,11 @@ def changed_info(known: _Info, **changes: Any) -> _Info:
     Raises:
         TypeError: for what is no field.
     """
-    kind = type(known)
-    if not _FIELDS[kind].issuperset(changes):
-        raise TypeError(f"{kind.__name__} has no {', '.join(sorted(set(changes) - _FIELDS[kind]))}")
-    made, values = object.__new__(kind), vars(known).copy()
-    values.update(changes)
+    kind, before = type(known), vars(known)
+    values = {**before, **changes}
+    if len(values) != len(before):
+        raise TypeError(f"{kind.__name__} has no {', '.join(sorted(set(changes) - set(before)))}")
+    made = object.__new__(kind)
     object.__setattr__(made, "__dict__", values)
     return made
 
@@ -221,15 +222,26 @@ def largest_magnitude(value: Any) -> float:
 
 
 def largest_magnitudes(values: Sequence[Any]) -> list[float]:
-    """``largest_magnitude`` of each, read in one step: in small tensors that takes longer than the search."""
-    wanted = [index for index, value in enumerate(values) if isinstance(value, Tensor) and _has_magnitudes(value)]
-    found = [0.0] * len(values)
-    if wanted:
-        bounds = [bound for index in wanted for bound in _bounds(values[index])]
-        if len({values[index].device for index in wanted}) > 1:
-            bounds = [bound.cpu() for bound in bounds]
-        read = torch.stack(bounds).tolist()
-        for index, low, high in zip(wanted, read[::2], read[1::2], strict=True):
+    """``largest_magnitude`` of each; small tensors of one shape in one step, which takes longer than their search."""
+    found, bounds = [0.0] * len(values), list[tuple[int, Tensor]]()
+    alike: dict[tuple[torch.Size, torch.dtype, torch.device], list[int]] = {}
+    for index, value in enumerate(values):
+        if isinstance(value, Tensor) and _has_magnitudes(value):
+            if value.numel() > _SMALL or value.dtype not in _COMMON:
+                bounds += [(index, bound) for bound in _bounds(value)]
+            else:
+                alike.setdefault((value.shape, value.dtype, value.device), []).append(index)
+    for indices in alike.values():
+        if len(indices) < _FEW:
+            bounds += [(index, bound) for index in indices for bound in _bounds(values[index])]
+        else:
+            every = torch.stack([values[index].detach() for index in indices]).flatten(1).abs().amax(1)
+            for index, largest in zip(indices, every.tolist(), strict=True):
+                found[index] = largest
+    if bounds:
+        is_on_one = len({bound.device for _, bound in bounds}) == 1
+        read = torch.stack([bound if is_on_one else bound.cpu() for _, bound in bounds]).tolist()
+        for (index, _), low, high in zip(bounds[::2], read[::2], read[1::2], strict=True):
             found[index] = _magnitude(low, high)
     return found
 

@@ -25,11 +25,11 @@ def _home(path: str, homes: _Homes) -> tuple[nn.Module, nn.Module]:
     if path not in homes:
         owner, _, name = path.rpartition(".")
         source, target = _home(owner, homes)
-        inside, known = getattr(source, name), getattr(target, name, None)
+        inside, known = source._modules.get(name), target._modules.get(name)
         if known is None:
             known = nn.Module()
             target.add_module(name, known)
-        homes[path] = inside, known
+        homes[path] = getattr(source, name) if inside is None else inside, known
     return homes[path]
 
 
