@@ -87,6 +87,20 @@ def prepare(model: nn.Module, example_inputs: Any, settings: Settings) -> Observ
     return observed
 
 
+def prepare_float(model: nn.Module, example_inputs: Any) -> ObservedModel:
+    """``model`` as it is prepared for training, with nothing to quantize.
+
+    Args:
+        model, example_inputs: as for ``prepare``.
+
+    Raises:
+        CaptureError: the model cannot be captured.
+    """
+    mapping = QConfigMapping()
+    settings = Settings(mapping, PrepareCustomConfig(), select_backend(None, mapping.backend), trains=True)
+    return prepare(model, example_inputs, settings)
+
+
 def _take_modes(prepared: nn.Module, model: nn.Module) -> None:
     """Training or evaluation mode of every module, as in the user's model; what is new follows the whole."""
     modes = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}

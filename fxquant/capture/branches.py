@@ -45,7 +45,7 @@ def other_side(frame: FrameType, answer: bool) -> Other:
     path = path_to(tree, where)
     for node in reversed(path):
         if isinstance(node, (ast.If, ast.Assert)):
-            found = _judge(node, frame, answer)
+            found = _judge(node, path, frame, answer)
             return Other.COMPUTES if found is Other.RAISES and _caught(path) else found
         if isinstance(node, (ast.stmt, ast.IfExp, ast.comprehension)):
             break
@@ -105,17 +105,27 @@ def in_message(frame: FrameType) -> bool:
     return any(isinstance(node, ast.Raise) for node in path) or any(_name(call) in _FOR_PEOPLE for call in calls)
 
 
-def _judge(node: ast.If | ast.Assert, frame: FrameType, answer: bool) -> Other:
-    """The answer decides the test alone when it is about the last thing that the test asks."""
-    following = position(frame.f_code, frame.f_lasti + _next_instruction(frame))
-    asked = node.test.values[-1] if isinstance(node.test, ast.BoolOp) else node.test
-    if isinstance(node.test, ast.BoolOp) and (following is None or _holds(node.test, *following)):
-        return Other.COMPUTES
+def _judge(node: ast.If | ast.Assert, path: Sequence[ast.AST], frame: FrameType, answer: bool) -> Other:
+    """What another answer leads to, where it decides the test alone.
+
+    It does for the last thing that the test asks; ``a and b`` is decided by any that is false, ``a or b`` by any that
+    is true.
+    """
+    asked = test = node.test
+    is_last = True
+    if isinstance(test, ast.BoolOp):
+        following = position(frame.f_code, frame.f_lasti + _next_instruction(frame))
+        is_last = following is not None and not _holds(test, *following)
+        asked = test.values[-1] if is_last else next((item for item in test.values if item in path), test)
     inside = asked.operand if isinstance(asked, ast.UnaryOp) and isinstance(asked.op, ast.Not) else None
-    negated = inside is not None
-    if isinstance(asked, (ast.BoolOp, ast.IfExp)) or isinstance(inside, ast.BoolOp):
+    whole = answer is (inside is None)
+    question = asked if inside is None else inside
+    if isinstance(question, (ast.BoolOp, ast.IfExp)):
         return Other.COMPUTES
-    whole = answer is not negated
+    if isinstance(question, ast.Compare) and len(question.ops) > 1 and not answer:  # the next comparison is asked then
+        return Other.COMPUTES
+    if not is_last and whole is not isinstance(getattr(test, "op", None), ast.And):
+        return Other.COMPUTES
     if isinstance(node, ast.Assert):
         return Other.RAISES if whole else Other.COMPUTES
     return _what(node.orelse if whole else node.body)

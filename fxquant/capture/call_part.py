@@ -80,8 +80,10 @@ def _is_held(value: Any) -> bool:
 
 
 def _acts(cut: Cut) -> bool:
-    """Whether statements may do more than compute what they give."""
+    """Whether statements may do more than compute what they give: change something, or raise an error."""
     nodes = [node for statement in cut.statements for node in ast.walk(statement)]
+    if any(isinstance(node, (ast.Raise, ast.Assert)) for node in nodes):
+        return True
     stores = any(
         isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)) for node in nodes if not isinstance(node, ast.Name)
     )

@@ -168,7 +168,8 @@ def _verdict_of_doubt(seen: Observation, evidence: Evidence) -> tuple[Severity, 
 def _verdict_of_guard(seen: Observation, evidence: Evidence) -> tuple[Severity, str, str]:
     if seen.kind is FindingKind.TRAINING and evidence.training:
         right = all(row.outcome.holds for row in evidence.proof.group("mode"))
-        return Severity.ERROR, "both modes compute the same" if right and evidence.captured else "", ""
+        handled = "what prepare_qat_fx makes of the model follows train() and eval()"
+        return Severity.ERROR, handled if right and evidence.captured else "", ""
     region = covering(evidence.regions, seen.place)
     if region is not None:
         return Severity.INFO, f"inside {region}, which is kept in float", ""

@@ -20,11 +20,11 @@ from fxquant.check.run_model import SEED, GraphSubject, Result, Subject
 from fxquant.check.user_frames import Places
 from fxquant.errors import FxquantError
 from fxquant.ir.stages import CapturedModel
+from fxquant.standalone import prepare_float
 
 Capture = Callable[[nn.Module, Any], CapturedModel]
 
 _OTHER_SEEDS = (2, 11)
-_AS_IN_QAT = "captured in training mode, run in eval mode"
 _MOST_SIZES = 8
 _MOST_ATTEMPTS = 32
 _MOST_CAPTURES = 1  # for each group of comparisons, of those that hold and of those that do not
@@ -213,8 +213,8 @@ class Prover:
         return ProofRow("state", name, judged.outcome, judged.detail)
 
     def _in_the_other_mode(self) -> Iterator[ProofRow]:
-        """The mode that the model is not in: captured there; and captured in training mode, run in eval mode."""
-        training = not self.eager.fresh().training
+        """The mode that the model is not in, captured there; of a model in training mode, both as QAT has them."""
+        training = not self.model.training
         name = "training mode" if training else "eval mode"
         eager = self.eager.fresh().train(training)
         self._restore()
@@ -234,12 +234,25 @@ class Prover:
             return
         found = _judge(expected, graph.call(inputs))
         yield ProofRow("mode", name, found.outcome, found.detail, required=not training)
-        source = graph if training else self.captured
+        if not training:
+            yield from self._as_in_qat(inputs)
+
+    def _as_in_qat(self, inputs: Any) -> Iterator[ProofRow]:
+        """What is prepared for QAT with nothing to quantize, in both modes."""
         self._restore()
-        expected = self.eager.call_model(self.eager.fresh().eval(), inputs)
-        self._restore()
-        found = _judge(expected, source.call_model(source.fresh().eval(), inputs))
-        yield ProofRow("mode", _AS_IN_QAT, found.outcome, found.detail, required=not training)
+        try:
+            prepared = GraphSubject(prepare_float(self.eager.fresh(), self.example), True, self._outer)
+        except Exception as error:
+            yield ProofRow("mode", "prepared for QAT", Outcome.SKIPPED, f"not prepared: {_one_line(error)}")
+            return
+        for training in (True, False):
+            self._restore()
+            expected = self.eager.call_model(self.eager.fresh().train(training), inputs)
+            if expected.error is None:
+                self._restore()
+                found = _judge(expected, prepared.call_model(prepared.fresh().train(training), inputs))
+                name = f"prepared for QAT, in {'training' if training else 'eval'} mode"
+                yield ProofRow("mode", name, found.outcome, found.detail)
 
     def _backward(self) -> ProofRow:
         name = "gradients"

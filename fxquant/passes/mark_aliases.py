@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from fxquant.ir.effects import name_of
 from fxquant.ir.meta import ALIASED, NodeInfo, by_storage, info, set_info, update_info, writers_in
 
 MADE_BY = "mark_aliases"
@@ -27,6 +28,8 @@ FORMS = frozenset(
     ("t_", "transpose_", "swapaxes_", "swapdims_", "unsqueeze_", "squeeze_", "resize_", "resize_as_", "as_strided_",
      "set_")
 )  # fmt: skip
+# Give their tensor itself or a copy, whichever its strides call for; those of one row are often fit for both.
+_MAY_COPY = frozenset(("contiguous", "reshape", "reshape_as", "flatten", "ravel", "to", "sum_to_size"))
 
 
 def mark_aliases(graph: fx.Graph) -> None:
@@ -56,14 +59,15 @@ def _writes_values(writers: list[fx.Node], sharing: list[fx.Node]) -> bool:
 
 
 def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int], sharing: list[fx.Node]) -> None:
-    same = _same_tensor(target)
-    aliases = _aliases_seen_later(node, target, order, [other for other in sharing if other not in same])
-    kept = any(member.op == "get_attr" for member in _same_memory(target))
+    same, memory = _same_tensor(target), _same_memory(target)
+    others = dict.fromkeys((*sharing, *memory))
+    aliases = _aliases_seen_later(node, target, order, [other for other in others if other not in same])
+    kept = any(member.op == "get_attr" for member in memory)
     read_later = any(order[user] > order[node] for user in target.users)
     functional = not read_later or _returns_its_target(node, target)
     if not aliases and not kept and functional and not _gives_another_dtype(node, target):
         return
-    for member in {node, target, *aliases, *_same_memory(target)}:
+    for member in {node, target, *aliases, *memory}:
         if member.op.startswith("call_"):
             update_info(member, op=ALIASED)
         elif member.op == "placeholder" and info(member).tensor is not None and not _is_copied(member):
@@ -91,18 +95,25 @@ def _copy_input(placeholder: fx.Node) -> fx.Node:
 def _same_memory(start: fx.Node) -> set[fx.Node]:
     """Nodes tied to ``start`` by operations that return, or look into, the memory they were given.
 
-    Parts of it may come through a tuple (``split``), which has no memory of its own.
+    Parts of it may come through a tuple (``split``), which has no memory of its own. What is copied for some sizes only
+    is tied to what it may be a copy of.
     """
     storage = info(start).storage
-    found, open_ends = {start}, [start] if storage else []
+    found, open_ends = {start}, [(start, storage)] if storage else []
     while open_ends:
-        node = open_ends.pop()
+        node, storage = open_ends.pop()
         for other in (*node.all_input_nodes, *node.users):
             tied = info(other).storage == storage or isinstance(info(other).value, (tuple, list))
-            if other not in found and tied:
+            may_be = not tied and info(other).storage and (_may_copy(node, other) or _may_copy(other, node))
+            if other not in found and (tied or may_be):
                 found.add(other)
-                open_ends.append(other)
+                open_ends.append((other, info(other).storage if may_be else storage))
     return found
+
+
+def _may_copy(node: fx.Node, source: fx.Node) -> bool:
+    """Whether a node is another node's tensor or a copy of it, as sizes will have it."""
+    return name_of(node.target) in _MAY_COPY and node.args[:1] == (source,)
 
 
 def _returns_its_target(node: fx.Node, target: fx.Node) -> bool:
