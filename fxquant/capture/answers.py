@@ -16,7 +16,7 @@ from fxquant.capture.answer_checks import AnswerChecks
 from fxquant.capture.asked_integers import AskedIntegers
 from fxquant.capture.asking_frame import asking_frame
 from fxquant.capture.branches import Other, catches_operations, in_message, is_caught, other_side
-from fxquant.capture.facts import CHECKED, Fact, FactKind
+from fxquant.capture.facts import CHECKED, NOT_RAISED, Fact, FactKind
 from fxquant.capture.layer_recording import DTYPE, RANK
 from fxquant.capture.lengths import Lengths
 from fxquant.capture.proxy import Depends, ValueProxy, is_of_state
@@ -202,9 +202,9 @@ class Answers:
         if frame is None:
             return
         if may_run_as_python(self.tracer, frame, True):
-            self.tracer.recorder.report(FactKind.CAUGHT_ERROR, "none on the example", optional=True)
+            self.tracer.recorder.report(FactKind.CAUGHT_ERROR, NOT_RAISED, optional=True)
         else:
-            self.tracer.recorder.record(FactKind.CAUGHT_ERROR, "none on the example", "the graph raises it")
+            self.tracer.recorder.record(FactKind.CAUGHT_ERROR, NOT_RAISED, "the graph raises it")
             self.caught[node] = None
 
     # -- insides ------------------------------------------------------------------------------------

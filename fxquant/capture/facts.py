@@ -11,6 +11,8 @@ from enum import StrEnum
 
 CHECKED = "checked when the graph runs"
 """How an answer that is built in was dealt with."""
+NOT_RAISED = "none on the example"
+"""Value of an error that code would catch, and that nothing raises."""
 
 
 class FactKind(StrEnum):

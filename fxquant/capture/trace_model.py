@@ -216,7 +216,10 @@ def _causes(met: list[tuple[Trouble, str]]) -> dict[str, str]:
 
 
 def _notes(met: list[tuple[Trouble, str]]) -> list[str]:
-    return [f"{title} runs as Python, in float: {cause}" for title, cause in _causes(met).items()]
+    return [
+        f"{title} {'run' if title.startswith('lines ') else 'runs'} as Python, in float: {cause}"
+        for title, cause in _causes(met).items()
+    ]
 
 
 def _why(fact: Fact) -> str:

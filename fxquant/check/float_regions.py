@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FunctionType
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from fxquant.check.observation import Place
 from fxquant.check.user_frames import UserCode
-from fxquant.ir.float_part import FloatPart
+from fxquant.ir.checks import require_none, require_some
+from fxquant.ir.float_part import FloatPart, PartCode
 from fxquant.ir.stages import CapturedModel
 
 
@@ -24,6 +26,7 @@ class FloatRegion:
         node: the graph's node that calls it.
         module_path: path of a module that is kept whole; of a part of a function, module whose forward it belongs to.
         file, first_line, last_line: where the source of a part of a function is, "" and 0 for modules.
+        gives_none: whether values decide if it gives None, or a tensor in its place: a graph has one of these.
     """
 
     title: str
@@ -32,12 +35,18 @@ class FloatRegion:
     file: str = ""
     first_line: int = 0
     last_line: int = 0
+    gives_none: bool = False
 
     def covers(self, place: Place) -> bool:
         """Whether what happens at ``place`` happens in this region."""
         if self.file:
             return place.file == self.file and self.first_line <= place.line <= self.last_line
         return place.module_path == self.module_path or place.module_path.startswith(f"{self.module_path}.")
+
+    @property
+    def is_plural(self) -> bool:
+        """Whether the title names several lines."""
+        return self.title.startswith("lines ")
 
     def __str__(self) -> str:
         return self.title
@@ -54,7 +63,8 @@ def _regions(graph: CapturedModel, user: UserCode) -> Iterable[FloatRegion]:
             module = graph.get_submodule(str(node.target))
             if isinstance(module, FloatPart):
                 lines = module.first_line, module.last_line
-                yield FloatRegion(module.title, node.name, module.module_path, module.file, *lines)
+                gives_none = not module.sizes_only and _gives_none(node, module)
+                yield FloatRegion(module.title, node.name, module.module_path, module.file, *lines, gives_none)
             elif not type(module).__module__.startswith(("torch.", "fxquant.")) or _is_scripted(module):
                 yield FloatRegion(f"module {node.target}", node.name, str(node.target))
         elif node.op == "call_function" and isinstance(node.target, FunctionType):
@@ -62,6 +72,18 @@ def _regions(graph: CapturedModel, user: UserCode) -> Iterable[FloatRegion]:
             if user.owns(code):
                 lines = _ends([line for _, _, line in code.co_lines() if line])
                 yield FloatRegion(f"function {node.target.__qualname__}", node.name, "", code.co_filename, *lines)
+
+
+def _gives_none(node: fx.Node, part: FloatPart) -> bool:
+    """Whether a part gives None for the example and may give something else, or the other way round."""
+    readers = [reader for user in node.users for reader in (user, *user.users)]
+    if any(reader.target is require_none for reader in readers):
+        return True
+    code = part.code
+    if not any(reader.target is require_some for reader in readers) or not isinstance(code, PartCode):
+        return False
+    given = (item.value for item in ast.walk(ast.parse(code.source)) if isinstance(item, (ast.Return, ast.Assign)))
+    return any(isinstance(value, ast.Constant) and value.value is None for value in given)
 
 
 def _ends(lines: list[int]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from fxquant.capture.facts import CHECKED
+from fxquant.capture.facts import CHECKED, NOT_RAISED
 from fxquant.check.compare import Outcome
 from fxquant.check.find_divergence import Divergence
 from fxquant.check.finding import Finding, FindingKind, Severity
@@ -49,6 +49,13 @@ _PROVEN = {
     _K.TENSOR_NUMBER: "recorded as an operation: exact for other values",
     _K.TENSOR_NUMPY: "recorded as an operation: exact for other values",
 }
+# Of errors that code would catch, and that the example does not raise.
+_CATCHES = (
+    "the code around `{expression}` catches what it raises; for the example it raises nothing, and a graph has that "
+    "way only"
+)
+# Of errors that the trace alone runs into.
+_NOT_RECORDED = "`{expression}` runs, and cannot be recorded: {value}"
 # Of what asks for a number that was drawn on another line.
 _ASKS_FOR_DRAWN = "`{expression}` asks Python for a number that was drawn in Python; a graph would keep that answer"
 # Of a size that plain tracing stops at, and that capture had no need to make a number of.
@@ -80,6 +87,7 @@ def judge(seen: Iterable[Observation], evidence: Evidence) -> list[Finding]:
     """Findings, unhandled errors first."""
     findings = [found for item in seen if _tells(item, found := _finding(item, evidence), evidence)]
     findings += _unexplained(evidence, findings)
+    findings += _none_or_tensor(evidence, findings)
     order = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
     return sorted(findings, key=lambda item: (not item.is_unhandled_error, order[item.severity]))
 
@@ -93,6 +101,10 @@ def _finding(seen: Observation, evidence: Evidence) -> Finding:
     template = _STOPPED_AT_SIZE if seen.kind is _K.SIZE and not value else meaning.message
     if seen.kind is _K.PYTHON_RANDOM and value == DECIDES:
         template = _ASKS_FOR_DRAWN
+    if seen.kind is _K.CAUGHT_ERROR and value == NOT_RAISED:
+        template = _CATCHES
+    if seen.kind is _K.ERROR and evidence.captured and place.expression:
+        template = _NOT_RECORDED
     if seen.inside and meaning.rule is Rule.GUARD:
         template = f"{seen.inside} of torch.nn, which `{{expression}}` calls, builds in a fact of the example"
     message = template.format(expression=" ".join(shown.split()), value=value or "so")
@@ -230,6 +242,34 @@ def _refused(rows: list[ProofRow], evidence: Evidence) -> Finding:
     return Finding(
         _K.HIDDEN_CASE, Severity.WARNING, place.file, place.line, place.code, place.module_path, value, _ALIKE
     )
+
+
+def _none_or_tensor(evidence: Evidence, findings: list[Finding]) -> list[Finding]:
+    """Findings for values by which code decides whether it gives None or a tensor, where no other says so."""
+    if any(item.kind is _K.HIDDEN_CASE and item.fix == _ALIKE for item in findings):
+        return []
+    found = []
+    for region in (region for region in evidence.regions if region.gives_none):
+        places = [Place(item.file, item.line, item.code, item.module_path) for item in findings]
+        place = next(filter(region.covers, places), None)
+        if place is not None:
+            value = (
+                f"values decide whether {region} {'give' if region.is_plural else 'gives'} None or a tensor; the graph "
+                "takes what the example shows, and raises an error for the other"
+            )
+            found.append(
+                Finding(
+                    _K.HIDDEN_CASE,
+                    Severity.WARNING,
+                    place.file,
+                    place.line,
+                    place.code,
+                    place.module_path,
+                    value,
+                    _ALIKE,
+                )
+            )
+    return found
 
 
 def _place_of(at: Divergence | None, evidence: Evidence) -> Place:

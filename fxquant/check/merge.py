@@ -77,6 +77,8 @@ def _with_cause(
         return item
     file = sources.file(item.place.file)
     node = file.expression_like(item.place.line, item.place.expression)
+    if node is None and isinstance(above := file.statement_at(item.place.line), (ast.If, ast.While, ast.Assert)):
+        node = above.test
     read = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} if node is not None else set()
     for draw in draws:
         statement = file.statement_at(draw.line)
@@ -199,6 +201,13 @@ def _with_hooks(item: Observation, model: nn.Module, sources: Sources) -> Observ
     return replace(item, kind=_K.ROOT_HOOK, place=place, value=", ".join(map(name_of, hooks)))
 
 
+def _as_text(item: Observation, texts: Mapping[tuple[str, int], str]) -> Observation:
+    """A value that is taken into a text, with what becomes of the text."""
+    if item.handled or item.key[1:] not in texts:
+        return item
+    return replace(item, handled=texts[item.key[1:]] or "the graph makes no texts, and prints none")
+
+
 def _is_range(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range"
 
@@ -227,8 +236,10 @@ def _without_echoes(
     """Leave out errors of known cause, and values of tensors that are in truth numbers drawn in Python."""
     made = any(key[0] is _K.MODULE_IN_FORWARD for key in known)  # and where: capture names the line that calls it
     items = [item for item in items if not (made and item.kind is _K.MODULE_IN_FORWARD and item.key not in known)]
-    formatted = {item.key[1:] for item in items if item.kind is _K.TENSOR_NUMBER}
-    items = [item for item in items if not (item.kind is _K.FORMAT and item.key[1:] in formatted)]
+    numbers = {item.key[1:] for item in items if item.kind is _K.TENSOR_NUMBER}
+    texts = {item.key[1:]: item.handled for item in items if item.kind is _K.FORMAT}
+    items = [item for item in items if not (item.kind is _K.FORMAT and item.key[1:] in numbers)]
+    items = [_as_text(item, texts) if item.kind is _K.TENSOR_NUMBER else item for item in items]
     lost = [item for item in items if MEANINGS[item.kind].rule is Rule.LOST and item.kind not in _VAGUE]
     causes = {(item.place.file, item.place.line) for item in lost}
     asked = {key[1:] for key in known if key[0] in _VALUES}

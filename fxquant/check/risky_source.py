@@ -37,6 +37,11 @@ _DROPS = {
     "alpha_dropout": (2, False), "feature_alpha_dropout": (2, False), "feature_dropout": (2, False),
     "rrelu": (3, False),
 }  # fmt: skip
+_MAKES = frozenset(
+    ("clone", "zeros", "ones", "empty", "full", "zeros_like", "ones_like", "empty_like", "full_like", "new_zeros",
+     "new_ones", "new_empty", "new_full", "arange", "eye", "linspace", "list", "dict", "set", "defaultdict", "copy",
+     "OrderedDict", "deepcopy")
+)  # fmt: skip
 _MUTABLE = (torch.Tensor, list, dict, set, bytearray)
 _BLOCKS = {
     "no_grad": "runs without gradients", "enable_grad": "sets the gradient mode", "inference_mode": "runs without "
@@ -56,6 +61,7 @@ class Scope:
         own: what its own object, or class, is called.
         local: its arguments, and the names that it assigns.
         shared: local names that may mean what the caller, or its own object, holds too.
+        made: local names that are assigned nothing but new containers, and tensors made anew.
         owner: its own object, None where that is not known.
     """
 
@@ -64,6 +70,7 @@ class Scope:
     own: Collection[str] = ("self", "cls")
     local: Collection[str] = ()
     shared: Collection[str] = ()
+    made: Collection[str] = ()
     owner: Any = None
 
     def value(self, name: str) -> Any:
@@ -106,9 +113,36 @@ def scope_of(function: Function, names: Mapping[str, Any], owner: Any) -> Scope:
     others = [item for item in (arguments.vararg, arguments.kwarg) if item is not None]
     stored = [node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     local = {*(item.arg for item in (*given, *others)), *stored} - declared
-    scope = Scope(names, declared, ("self", "cls", *(item.arg for item in given[:1])), local, (), owner)
+    own = ("self", "cls", *(item.arg for item in given[:1]))
+    scope = Scope(names, declared, own, local, (), _made(function, declared), owner)
     inputs = [item.arg for item in given[1:] if function.name == "forward" and _may_be_tensor(item)]
     return replace(scope, shared=_shared(function, scope, inputs))
+
+
+def _made(function: Function, declared: Collection[str]) -> set[str]:
+    """Local names that are assigned nothing but displays, comprehensions and results of what makes tensors."""
+    values: dict[str, list[ast.expr | None]] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            values.setdefault(node.targets[0].id, []).append(node.value)
+    stored = Counter(
+        node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
+    given = {item.arg for item in ast.walk(function.args) if isinstance(item, ast.arg)}
+    return {
+        name
+        for name, found in values.items()
+        if stored[name] == len(found) and name not in given and name not in declared and all(map(_is_new, found))
+    }
+
+
+def _is_new(value: ast.expr | None) -> bool:
+    if isinstance(value, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)):
+        return True
+    if not isinstance(value, ast.Call):
+        return False
+    name = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+    return name in _MAKES
 
 
 def _may_be_tensor(argument: ast.arg) -> bool:
@@ -189,9 +223,52 @@ def _stores(node: ast.AST, scope: Scope) -> str:
         return ""
     if isinstance(node, ast.Attribute):
         return f"changes {ast.unparse(node)}" if scope.outlives(node.value) or node.attr == "data" else ""
-    if isinstance(node, ast.Subscript):
+    if isinstance(node, ast.Subscript) and not _is_made_here(node.value, scope):
         return f"writes into {ast.unparse(node.value)}"
     return ""
+
+
+def _is_made_here(node: ast.AST, scope: Scope) -> bool:
+    """Whether an expression is a local name that means nothing but what the function makes."""
+    return isinstance(node, ast.Name) and node.id in scope.made
+
+
+def _decides(node: ast.AST, scope: Scope) -> str:
+    test = getattr(node, "test", None) if isinstance(node, (ast.If, ast.While, ast.Assert, ast.IfExp)) else None
+    if test is None or not any(_is_value(part, scope) for part in _asked(test)):
+        return ""
+    return f"branches on the value of a tensor: {ast.unparse(test)}"
+
+
+def _asked(test: ast.expr) -> Iterator[ast.expr]:
+    """What the truth of a condition is asked of."""
+    if isinstance(test, ast.BoolOp):
+        for part in test.values:
+            yield from _asked(part)
+    elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        yield from _asked(test.operand)
+    elif isinstance(test, ast.Compare):
+        yield from (test.left, *test.comparators)
+    else:
+        yield test
+
+
+def _is_value(node: ast.expr, scope: Scope) -> bool:
+    """Whether an expression is a number that a tensor's method gives."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.func.attr not in _REDUCTIONS:
+        return False
+    owner = scope.value(dotted(node.func.value))
+    return owner is torch or not isinstance(owner, ModuleType)
+
+
+def _takes_value(node: ast.AST, scope: Scope) -> str:
+    """``math.exp(x.mean())`` and ``torch.tensor(x.mean())``."""
+    if not isinstance(node, ast.Call) or len(node.args) != 1 or not _is_value(node.args[0], scope):
+        return ""
+    function = scope.value(dotted(node.func))
+    of_math = getattr(function, "__module__", "") == "math"
+    found = of_math or function in (torch.tensor, torch.as_tensor)
+    return f"takes the value of a tensor: {ast.unparse(node)}" if found else ""
 
 
 def _calls_method(node: ast.AST, scope: Scope) -> str:
@@ -299,5 +376,6 @@ def _block(node: ast.AST, scope: Scope) -> str:
 
 
 _FINDERS: tuple[Callable[[ast.AST, Scope], str], ...] = (
-    _stores, _calls_method, _converts, _calls_in_place, _adds_in_place, _draws, _custom_function, _block,
+    _stores, _decides, _takes_value, _calls_method, _converts, _calls_in_place, _adds_in_place, _draws,
+    _custom_function, _block,
 )  # fmt: skip

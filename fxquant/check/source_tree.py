@@ -82,8 +82,9 @@ class SourceFile:
 
     def expression_at(self, span: Span) -> ast.expr | None:
         """The expression that fills exactly ``span``."""
-        nodes = self._around(span.line)
-        return next((node for node in nodes if isinstance(node, ast.expr) and _span(node) == span), None)
+        nodes = [node for node in self._around(span.line) if isinstance(node, ast.expr)]
+        calls = (node for node in nodes if isinstance(node, ast.Call) and _ends_a_chain(node, span))
+        return next((node for node in nodes if _span(node) == span), None) or next(calls, None)
 
     def expression_like(self, line: int, text: str) -> ast.expr | None:
         """The outermost expression on ``line`` that reads like ``text``."""
@@ -198,6 +199,13 @@ def _holds(node: ast.expr, span: Span) -> bool:
     whole = _span(node)
     first, last = (whole.line, whole.column), (whole.end_line, whole.end_column)
     return first <= (span.line, span.column) and (span.end_line, span.end_column) <= last
+
+
+def _ends_a_chain(node: ast.Call, span: Span) -> bool:
+    """Whether a stretch of source is the end of ``x.a().b()`` on several lines: instructions begin at the last name."""
+    whole = _span(node)
+    is_on_several = isinstance(node.func, ast.Attribute) and whole.line < span.line
+    return is_on_several and (whole.end_line, whole.end_column) == (span.end_line, span.end_column)
 
 
 def _covers(node: ast.stmt, line: int, column: int) -> bool:

@@ -53,10 +53,13 @@ class StaticPass:
 
     def run(self) -> list[Observation]:
         """What was found, in the order of the source."""
+        by_file: dict[str, set[int]] = {}
         for code, ran in self.reached.items():
+            by_file.setdefault(code.co_filename, set()).update(ran)  # functions may have others in them
+        for code in self.reached:
             function = self._function(code)
             if function is not None:
-                self._read_function(function, code, ran, _DEPTH)
+                self._read_function(function, code, by_file[code.co_filename], _DEPTH)
         for _, kind in sorted(
             {(type(module).__qualname__, type(module)) for module in self.model.modules()}, key=_name
         ):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import gc
 import inspect
 import itertools
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import map_leaves
@@ -72,11 +75,15 @@ class EditTrial:
         changed = _changed_functions(edit, file, self._functions_that_run())
         if not changed:
             return False
-        with _exchanged(changed):
-            return all(
-                self._is_alike(result, self._call(inputs, training), varies)
-                for inputs, result in before
-                if result.error is None
+        selects = _Selections([code for _, code in changed], edit)
+        with _exchanged(changed), selects:
+            return (
+                all(
+                    self._is_alike(result, self._call(inputs, training), varies)
+                    for inputs, result in before
+                    if result.error is None
+                )
+                and not selects.differ
             )
 
     def _results(self, training: bool) -> list[tuple[Any, Result]]:
@@ -118,6 +125,32 @@ class EditTrial:
                 if isinstance(owner, FunctionType):
                     self._functions[owner.__code__].append(owner)
         return self._functions
+
+
+class _Selections(TorchFunctionMode):
+    """Looks at what ``torch.where`` selects from on the lines of an edit: the side not taken may be of another form.
+
+    Args:
+        codes: that run with the edit.
+        edit: the change.
+
+    Attributes:
+        differ: whether the two sides of one were of different shapes or dtypes.
+    """
+
+    def __init__(self, codes: Collection[CodeType], edit: Edit) -> None:
+        super().__init__()
+        self.differ = False
+        self._codes = codes
+        self._lines = range(edit.first_line, edit.first_line + len(edit.text.split("\n")))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run a function of torch."""
+        frame = sys._getframe(1)
+        if func is torch.where and len(args) == 3 and frame.f_code in self._codes and frame.f_lineno in self._lines:
+            sides = [item for item in args[1:] if isinstance(item, Tensor)]
+            self.differ |= len({(item.shape, item.dtype) for item in sides}) > 1
+        return func(*args, **(kwargs or {}))
 
 
 def _without_optional(model: nn.Module, inputs: Any) -> Any:

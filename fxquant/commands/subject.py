@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from fxquant.api import prepare_fx
+from fxquant.check.require_module import require_module
 from fxquant.commands.read_data import as_tensor, read_data
 from fxquant.errors import FxquantError
 from fxquant.ir.stages import StageModule
@@ -35,6 +36,10 @@ _DTYPES = {
     "bool": torch.bool,
 }
 _SEED = 0
+_NEEDS_ARGUMENTS = (
+    "it is called without arguments: name a function without any that gives what is wanted, "
+    "`def make(): return Model(10)`"
+)
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +107,8 @@ def read_model(text: str) -> nn.Module:
         raise FxquantError(f"{text} is neither module:object, file.py:object nor {known}", remedy=f"as in {text}:model")
     found = read_object(text)
     made = found if isinstance(found, nn.Module) else _called(found, text)
+    if isinstance(made, torch.export.ExportedProgram):
+        require_module(made)
     if not isinstance(made, nn.Module):
         raise FxquantError(f"{text} is a {type(made).__name__}, and no model", remedy="name an nn.Module")
     return made if isinstance(made, StageModule) else made.eval()
@@ -114,6 +121,8 @@ def read_object(text: str) -> Any:
         FxquantError: it cannot be imported, or has no such name.
     """
     place, _, name = text.rpartition(":")
+    if not place or not name:
+        raise FxquantError(f"{text} names no object", remedy="give module:object or file.py:object")
     space = _import(place, text)
     try:
         return operator.attrgetter(name)(space)
@@ -240,12 +249,12 @@ def _random(text: str, generator: torch.Generator) -> Tensor:
 
 
 def _called(found: Callable[[], Any] | Any, text: str) -> Any:
-    if not callable(found):
+    if not callable(found) or isinstance(found, torch.export.ExportedProgram):
         return found
     try:
         return found()
     except (Exception, SystemExit) as error:
-        remedy = _where_raised(error) if _takes_nothing(found) else "it is called without arguments"
+        remedy = _where_raised(error) if _takes_nothing(found) else _NEEDS_ARGUMENTS
         raise FxquantError(f"{text} raised {type(error).__name__}: {error}", remedy=remedy) from error
 
 

@@ -247,7 +247,6 @@ class TrainingNested(Case):
             return y + noise
 
     inputs = staticmethod(rows)
-    outcome = "limited"
     training = True
 
 

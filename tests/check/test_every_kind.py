@@ -21,6 +21,7 @@ import broken_whole
 import other_calls
 import other_circumstances
 import other_containers
+import other_decisions
 import other_effects
 import other_fixes
 import other_gradients
@@ -45,8 +46,8 @@ from fxquant.check.kinds import MEANINGS, Rule
 FILES = (
     broken_calls, broken_effects, broken_sizes, broken_state, broken_static_facts, broken_tensor_numbers,
     broken_tensor_values, broken_unreached, broken_whole, other_calls, other_circumstances, other_containers,
-    other_effects, other_fixes, other_gradients, other_matches, other_objects, other_random, other_state,
-    other_tensor_values, other_ways, right_as_they_are,
+    other_decisions, other_effects, other_fixes, other_gradients, other_matches, other_objects, other_random,
+    other_state, other_tensor_values, other_ways, right_as_they_are,
 )  # fmt: skip
 CASES = [case for case in all_cases() if case.__module__ in {file.__name__ for file in FILES}]
 

@@ -30,6 +30,8 @@ def _fix_decision(subject: Subject) -> Fix:
         found = _fix_call(node, subject)
         if found is not None:
             return found
+    if isinstance(node, ast.BoolOp) and not _decides(node, subject) and not _is_in_test(node, subject):
+        return subject.replacing(node, _selected(node, subject))
     if isinstance(statement, ast.Assert):
         message = subject.source_of(statement.msg) if statement.msg is not None else repr("assertion failed")
         return subject.rewriting(statement, [f"torch._assert({condition(statement.test, subject)}, {message})"])
@@ -44,6 +46,28 @@ def _fix_decision(subject: Subject) -> Fix:
     if isinstance(node, ast.Call) and not _is_asked(node, subject):
         return fix_inner_decision(node, subject)
     return _generic(subject, condition(node, subject) if node is not None else "condition")
+
+
+def _is_in_test(node: ast.expr, subject: Subject) -> bool:
+    """Whether an expression is, or is part of, what decides a comprehension or an ``if`` in an expression."""
+    inside: ast.AST = node
+    for above in subject.file.parents(node):
+        if inside is getattr(above, "test", None) or inside in getattr(above, "ifs", ()):
+            return True
+        if isinstance(above, ast.stmt) or called_name(above) == "bool":
+            return called_name(above) == "bool"
+        inside = above
+    return False
+
+
+def _selected(node: ast.BoolOp, subject: Subject) -> str:
+    """``a or b`` and ``a and b``, whose value is one of the two, as a selection."""
+    *before, text = map(subject.source_of, node.values)
+    for value in reversed(before):
+        asked = f"{value} != 0" if value.isidentifier() else f"({value}) != 0"
+        sides = f"{text}, {value}" if isinstance(node.op, ast.And) else f"{value}, {text}"
+        text = f"torch.where({asked}, {sides})"
+    return text
 
 
 def condition(test: ast.expr, subject: Subject) -> str:
@@ -108,7 +132,17 @@ def _fix_call(node: ast.Call, subject: Subject) -> Fix | None:
         if constants[0] != constants[1]:
             number, tensor = (first, second) if constants[0] else (second, first)
             return subject.replacing(node, f"torch.clamp({tensor}, {bound}={number})")
-        return subject.replacing(node, f"torch.{both}({first}, {second})")
+        by_second = subject.replacing(node, f"torch.clamp({first}, {bound}={second})")
+        by_first = subject.replacing(node, f"torch.clamp({second}, {bound}={first})").unless_it_fails(
+            _without_selecting(subject)
+        )
+        either = subject.replacing(node, f"torch.{both}({first}, {second})")
+        return either.unless_it_fails(by_second.unless_it_fails(by_first))
+    if isinstance(node.func, ast.Name) and name in _EXTREMES and arguments and not node.keywords:
+        listed = f"[{', '.join(map(subject.source_of, arguments))}]"
+        listed = listed if len(arguments) > 1 else f"tuple({subject.source_of(arguments[0])})"
+        listed = subject.source_of(arguments[0]) if isinstance(arguments[0], (ast.List, ast.Tuple)) else listed
+        return subject.replacing(node, f"torch.stack({listed}).{name}()").unless_it_fails(_without_selecting(subject))
     if name == "sorted" and len(arguments) == 1 and not node.keywords:
         sorts = subject.source_of(arguments[0])
         sorts = f"torch.stack({sorts})" if isinstance(arguments[0], (ast.Tuple, ast.List)) else sorts
@@ -144,13 +178,13 @@ def _is_asked(node: ast.expr, subject: Subject) -> bool:
 
 def _fix_if(statement: ast.If, subject: Subject) -> Fix:
     if _asks_python(statement.test):
-        return _generic(subject, "condition")
+        return _fix_mixed(statement.test, subject)
     test = condition(statement.test, subject)
     if len(statement.body) == 1 and isinstance(statement.body[0], ast.Raise) and not statement.orelse:
         message = _message(statement.body[0], subject)
         if not message:
             return _without_selecting(subject)
-        return subject.rewriting(statement, [f"torch._assert(torch.logical_not({test}), {message})"])
+        return subject.rewriting(statement, [f"torch._assert({_negated(statement.test, subject)}, {message})"])
     returned = _returned(statement, subject)
     if returned is not None:
         return subject.rewriting(statement, [f"return {returned[0]}"], last=returned[1])
@@ -158,6 +192,27 @@ def _fix_if(statement: ast.If, subject: Subject) -> Fix:
     if assigned is not None:
         return subject.rewriting(statement, [f"{name} = {value}" for name, value in assigned.items()])
     return _generic(subject, test)
+
+
+def _negated(test: ast.expr, subject: Subject) -> str:
+    """The condition under which an error is not raised."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return condition(test.operand, subject)
+    return f"torch.logical_not({condition(test, subject)})"
+
+
+def _fix_mixed(test: ast.expr, subject: Subject) -> Fix:
+    """The fix for a condition of which Python can decide one part: ``mask is not None and mask.any()``."""
+    parts = test.values if isinstance(test, ast.BoolOp) else [test]
+    python = [subject.source_of(part) for part in parts if _is_of_python(part)]
+    tensors = [condition(part, subject) for part in parts if not _is_of_python(part)]
+    if not isinstance(test, ast.BoolOp) or isinstance(test.op, ast.Or) or not python or not tensors:
+        return _without_selecting(subject)
+    both = " & ".join(f"({item})" for item in tensors) if len(tensors) > 1 else tensors[0]
+    return Fix(
+        f"let Python decide by `{' and '.join(python)}` alone, and select inside: "
+        f"`torch.where({both}, what the block gives, what there was before)`; or {subject.float_setting}"
+    )
 
 
 def _without_selecting(subject: Subject) -> Fix:
@@ -173,9 +228,26 @@ def _without_selecting(subject: Subject) -> Fix:
             "give a tensor in both cases instead of None: a mask of ones, or a summand of zeros, changes nothing; or "
             f"{subject.float_setting}"
         )
+    if not _is_of_inputs(subject):
+        return Fix(
+            f"let both ways give tensors of one shape and dtype, and select from these by `{shown}` with torch.where; "
+            f"or {subject.float_setting}"
+        )
     return Fix(
         f"decide `{shown}` outside of the model and pass what follows from it as an input; or {subject.float_setting}"
     )
+
+
+def _is_of_inputs(subject: Subject) -> bool:
+    """Whether an expression reads nothing but what forward is given, so that its caller could compute it."""
+    node = subject.node
+    function = subject.file.function_of(node) if node is not None else None
+    if node is None or function is None or function.name != "forward":
+        return False
+    stored = {part.id for part in ast.walk(function) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    arguments = {item.arg for item in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)}
+    read = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} - {"self", "torch", "bool", "F"}
+    return bool(read) and read <= arguments - stored
 
 
 def _is_size(node: ast.AST) -> bool:
@@ -196,8 +268,14 @@ def _gives_none(node: ast.AST) -> bool:
 
 def _asks_python(test: ast.expr) -> bool:
     """Whether a condition is also about what is no tensor."""
-    return isinstance(test, ast.BoolOp) and any(
-        isinstance(node, (ast.Is, ast.IsNot)) or called_name(node) in ("isinstance", "hasattr", "len", "is_tensor")
+    return isinstance(test, ast.BoolOp) and _is_of_python(test)
+
+
+def _is_of_python(test: ast.expr) -> bool:
+    return any(
+        isinstance(node, (ast.Is, ast.IsNot))
+        or called_name(node) in ("isinstance", "hasattr", "len", "is_tensor")
+        or (isinstance(node, ast.Attribute) and node.attr == "training")
         for node in ast.walk(test)
     )
 
@@ -210,7 +288,15 @@ def _message(statement: ast.Raise, subject: Subject) -> str:
         return ""
     if not isinstance(raised, ast.Call) or not raised.args:
         return repr("assertion failed")
-    return ast.unparse(raised.args[0]) if _is_text(raised.args[0]) else ""
+    return _text_of(raised.args[0]) if _is_text(raised.args[0]) else ""
+
+
+def _text_of(node: ast.expr) -> str:
+    """The source of a text; without the values in it, which would be asked for at every call."""
+    if isinstance(node, ast.JoinedStr) and any(isinstance(part, ast.FormattedValue) for part in node.values):
+        parts = [str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values]
+        return repr("".join(parts).strip())
+    return ast.unparse(node)
 
 
 def _is_caught(kind: str, subject: Subject) -> bool:
@@ -322,4 +408,13 @@ def _is_in(node: ast.AST | None, around: ast.AST) -> bool:
 def _generic(subject: Subject, test: str) -> Fix:
     if isinstance(subject.node, ast.IfExp):
         test = subject.source_of(subject.node.test)
+    parts = list(ast.walk(subject.statement)) if subject.statement is not None else []
+    if any(map(_is_size, ast.walk(subject.node))) if subject.node is not None else False:
+        return _without_selecting(subject)
+    if isinstance(subject.statement, ast.If) and any(isinstance(part, (ast.Break, ast.Continue)) for part in parts):
+        return Fix(
+            "how often a loop runs, or which rounds it leaves out, cannot depend on values in a graph: run all rounds, "
+            f"and keep the old value where `{test}` ends them, `x = torch.where(done, x, step(x))`; or "
+            f"{subject.float_setting}"
+        )
     return Fix(f"compute both sides and select: `torch.where({test}, if_true, if_false)`; or {subject.float_setting}")

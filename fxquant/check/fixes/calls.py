@@ -9,7 +9,7 @@ from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 _SIZED = frozenset(("zeros", "ones", "empty", "rand", "randn", "new_zeros", "new_ones", "new_empty", "expand"))
 # What modules that are made for a size of the input can be written as; ``x`` is what they are called with.
 _FUNCTIONS = {
-    "LayerNorm": "`F.layer_norm(x, x.shape[1:])`", "GroupNorm": "`F.group_norm(x, groups)`",
+    "GroupNorm": "`F.group_norm(x, groups)`",
     "AdaptiveAvgPool1d": "`F.adaptive_avg_pool1d(x, size)`", "AdaptiveAvgPool2d": "`F.adaptive_avg_pool2d(x, size)`",
     "AdaptiveMaxPool2d": "`F.adaptive_max_pool2d(x, size)`", "Upsample": "`F.interpolate(x, size)`",
     "AvgPool1d": "`F.avg_pool1d(x, size)`", "AvgPool2d": "`F.avg_pool2d(x, size)`",
@@ -156,6 +156,8 @@ def fix_module_in_forward(subject: Subject) -> Fix:
     used = f"self.{name}"
     if isinstance(node, ast.Call) and any(_is_local(part) for item in node.args for part in ast.walk(item)):
         function = _FUNCTIONS.get(called_name(node) or "", "the function of torch.nn.functional that does the same")
+        if called_name(node) == "LayerNorm":
+            function = _layer_norm(node, subject)
         return Fix(
             f"`{made}` is made from what only forward knows: call {function} instead, or fix the size and make the "
             f"module once, in __init__"
@@ -166,6 +168,18 @@ def fix_module_in_forward(subject: Subject) -> Fix:
     return Fix(f"make it once, `self.{name} = {made}` in __init__, and write `{used}` here")
 
 
+def _layer_norm(node: ast.Call, subject: Subject) -> str:
+    """The function that does what a layer norm does that is made for the sizes of its input."""
+    outer, shape = subject.file.parent(node), subject.source_of(node.args[0])
+    parts = node.args[0]
+    is_one = isinstance(parts, (ast.Name, ast.Constant, ast.Call)) or (
+        isinstance(parts, ast.Subscript) and not isinstance(parts.slice, ast.Slice)
+    )
+    given = isinstance(outer, ast.Call) and outer.func is node and outer.args
+    value = subject.source_of(outer.args[0]) if given and isinstance(outer, ast.Call) else "x"
+    return f"`F.layer_norm({value}, {f'({shape},)' if is_one else shape})`"
+
+
 def _is_local(node: ast.AST) -> bool:
     """Whether an expression reads a variable of forward."""
     return isinstance(node, ast.Name) and node.id not in ("self", "nn", "torch", "F")
@@ -173,11 +187,10 @@ def _is_local(node: ast.AST) -> bool:
 
 def fix_module_in_container(subject: Subject) -> Fix:
     """The fix for modules in a plain container: nn.ModuleList or nn.ModuleDict."""
-    words = f"{subject.seen.place.expression} {subject.seen.value} {subject.seen.place.code}"
-    for node in ast.walk(subject.file.tree) if subject.file.tree is not None else ():
-        if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Attribute):
-            continue
-        if node.targets[0].attr in words.replace("[", " ").replace(".", " ").split():
+    nodes = ast.walk(subject.file.tree) if subject.file.tree is not None else ()
+    kept = [item for item in nodes if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Attribute)]
+    for node in sorted(kept, key=lambda item: not _makes(item.value, subject.seen.value)):
+        if _is_named(node, subject):
             registered = _registered(node.value, subject)
             if registered not in ("", subject.source_of(node.value)) and _imports("nn", subject):
                 return subject.replacing(node.value, registered)
@@ -185,6 +198,21 @@ def fix_module_in_container(subject: Subject) -> Fix:
         "keep modules as attributes, or in nn.ModuleList or nn.ModuleDict, instead of in a plain list, dict, object or "
         "function, and what is no module apart from them"
     )
+
+
+def _is_named(node: ast.Assign, subject: Subject) -> bool:
+    """Whether the function that runs mentions the attribute that is assigned to."""
+    place = subject.seen.place
+    words = f"{place.expression} {subject.seen.value} {place.code}".replace("[", " ").replace(".", " ").split()
+    function = subject.file.function_of(subject.statement) if subject.statement is not None else None
+    attribute = node.targets[0].attr if isinstance(node.targets[0], ast.Attribute) else ""
+    mentioned = ast.walk(function) if function is not None and _makes(node.value, subject.seen.value) else ()
+    return attribute in words or any(isinstance(part, ast.Attribute) and part.attr == attribute for part in mentioned)
+
+
+def _makes(node: ast.expr, kind: str) -> bool:
+    """Whether an expression makes an object of a class."""
+    return any(called_name(part) == kind for part in ast.walk(node))
 
 
 def _imports(name: str, subject: Subject) -> bool:

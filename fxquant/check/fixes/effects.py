@@ -7,6 +7,12 @@ import ast
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 
 _SEEDS = frozenset(("manual_seed", "manual_seed_all", "seed", "set_rng_state", "set_state"))
+# Classes that make tensors when they are called with a list, and cannot be recorded.
+_OF_CLASSES = {
+    "Tensor": "torch.float32", "FloatTensor": "torch.float32", "DoubleTensor": "torch.float64",
+    "HalfTensor": "torch.float16", "LongTensor": "torch.int64", "IntTensor": "torch.int32",
+    "BoolTensor": "torch.bool", "ByteTensor": "torch.uint8",
+}  # fmt: skip
 _PYTHON_DRAWS = {"random": "torch.rand(())", "rand": "torch.rand(())", "randn": "torch.randn(())"}
 
 
@@ -184,4 +190,9 @@ def fix_error(subject: Subject) -> Fix:
             "take gradients under `with torch.enable_grad():`, from the line that makes what they are taken of: that "
             "runs as Python, in float; in a module of its own, so that the rest can be int8"
         )
-    return Fix(f"correct this line, or {subject.float_setting}")
+    node = subject.node
+    dtype = _OF_CLASSES.get(called_name(node), "") if called_on(node) in ("torch", "th") else ""
+    if isinstance(node, ast.Call) and dtype and len(node.args) == 1:
+        text = f"torch.tensor({subject.source_of(node.args[0])}, dtype={dtype})"
+        return subject.replacing(node, text).unless_it_fails(Fix(f"keep it float: {subject.float_setting}"))
+    return Fix(f"write this line in another way, or {subject.float_setting}")

@@ -30,7 +30,9 @@ class Fix:
     otherwise: Fix | None = None
 
     def unless_it_fails(self, otherwise: Fix) -> Fix:
-        """This fix where its edit runs, else another one."""
+        """This fix where its edit runs, else what it has in its place, and at last another one."""
+        if self.otherwise is not None:
+            otherwise = self.otherwise.unless_it_fails(otherwise)
         return replace(self, otherwise=otherwise)
 
 

@@ -83,11 +83,12 @@ _TEXTS: Mapping[FindingKind, str] = {
     _K.WRITE_TO_CONSTANT: "register the tensor as a buffer, or make it in forward, `x.new_zeros(...)`",
     _K.HIDDEN_CASE: "give an example with padding: `mask[:, -1] = 0`",
     _K.OPAQUE_CALL: "{setting_first}",
-    _K.CAUGHT_ERROR: "decide by x.shape, or in __init__, instead of by the error that `{expression}` raises",
+    _K.CAUGHT_ERROR: "decide by what leads to the error, a shape or values, instead of catching it around "
+    "`{expression}`",
     _K.RECURRENT: "nothing to do: it stays float",
     _K.SCRIPTED: "use the Python module or function it was made from",
     _K.UNREACHED: "give an example that reaches it, or take the line out of forward",
-    _K.PLAIN_TRACING: "nothing to do for fxquant, which captures it with the example's values",
+    _K.PLAIN_TRACING: "nothing to do for fxquant, which captures it: see how it is handled",
     _K.DIVERGENCE: "{setting_first}",
 }
 _NOTHING = "nothing to do for fxquant, which captures it as it is"

@@ -26,7 +26,8 @@ def fix_inner_decision(node: ast.Call, subject: Subject) -> Fix:
 
 def _fix_order(node: ast.Call, pick: str, subject: Subject) -> Fix:
     """Sorting, or picking the best of a list, as an index into a tensor."""
-    listed = called_on(node) or ", ".join(map(subject.source_of, node.args))
+    given = list(map(subject.source_of, node.args))
+    listed = called_on(node) or (given[0] if len(given) == 1 else f"[{', '.join(given)}]")
     key = next((item.value for item in node.keywords if item.arg == "key"), None)
     score, item = "item", "item"
     if isinstance(key, ast.Lambda) and len(key.args.args) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import torch
 
 from fxquant.check.fixes.branches import fix_branch
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
-from fxquant.check.fixes.picks import fix_pick
+from fxquant.check.fixes.picks import fix_pick, is_called
 
 
 def fix_tensor_number(subject: Subject) -> Fix:
@@ -18,6 +19,13 @@ def fix_tensor_number(subject: Subject) -> Fix:
     node = subject.node
     if isinstance(node, ast.Subscript):
         return fix_pick(node, subject)
+    if node is not None and any(isinstance(above, ast.JoinedStr) for above in subject.file.parents(node)):
+        return _in_text(subject)
+    called = _key_of_called(node, subject)
+    if called is not None:
+        return fix_pick(called, subject)
+    if isinstance(node, ast.Call) and called_on(node) == "torch" and called_name(node) in ("tensor", "as_tensor"):
+        return _fix_tensor_of_tensors(node, subject)
     if not isinstance(node, ast.Call) or _used_as_index(node, subject) or _is_in_function(node, subject):
         return _generic_number(subject)
     name, text = called_name(node), [subject.source_of(argument) for argument in node.args]
@@ -45,12 +53,51 @@ def fix_tensor_number(subject: Subject) -> Fix:
             f"stay in torch, where Python decides by it too: `torch.where` instead of branches, `torch.clamp` instead "
             f"of min and max, with `{tensor}` instead of `{subject.source_of(node)}`; or {subject.float_setting}"
         )
-    return subject.replacing(node, tensor)
+    return subject.replacing(node, _detached(tensor, name))
+
+
+def _detached(tensor: str, name: str) -> str:
+    """A tensor in the place of a number, which has no gradients."""
+    if name in ("int", "ceil", "floor"):
+        return tensor
+    return f"{tensor}.detach()" if _is_atom(ast.parse(tensor, mode="eval").body) else f"({tensor}).detach()"
+
+
+def _in_text(subject: Subject) -> Fix:
+    return Fix(f"leave the text out of forward, or the values of tensors out of it: `{subject.seen.place.code}`")
+
+
+def _key_of_called(node: ast.expr | None, subject: Subject) -> ast.Subscript | None:
+    """``self.parts[str(int(k))]`` in ``self.parts[str(int(k))](x)``, of which a node is the key or a part of it."""
+    for above in subject.file.parents(node) if node is not None else ():
+        if isinstance(above, ast.Subscript) and is_called(above, subject):
+            return above
+    return None
+
+
+def _fix_tensor_of_tensors(node: ast.Call, subject: Subject) -> Fix:
+    """The fix for ``torch.tensor`` of tensors, which takes their values, and has no gradients."""
+    otherwise = Fix(
+        "stay in torch: torch.stack or torch.cat of the tensors, and `.detach()`, instead of "
+        f"`{subject.source_of(node)}`; or {subject.float_setting}"
+    )
+    if len(node.args) != 1:
+        return otherwise
+    dtype = next((subject.source_of(key.value) for key in node.keywords if key.arg == "dtype"), "")
+    cast = f".to({dtype})" if dtype else ""
+    value = node.args[0]
+    if isinstance(value, (ast.List, ast.Tuple, ast.ListComp)):
+        listed = subject.source_of(value)
+        return subject.replacing(node, f"torch.stack({listed}).detach(){cast}").unless_it_fails(otherwise)
+    text = subject.source_of(value) if _is_atom(value) else f"({subject.source_of(value)})"
+    return subject.replacing(node, f"{text}.detach().clone(){cast}").unless_it_fails(otherwise)
 
 
 def fix_numpy(subject: Subject) -> Fix:
     """The fix for a computation in numpy."""
     node = subject.node
+    if isinstance(node, ast.Call) and node.args and _is_about_sizes(node.args[0]):
+        return _fix_numpy_of_sizes(node, subject)
     outer = subject.file.parent(node) if node is not None else None
     alone = not (isinstance(outer, ast.Call) and called_on(outer).startswith(("np", "numpy")))
     if (
@@ -65,6 +112,27 @@ def fix_numpy(subject: Subject) -> Fix:
     return Fix(
         f"compute in torch, which has most of numpy's functions: instead of `{subject.seen.place.expression}`, the "
         f"function of the same name in torch; or {subject.float_setting}"
+    )
+
+
+def _is_about_sizes(node: ast.expr) -> bool:
+    """Whether an expression is computed from sizes alone."""
+    parts = [part for part in ast.walk(node) if isinstance(part, (ast.Attribute, ast.Call))]
+    shapes = [part for part in parts if getattr(part, "attr", "") == "shape" or called_name(part) in ("size", "len")]
+    return bool(shapes) and isinstance(node, (ast.Attribute, ast.Subscript, ast.Call, ast.BinOp))
+
+
+def _fix_numpy_of_sizes(node: ast.Call, subject: Subject) -> Fix:
+    name, value = called_name(node), node.args[0]
+    if name == "prod" and isinstance(value, ast.Attribute) and value.attr == "shape":
+        return subject.replacing(node, f"{subject.source_of(value.value)}.numel()")
+    if hasattr(math, name):
+        return subject.replacing(node, f"math.{name}({subject.source_of(value)})").unless_it_fails(
+            Fix(f"compute with Python's numbers: `math.{name}({subject.source_of(value)})`, with `import math`")
+        )
+    return Fix(
+        f"compute with Python's own operators on the sizes, which keeps them symbolic, instead of "
+        f"`{subject.seen.place.expression}`"
     )
 
 
@@ -136,7 +204,7 @@ def _is_operand(node: ast.expr, subject: Subject) -> bool:
 def _generic_number(subject: Subject) -> Fix:
     shown = subject.seen.place.expression or subject.seen.place.code
     if isinstance(subject.node, ast.JoinedStr):
-        return Fix(f"leave the text out of forward, or the formats of tensors out of `{shown}`")
+        return _in_text(subject)
     if called_name(subject.node) == "range":
         return Fix(
             f"pass how often it loops as a Python number instead of a tensor, or loop as often as it can be and select "
