@@ -25,9 +25,11 @@ from fxquant.capture.training_mode import (
     buffers_changed_by_training,
     compare_modes,
     may_differ,
+    modules_changed_by_training,
     require_same_tensors,
     training_copy,
 )
+from fxquant.errors import CaptureError
 from fxquant.fusion.fuse_units import RULES, fuse_units
 from fxquant.inspect.find_wrong_kernels import probe_kernels
 from fxquant.inspect.verify_conversion import verify_conversion
@@ -138,15 +140,36 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
     """
     if example_inputs is not None:
         require_no_identity(Inventory(model), example_inputs)
+    whole = _trained_by_attributes(model, example_inputs)
+    options["leaf_names"] = (*options.get("leaf_names", ()), *whole)
     evaluated = copy_module(model).eval()
     changing = buffers_changed_by_training(model, example_inputs)
     captured = capture(evaluated, example_inputs, trains=True, changing=changing, **options)
+    notes = (f"module {path!r} runs as Python, in float: training changes what evaluation reads" for path in whole)
+    captured.state = replace(captured.state, capture_notes=(*captured.state.capture_notes, *notes))
     if may_differ(captured, model):
         trained = training_copy(model)
         require_same_tensors(evaluated, trained)
         in_training = capture(trained, example_inputs, trains=True, **options)
         captured.state = replace(captured.state, by_mode=compare_modes(captured, in_training))
     return captured
+
+
+def _trained_by_attributes(model: nn.Module, example_inputs: Any) -> list[str]:
+    """Paths of modules that are kept whole, since training changes their attributes and evaluation reads these.
+
+    Raises:
+        CaptureError: the model itself is one of these.
+    """
+    paths = modules_changed_by_training(model, example_inputs)
+    if "" in paths:
+        raise CaptureError(
+            f"the forward of {type(model).__name__} changes attributes in training, which evaluation reads: a graph "
+            "has them as they are now",
+            remedy="keep what changes in a buffer, and write into that, as `self.scale.fill_(...)`; or move it into a "
+            "module of its own, which will be kept whole",
+        )
+    return paths
 
 
 def fuse(captured: CapturedModel, limits: BackendLimits | None = None) -> FusedModel:

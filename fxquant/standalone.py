@@ -18,6 +18,7 @@ from fxquant.capture.inputs import copy_tensors, split_inputs
 from fxquant.errors import ConfigError
 from fxquant.ir.quant_plan import CUSTOM, STANDALONE
 from fxquant.ir.stages import CapturedModel, ObservedModel
+from fxquant.passes.follow_mode import OfModule
 from fxquant.plan.backend_limits import BackendLimits
 from fxquant.plan.find_leaf_modules import called_modules, custom_paths, is_named, standalone_entries, unmatched_notes
 from fxquant.plan.leaf_modules import LeafModule
@@ -105,7 +106,8 @@ def _take_modes(prepared: nn.Module, model: nn.Module) -> None:
     """Training or evaluation mode of every module, as in the user's model; what is new follows the whole."""
     modes = {name: module.training for name, module in model.named_modules(remove_duplicate=False)}
     for name, module in prepared.named_modules(remove_duplicate=False):
-        module.training = modes.get(name, model.training)
+        origin = module.module_path if isinstance(module, OfModule) else name
+        module.training = modes.get(origin, model.training)
 
 
 def _request(

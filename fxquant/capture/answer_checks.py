@@ -18,7 +18,7 @@ from fxquant.capture.layer_recording import VALUE
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.source import Place
 from fxquant.capture.trouble import Spot, Trouble
-from fxquant.ir.checks import require_same
+from fxquant.ir.checks import require_same, type_name
 from fxquant.ir.meta import info
 
 if TYPE_CHECKING:
@@ -71,6 +71,22 @@ class AnswerChecks:
             self.made[source.name, expected] = None
             given = ValueProxy(source, self.tracer, torch.empty(0, dtype=expected), Depends.VALUES, Depends.SIZES)
             self.check(self.tracer.create_proxy("call_function", getattr, (given, "dtype"), {}), expected)
+
+    def check_type(self, proxy: ValueProxy) -> None:
+        """Let the graph check what kind of object a part of the user's code gives, once."""
+        key = proxy.node.name, "type"
+        if proxy.from_part and key not in self.made:
+            self.made[key] = None
+            name: ValueProxy = self.tracer.create_proxy("call_function", type_name, (proxy,), {})
+            self.check(name, name.value)
+
+    def check_missing(self, proxy: ValueProxy, name: str) -> None:
+        """Let the graph check that what a part of the user's code gives has no attribute of a name, once."""
+        key = proxy.node.name, "missing", name
+        if key not in self.made and not self.tracer.executing:
+            self.made[key] = None
+            answer: ValueProxy = self.tracer.create_proxy("call_function", hasattr, (proxy, name), {})
+            self.check(answer, False)
 
     def may_change(self, check: fx.Node | None, fact: Fact | None, spots: tuple[Spot, ...]) -> None:
         """Note what could be kept whole if an answer, new at its line, changes with sizes."""

@@ -132,6 +132,8 @@ def _isinstance(tracer: ValueTracer, thing: Any, kind: Any) -> bool:
     if isinstance(thing.value, Tensor) and any(map(_tells_dtype, kind if type(kind) is tuple else (kind,))):
         tracer.answers.static(thing, "dtype", answer)
     tracer.record(FactKind.TYPE_TEST, answer)
+    if not tracer.executing:
+        tracer.answers.checks.check_type(thing)
     return answer
 
 
@@ -156,6 +158,8 @@ def _type_for(tracer: ValueTracer) -> Any:
             if issubclass(kind, ValueProxy):
                 kind = type(args[0].value)
                 tracer.record(FactKind.TYPE_TEST, kind.__name__)
+                if not tracer.executing:
+                    tracer.answers.checks.check_type(args[0])
             named = sys._getframe(1).f_globals.get(kind.__name__)  # ``type(n) is int`` asks for what it names
             return named if _real(named) is kind else kind
 

@@ -7,7 +7,8 @@ import copy
 import functools
 import operator
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Iterable, Iterator, ValuesView
+from enum import Enum
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,14 @@ from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.size_regions import may_give_truth, reads_activations
 from fxquant.capture.structures import has_parts, holds_tensor, rebuild, require_no_proxies
 from fxquant.ir.checks import require_none, require_some
-from fxquant.ir.float_part import Child, FloatPart, ForwardCall, Hole, Imported, PartCode
+from fxquant.ir.float_part import BoundMethod, Child, FloatPart, ForwardCall, Hole, Imported, PartCode
+from fxquant.ir.own_functions import cell_content, parts_of_partial
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
+
+_REACHING = (FunctionType, functools.partial, MethodType, ValuesView, ItemsView)
+_DEPTH = 4  # of functions in functions
 
 
 def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: bool) -> Callable[[dict[str, Any]], Any]:
@@ -45,6 +50,8 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
             return code(**values)
         made = _Arguments(tracer, cut.used.attributes)
         arguments = {name: made.lower(name, value) for name, value in values.items()}
+        for name in made.behind_functions:  # they would not be trained, moved or saved
+            tracer.recorder.report(FactKind.OPAQUE_CALL, f"{name!r} reaches modules of the model")
         lines = cut.first_line, cut.last_line
         part = FloatPart(
             code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path
@@ -147,6 +154,7 @@ class _Arguments:
         self.inputs: list[Any] = []
         self.children: dict[str, nn.Module] = {}
         self.paths: dict[str, str] = {}
+        self.behind_functions: list[str] = []
         self._names: dict[int, str] = {}
 
     def lower(self, name: str, value: Any) -> Any:
@@ -157,15 +165,28 @@ class _Arguments:
                 return self._input(leaf)
             if isinstance(leaf, nn.Module):
                 return self._module(leaf, self.attributes.get(name, set()) if leaf is value else {None})
+            if isinstance(leaf, MethodType) and isinstance(leaf.__self__, nn.Module):
+                return BoundMethod(self._module(leaf.__self__, {None}), leaf.__name__)
             if isinstance(leaf, ModuleType):
                 return Imported(leaf.__name__)
             if isinstance(leaf, FunctionType):
                 require_no_proxies(leaf)
             return leaf
 
+        if any(map(self._reaches_model, _in_containers(value, _DEPTH))):
+            self.behind_functions.append(name)
         if has_parts(value) and holds_tensor(value):  # an object: passed on as a value of the graph
             return self._input(value)
         return rebuild(self._as_it_is_now(value) if has_parts(value) else value, change)
+
+    def _reaches_model(self, thing: Any) -> bool:
+        """Whether a function reaches modules of the model, in another way than as a method of one."""
+        if not isinstance(thing, _REACHING) or (
+            isinstance(thing, MethodType) and isinstance(thing.__self__, nn.Module)
+        ):
+            return False
+        modules = (item for item in _behind(thing, _DEPTH) if isinstance(item, nn.Module))
+        return any(item in (self.tracer.submodule_paths or {}) for item in modules)
 
     def _as_it_is_now(self, thing: Any) -> Any:
         """A copy of an object, such as an empty cache that is filled later in forward; the model's modules stay."""
@@ -190,13 +211,42 @@ class _Arguments:
         return Child(self._names[id(module)])
 
 
+def _in_containers(thing: Any, depth: int) -> Iterator[Any]:
+    """A value, and what lists, tuples and dictionaries hold that it is."""
+    yield thing
+    parts = list(thing.values()) if type(thing) is dict else thing if type(thing) in (list, tuple) else ()
+    for part in parts if depth else ():
+        yield from _in_containers(part, depth - 1)
+
+
+def _behind(thing: Any, depth: int) -> Iterator[Any]:
+    """What a function, a partial call, a method or a view of a dictionary holds."""
+    yield thing
+    if not depth:
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(thing, FunctionType):
+        defaults = (*(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values())
+        parts = (*defaults, *(cell_content(cell) for cell in thing.__closure__ or ()))
+    elif isinstance(thing, functools.partial):
+        parts = parts_of_partial(thing)
+    elif isinstance(thing, MethodType):
+        parts = (thing.__self__,)
+    elif isinstance(thing, (ValuesView, ItemsView, list, tuple)):
+        parts = list(thing)
+    elif isinstance(thing, dict):
+        parts = list(thing.values())
+    for part in parts:
+        yield from _behind(part, depth - 1)
+
+
 def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, title: str, sizes_only: bool) -> Any:
     """What a part gives, as the code after it can use it; code that values choose is no value of a graph."""
     value = proxy.value if index is None else proxy.value[index]
     if value is None:
         tracer.create_proxy("call_function", require_none, (proxy, index, title), {})
         return None
-    if isinstance(value, (nn.Module, FunctionType, MethodType, type, ModuleType)):
+    if isinstance(value, (nn.Module, FunctionType, MethodType, type, ModuleType, Enum)):
         if not sizes_only and proxy.depends is Depends.VALUES and not isinstance(value, ModuleType):
             tracer.report(FactKind.OPAQUE_CALL, f"which {type(value).__name__} it gives depends on values")
         return value
@@ -204,9 +254,11 @@ def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, title: str,
     if isinstance(value, Tensor):  # code may ask whether it is None
         tracer.create_proxy("call_function", require_some, (found, title), {})
     if type(value) is tuple:
+        tracer.answers.checks.check_type(found)
         tracer.answers.lengths.part_has(found, len(value), len)
         return tuple(_take(tracer, found, place, title, sizes_only) for place in range(len(value)))
     if type(value) is dict and all(isinstance(key, str) for key in value):
+        tracer.answers.checks.check_type(found)
         tracer.answers.lengths.part_has(found, list(value), list)
         return {key: found[key] for key in value}
     return found

@@ -185,9 +185,7 @@ def _is_torchs(kind: type) -> bool:
 
 def _hook_parameters(model: nn.Module, copied: nn.Module, memo: dict[int, Any]) -> None:
     """Copies of parameters have no attributes of the user's and no hooks on their gradients: give them those."""
-    named = [
-        (name, item) for name, item in model.named_parameters() if getattr(item, "_backward_hooks", None) or vars(item)
-    ]
+    named = [(name, item) for name, item in model.named_parameters() if vars(item) or any(map(len, _hooks_of(item)))]
     found = dict(copied.named_parameters()) if named else {}
     for name, parameter in named:
         if name in found and type(parameter) is nn.Parameter:
@@ -195,6 +193,14 @@ def _hook_parameters(model: nn.Module, copied: nn.Module, memo: dict[int, Any]) 
         for hook in (parameter._backward_hooks or {}).values():
             if name in found and found[name].requires_grad:
                 found[name].register_hook(hook)  # type: ignore[no-untyped-call]
+        for hook in _hooks_of(parameter)[1].values():
+            if name in found and found[name].requires_grad:
+                found[name].register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def _hooks_of(parameter: Tensor) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Hooks on the gradient of a parameter, and those that run when it is there."""
+    return parameter._backward_hooks or {}, getattr(parameter, "_post_accumulate_grad_hooks", None) or {}
 
 
 def _attribute_to_blame(model: nn.Module, memo: dict[int, Any]) -> str:

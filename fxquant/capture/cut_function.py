@@ -39,6 +39,11 @@ from fxquant.capture.names_in_code import NamesUsed, leaves_its_place, names_use
 from fxquant.ir.float_part import find_code
 
 _LOOPS = (ast.For, ast.While)
+# Methods of lists, dictionaries, sets and queues that change them.
+_CHANGING = frozenset(
+    ("append", "appendleft", "extend", "extendleft", "insert", "pop", "popleft", "popitem", "clear", "update",
+     "setdefault", "remove", "discard", "add", "sort", "reverse", "rotate")
+)  # fmt: skip
 Where = tuple[int, int, int, int]
 
 
@@ -90,6 +95,14 @@ class Cut:
             if not (isinstance(node.value, ast.Name) and node.value.id in self.used.stored)
         }
 
+    @property
+    def changed(self) -> tuple[set[str], set[str]]:
+        """Names of attributes, and of globals, whose lists, dictionaries or sets it may change."""
+        found = list(changed_containers(self.statements))
+        local = {*self.code.co_varnames, *self.code.co_cellvars, *self.code.co_freevars}
+        attributes = {node.attr for node in found if isinstance(node, ast.Attribute)}
+        return attributes, {node.id for node in found if isinstance(node, ast.Name) and node.id not in local}
+
     def holds(self, other: Cut) -> bool:
         """Whether ``other`` is a part of this."""
         return self.first_line <= other.first_line and other.last_line <= self.last_line
@@ -129,6 +142,15 @@ class Cut:
                 node.lineno, node.col_offset = self.first_line, 0  # type: ignore[attr-defined]
                 node.end_lineno, node.end_col_offset = self.last_line, 0  # type: ignore[attr-defined]
         return made
+
+
+def changed_containers(statements: Iterable[ast.AST]) -> Iterator[ast.expr]:
+    """What statements set items of, or call methods of that change lists, dictionaries and sets."""
+    for node in (node for statement in statements for node in ast.walk(statement)):
+        if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            yield node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGING:
+            yield node.func.value
 
 
 def _named_super(statement: ast.stmt, code: CodeType) -> ast.stmt:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from fxquant.capture.proxy import ValueProxy
 
@@ -47,10 +47,15 @@ def with_gradients_cut(tracer: ValueTracer, proxy: ValueProxy, written: Collecti
 
 def follows_gradients(proxy: ValueProxy) -> bool:
     """Whether eager would record how a value was computed: gradients are on, and it depends on a trained parameter."""
-    value, root = proxy.value, proxy.tracer.root
+    value = proxy.value
     if outside_gradients() or proxy.outside_grad or not (value.is_floating_point() or value.is_complex()):
         return False
-    waiting, seen = [proxy.node], set[fx.Node]()
+    with proxy.tracer.nothing_recorded():  # what is looked up is the model's own
+        return _is_made_of_trained(proxy.node, proxy.tracer.root)
+
+
+def _is_made_of_trained(node: fx.Node, root: nn.Module) -> bool:
+    waiting, seen = [node], set[fx.Node]()
     while waiting:
         node = waiting.pop()
         if node in seen or node.target in ("detach", torch.detach):
@@ -60,7 +65,7 @@ def follows_gradients(proxy: ValueProxy) -> bool:
         if node.op == "get_attr" and operator.attrgetter(str(node.target))(root).requires_grad:
             return True
         if node.op == "call_module" and any(
-            item.requires_grad for item in root.get_submodule(node.target).parameters()
+            item.requires_grad for item in root.get_submodule(str(node.target)).parameters()
         ):
             return True
     return False

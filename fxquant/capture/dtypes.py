@@ -29,7 +29,7 @@ class Dtypes:
     """What decides the dtypes of the values of one trace.
 
     Args:
-        is_given: whether a node is a tensor that the model is given.
+        is_given: whether a node is a tensor of a dtype that is not decided by others: an input, or what a part gives.
     """
 
     def __init__(self, is_given: Callable[[fx.Node], bool]) -> None:

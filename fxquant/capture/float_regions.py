@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fxquant.capture.branches import tree_of
 from fxquant.capture.call_part import stand_in
-from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
+from fxquant.capture.cut_function import Cut, Where, changed_containers, find_cut, rewrite
 from fxquant.capture.facts import FactKind
 from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
 from fxquant.ir.own_functions import copies_with
@@ -41,6 +41,7 @@ class FloatRegions:
         rounds: how many traces there were.
         each_layer: whether each layer is traced by itself, also where many are alike.
         looked_at: statements that ask for sizes, and that traces need not end early for.
+        no_containers: names of attributes of the model that are tensors and modules.
 
     A part kept because of one trouble is often the answer to others of the same trace: every layer runs the same code.
     ``begin_round`` is called between traces: what was there before it and did not help makes way for what is larger.
@@ -54,6 +55,7 @@ class FloatRegions:
     rounds: int = 0
     each_layer: bool = False
     looked_at: set[Spot] = field(default_factory=set)
+    no_containers: frozenset[str] = frozenset()
     _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
     _new: set[Cut | str] = field(default_factory=set)
     _found: dict[Spot, Cut | None] = field(default_factory=dict)
@@ -103,7 +105,7 @@ class FloatRegions:
         cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
         if cut is None or not self._functions_with(spot.code) or not _fits(cut):
             return None
-        return None if _shares_state(cut) else cut
+        return None if _shares_state(cut, self.no_containers) else cut
 
     def _add_module(self, path: str) -> str:
         known = path in self.modules or (not path and self.whole)
@@ -151,19 +153,25 @@ class FloatRegions:
                 yield functools.partial(setattr, function, "__code__", code)
 
 
-def _shares_state(cut: Cut) -> bool:
-    """Whether a part sets attributes that are used outside it too, ``__init__`` excepted.
+def _shares_state(cut: Cut, no_containers: Collection[str]) -> bool:
+    """Whether a part sets attributes, or changes containers, that are used outside it too, ``__init__`` excepted.
 
-    A part has the attributes of its modules for itself: what it sets, nobody else would see. Methods that it calls
-    belong to it. Another class's ``self`` is another object, unless the class is derived from this one.
+    A part has the attributes of its modules for itself: what it sets, nobody else would see; and what containers hold
+    is built into the graph around it. Methods that it calls belong to it. Another class's ``self`` is another object,
+    unless the class is derived from this one.
     """
     tree = tree_of(cut.code.co_filename)
+    containers, spaces = cut.changed
     if tree is None:
         return bool(cut.attributes_set)
+    if spaces and _is_read_elsewhere(spaces, cut, tree):
+        return True
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     methods = [item for kind in classes for item in kind.body if isinstance(item, ast.FunctionDef)]
     called = _methods_called(cut, methods)
     names = cut.attributes_set.union(*map(_attributes_set, called))
+    inside_methods = [node for node in changed_containers(called) if isinstance(node, ast.Attribute)]
+    names |= (containers | {node.attr for node in inside_methods}) - set(no_containers)
     if not names:
         return False
     names |= {item.name for item in called}
@@ -178,6 +186,15 @@ def _shares_state(cut: Cut) -> bool:
                 if node.attr in names and not own and not inside:
                     return True
     return False
+
+
+def _is_read_elsewhere(names: Collection[str], cut: Cut, tree: ast.AST) -> bool:
+    """Whether a function in a file reads some globals in other lines than those of a part."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Lambda))]
+    read = (
+        node for function in functions for node in ast.walk(function) if isinstance(node, ast.Name) and node.id in names
+    )
+    return any(not cut.first_line <= node.lineno <= cut.last_line for node in read)
 
 
 def _methods_called(cut: Cut, methods: list[ast.FunctionDef]) -> list[ast.FunctionDef]:

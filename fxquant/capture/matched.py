@@ -18,7 +18,9 @@ class SequenceProxy(ValueProxy):
 
 
 class IntegerProxy(ValueProxy):
-    """A proxy of a whole number."""
+    """A proxy of a whole number, which nothing goes through."""
+
+    __iter__ = None  # type: ignore[assignment]
 
 
 class MappingProxy(ValueProxy):

@@ -55,7 +55,9 @@ def _fill(view: nn.Module, module: nn.Module, chosen: frozenset[str] | None) -> 
     """
     children = {name: child for name, child in module._modules.items() if not isinstance(child, FloatPart)}
     held = {**vars(module), "_modules": children}
-    functions = OwnFunctions([module, *(part for child in children.values() if child for part in child.modules())])
+    functions = OwnFunctions(
+        [module, *(part for child in children.values() if child is not None for part in child.modules())]
+    )
     if functions.copies or id(module) in functions.bound:
         memo: dict[int, Any] = {id(item): item for item in (*module.parameters(), *module.buffers())}
         memo.update(functions.copies)

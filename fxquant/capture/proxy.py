@@ -9,6 +9,7 @@ as the user's own variable does: nodes and the tracer keep only its description.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any
@@ -21,6 +22,7 @@ from torch.fx.proxy import Attribute
 from fxquant.capture.class_patterns import Matched
 from fxquant.capture.facts import FactKind
 from fxquant.capture.numpy_operators import numpy_operator
+from fxquant.capture.source import is_user_file
 from fxquant.ir.ancestors import with_ancestors
 from fxquant.ir.write_back import set_attribute
 
@@ -88,7 +90,12 @@ class ValueProxy(Matched, fx.Proxy):
             raise AttributeError(name)
         if isinstance(self.value, dict) and name in ("items", "values"):
             return self._items if name == "items" else self._values
-        attribute = getattr(self.value, name)  # AttributeError as in eager
+        try:
+            attribute = getattr(self.value, name)
+        except AttributeError:  # as in eager, which may be asked whether it is there
+            if self.from_part and is_user_file(sys._getframe(1).f_code.co_filename):
+                self.tracer.answers.checks.check_missing(self, name)
+            raise
         if name in _STATIC_ATTRIBUTES and isinstance(self.value, Tensor):
             if name == "requires_grad" and not attribute and self.tracer.asks_for_gradients(self):
                 return True

@@ -89,18 +89,29 @@ class Ranks:
         item = node.target is operator.getitem and node.args[0] in self.lists
         return (node in self.inputs or item) and isinstance(info(node).value, TensorMeta)
 
+    def may_have_another_dtype(self, node: fx.Node) -> bool:
+        """Whether a value is a tensor that the model, or code of the user's that runs as Python, is free to choose."""
+        return self.is_given(node) or (isinstance(info(node).value, TensorMeta) and self._is_given_by_user(node))
+
     def decides(self, node: fx.Node) -> bool:
         """Whether an operation makes as many dimensions as the values or sizes that it is given decide."""
         if not isinstance(info(node).value, TensorMeta):
             return False
-        while node.target is operator.getitem:
-            node = node.all_input_nodes[0]
-        if node.op == "call_module":
-            return runs_user_code(self.tracer.root.get_submodule(str(node.target)))
-        return name_of(node.target) == "squeeze"
+        return self._is_given_by_user(node) or name_of(_taken_from(node).target) == "squeeze"
+
+    def _is_given_by_user(self, node: fx.Node) -> bool:
+        node = _taken_from(node)
+        return node.op == "call_module" and runs_user_code(self.tracer.root.get_submodule(str(node.target)))
 
     def _rank(self, node: fx.Node) -> Any:
         """Record the question, which asks for no values."""
         without_data = torch.empty(info(node).value.shape, device="meta")
         tensor = ValueProxy(node, self.tracer, without_data, Depends.VALUES, Depends.SIZES)
         return self.tracer.create_proxy("call_function", getattr, (tensor, "ndim"), {})
+
+
+def _taken_from(node: fx.Node) -> fx.Node:
+    """What gave a value, or the container that it was taken out of."""
+    while node.target is operator.getitem:
+        node = node.all_input_nodes[0]
+    return node

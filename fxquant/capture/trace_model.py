@@ -84,8 +84,9 @@ def trace_model(
             model does something that no graph can hold.
     """
     check_root(model, leaf_names)
-    regions, met, runs = FloatRegions(set(leaf_names)), list[tuple[Trouble, str]](), False
     held = Inventory(model)
+    regions = FloatRegions(set(leaf_names), no_containers=_no_containers(held))
+    met, runs = list[tuple[Trouble, str]](), False
     require_no_identity(held, example_inputs)
     half = HalfPrecision.of(held, example_inputs)
     varying = varying_lists(model, example_inputs)
@@ -122,6 +123,12 @@ def trace_model(
     if attempt.troubles:
         raise _refusal(attempt.troubles)
     return _finish(model, attempt, met, half)
+
+
+def _no_containers(held: Inventory) -> frozenset[str]:
+    """Names of attributes that are tensors and modules of the model."""
+    paths = (path for path, _ in (*held.tensors, *held.plain_tensors, *held.modules))
+    return frozenset(path.rpartition(".")[2] for path in paths)
 
 
 def _in_the_way(
@@ -216,10 +223,7 @@ def _causes(met: list[tuple[Trouble, str]]) -> dict[str, str]:
 
 
 def _notes(met: list[tuple[Trouble, str]]) -> list[str]:
-    return [
-        f"{title} {'run' if title.startswith('lines ') else 'runs'} as Python, in float: {cause}"
-        for title, cause in _causes(met).items()
-    ]
+    return [f"{title} runs as Python, in float: {cause}" for title, cause in _causes(met).items()]
 
 
 def _why(fact: Fact) -> str:

@@ -51,7 +51,7 @@ from fxquant.capture.structures import holds_proxy, leaves, unwrap
 from fxquant.capture.stubs import is_border
 from fxquant.capture.torch_mode import record_torch
 from fxquant.capture.trace_settings import TraceSettings
-from fxquant.ir.checks import CHECKS
+from fxquant.ir.checks import CHECKS, type_name
 from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.graph import Graph
 from fxquant.ir.meta import qualified_name
@@ -62,7 +62,7 @@ from fxquant.ops import catalogue
 _HOOKED = "its operations are recorded around the module"
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _ITEMS = (operator.getitem, operator.contains, operator.setitem, operator.delitem)
-_READS_CONTAINER = (*_ITEMS, getattr, len, *CHECKS, *WRITES)
+_READS_CONTAINER = (*_ITEMS, getattr, hasattr, len, type_name, *CHECKS, *WRITES)
 
 
 class ValueTracer(OwnThread, fx.Tracer):
@@ -107,7 +107,7 @@ class ValueTracer(OwnThread, fx.Tracer):
         self.result: Any = None
         self.lowering = ArgumentLowering(self)
         self.ranks = Ranks(self)
-        self.dtypes = Dtypes(self.ranks.is_given)
+        self.dtypes = Dtypes(self.ranks.may_have_another_dtype)
         self._keep_containers = False
         self._written: set[int] = set()
         self._names_used: Counter[str] = Counter()

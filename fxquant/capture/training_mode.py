@@ -15,9 +15,10 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from fxquant.capture.against_eager import same_results
 from fxquant.capture.call_history import run_eagerly
 from fxquant.capture.copy_module import copy_module
-from fxquant.capture.keep_state import holds
+from fxquant.capture.keep_state import Change, ModelState, holds
 from fxquant.capture.outer_state import OuterState
 from fxquant.errors import CaptureError
 from fxquant.ir import records
@@ -27,10 +28,11 @@ from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import info
 from fxquant.ir.records import NodeRecord, NodeRef
 from fxquant.ir.stages import CapturedModel
-from fxquant.ir.walk_modules import Inventory
+from fxquant.ir.walk_modules import OF_EVERY_MODULE, Inventory
 from fxquant.ops import catalogue
 
 _PREFIX = "training_"
+_MANY = 10**6  # calls in training, of what counts them
 # Operands that follow the mode of a module, by name.
 _FOLLOWS = ("training", "use_input_stats", "dropout_p")
 
@@ -87,6 +89,47 @@ def buffers_changed_by_training(model: nn.Module, example_inputs: Any) -> list[s
     finally:
         outer.restore()
     return [name for name, item in copy.named_buffers() if name not in before or not holds(item, before[name])]
+
+
+def modules_changed_by_training(model: nn.Module, example_inputs: Any) -> list[str]:
+    """Paths of modules with attributes that a call in training mode changes, and that evaluation reads.
+
+    Not those with buffers alone: graphs have these in common with the model. Where the model fails on the example, ().
+    """
+    copy = copy_module(model).train()
+    state, outer = ModelState(Inventory(copy), Inventory(copy_module(model))), OuterState(Inventory(copy))
+    try:
+        run_eagerly(copy, example_inputs)
+        changes = [item for item in state.changes() if not item.tensor and _is_attribute(copy, item)]
+        owners = list(dict.fromkeys(item.module_path for item in changes))
+        expected = run_eagerly(copy_module(model).eval(), example_inputs) if changes else None
+        return [path for path in owners if not _is_alike(model, example_inputs, copy, changes, path, expected)]
+    except Exception:  # it may want targets
+        return []
+    finally:
+        outer.restore()
+
+
+def _is_attribute(model: nn.Module, change: Change) -> bool:
+    """Whether a change is one of a plain attribute, and no mode."""
+    owner = model.get_submodule(change.module_path)
+    return change.name != "training" and change.name in vars(owner) and change.name not in OF_EVERY_MODULE
+
+
+def _is_alike(
+    model: nn.Module, example_inputs: Any, trained: nn.Module, changes: list[Change], path: str, expected: Any
+) -> bool:
+    """Whether evaluation computes the same with what training made, and would make, of the attributes of a module."""
+    for times in (1, _MANY):
+        other = copy_module(model).eval()
+        held, made = vars(other.get_submodule(path)), vars(trained.get_submodule(path))
+        for change in (item for item in changes if item.module_path == path):
+            before, after = held.get(change.name), made[change.name]
+            counts = isinstance(before, (int, float)) and isinstance(after, (int, float))
+            held[change.name] = before + times * (after - before) if counts and times > 1 else after
+        if not same_results(expected, run_eagerly(other, example_inputs)):
+            return False
+    return True
 
 
 def _reacts_to_mode(module: nn.Module) -> bool:
@@ -159,7 +202,7 @@ def compare_modes(evaluated: CapturedModel, trained: CapturedModel) -> ByMode:
             del vars(module)["forward"]
     ours, theirs = list(evaluated.graph.nodes), list(trained.graph.nodes)
     pairs = _pairs(ours, theirs)
-    _require_no_effects([node for node in ours if node not in pairs.values()])
+    _require_no_effects([node for node in ours if node not in pairs.values()], trained)
     names = {other: NodeRef(own.name) for other, own in pairs.items()}
     names |= {other: NodeRef(f"{_PREFIX}{other.name}") for other in theirs if other not in pairs}
     known = _tensors_of(evaluated)
@@ -206,8 +249,12 @@ def _key(node: fx.Node, closeness: int) -> tuple[Any, ...]:
     return node.op, target, weights or (id(node) if node.op not in ("call_module", "get_attr") else ())
 
 
-def _require_no_effects(only_in_evaluation: list[fx.Node]) -> None:
+def _require_no_effects(only_in_evaluation: list[fx.Node], trained: CapturedModel) -> None:
     """Raise when something that only evaluation does would be felt in training, where the graph computes it too.
+
+    Args:
+        only_in_evaluation: nodes that have none to their side in training.
+        trained: captured in training mode.
 
     Raises:
         CaptureError: for the first that draws, changes a buffer, or is a module that follows the mode.
@@ -215,6 +262,17 @@ def _require_no_effects(only_in_evaluation: list[fx.Node]) -> None:
     for node in only_in_evaluation:
         known, row = info(node), catalogue.by_name(info(node).op)
         follows = node.op == "call_module" and row is not None and bool(row.modules)
+        part = _part_with(str(node.target), trained) if follows else None
+        if part is not None:
+            raise CaptureError(
+                f"module {node.target!r} is called in the graph in evaluation, and in training by {part.title}, which "
+                "runs as Python there: it would not be trained as it is quantized",
+                op=known.op,
+                module_path=known.origin.module_path,
+                source=f"{part.file}:{part.first_line}" if part.file else "",
+                remedy="let forward call the same layers in both modes: to leave some out at random, multiply what "
+                "they add by 0 or 1",
+            )
         if follows or is_random(node) or known.mutates:
             what = f"module {node.target!r}" if follows else known.origin.spelling
             raise CaptureError(
@@ -224,6 +282,15 @@ def _require_no_effects(only_in_evaluation: list[fx.Node]) -> None:
                 source=known.origin.source,
                 remedy="call it in both modes, or outside of the model that is trained",
             )
+
+
+def _part_with(path: str, trained: CapturedModel) -> FloatPart | None:
+    """The part that runs as Python and has a module of the user's model, None where none has."""
+    for part in trained.modules():
+        held = part.child_paths.values() if isinstance(part, FloatPart) else ()
+        if any(not known or path == known or path.startswith(f"{known}.") for known in held):
+            return part if isinstance(part, FloatPart) else None
+    return None
 
 
 def _bound(node: fx.Node) -> dict[Any, Any]:

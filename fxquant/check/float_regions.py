@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from fxquant.check.observation import Place
 from fxquant.check.user_frames import UserCode
-from fxquant.ir.checks import require_none, require_some
+from fxquant.ir.checks import require_none, require_some, type_name
 from fxquant.ir.float_part import FloatPart, PartCode
 from fxquant.ir.stages import CapturedModel
 
@@ -26,7 +26,7 @@ class FloatRegion:
         node: the graph's node that calls it.
         module_path: path of a module that is kept whole; of a part of a function, module whose forward it belongs to.
         file, first_line, last_line: where the source of a part of a function is, "" and 0 for modules.
-        gives_none: whether values decide if it gives None, or a tensor in its place: a graph has one of these.
+        gives_others: whether values decide what it gives: None, a tensor or a container; a graph has one of these.
     """
 
     title: str
@@ -35,7 +35,7 @@ class FloatRegion:
     file: str = ""
     first_line: int = 0
     last_line: int = 0
-    gives_none: bool = False
+    gives_others: bool = False
 
     def covers(self, place: Place) -> bool:
         """Whether what happens at ``place`` happens in this region."""
@@ -63,8 +63,8 @@ def _regions(graph: CapturedModel, user: UserCode) -> Iterable[FloatRegion]:
             module = graph.get_submodule(str(node.target))
             if isinstance(module, FloatPart):
                 lines = module.first_line, module.last_line
-                gives_none = not module.sizes_only and _gives_none(node, module)
-                yield FloatRegion(module.title, node.name, module.module_path, module.file, *lines, gives_none)
+                gives_others = not module.sizes_only and _gives_others(node, module)
+                yield FloatRegion(module.title, node.name, module.module_path, module.file, *lines, gives_others)
             elif not type(module).__module__.startswith(("torch.", "fxquant.")) or _is_scripted(module):
                 yield FloatRegion(f"module {node.target}", node.name, str(node.target))
         elif node.op == "call_function" and isinstance(node.target, FunctionType):
@@ -74,16 +74,27 @@ def _regions(graph: CapturedModel, user: UserCode) -> Iterable[FloatRegion]:
                 yield FloatRegion(f"function {node.target.__qualname__}", node.name, "", code.co_filename, *lines)
 
 
-def _gives_none(node: fx.Node, part: FloatPart) -> bool:
+def _gives_others(node: fx.Node, part: FloatPart) -> bool:
     """Whether a part gives None for the example and may give something else, or the other way round."""
     readers = [reader for user in node.users for reader in (user, *user.users)]
     if any(reader.target is require_none for reader in readers):
         return True
     code = part.code
-    if not any(reader.target is require_some for reader in readers) or not isinstance(code, PartCode):
+    if not any(reader.target in (require_some, type_name) for reader in readers) or not isinstance(code, PartCode):
         return False
-    given = (item.value for item in ast.walk(ast.parse(code.source)) if isinstance(item, (ast.Return, ast.Assign)))
-    return any(isinstance(value, ast.Constant) and value.value is None for value in given)
+    nodes = list(ast.walk(ast.parse(code.source)))
+    set_to = (item.value for item in nodes if isinstance(item, ast.Assign))
+    if any(isinstance(value, ast.Constant) and value.value is None for value in set_to):
+        return True
+    returned = [item.value for item in nodes if isinstance(item, ast.Return)]
+    return len({_kind(value) for value in returned if not isinstance(value, ast.IfExp)}) > 1
+
+
+def _kind(value: ast.expr | None) -> str:
+    """What an expression gives, as far as its syntax says so."""
+    if isinstance(value, (ast.Tuple, ast.List, ast.Dict)):
+        return type(value).__name__
+    return "None" if value is None or (isinstance(value, ast.Constant) and value.value is None) else ""
 
 
 def _ends(lines: list[int]) -> tuple[int, int]:

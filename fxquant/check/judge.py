@@ -36,8 +36,8 @@ _EVIDENCE = {
 }
 # What such comparisons show where capture recorded nothing: it was never asked for a value, so it did not build one in.
 _ALIKE = (
-    "let each way give a tensor, of one number of dimensions, in the place of None; or keep what decides in float with "
-    "what follows from it: PrepareCustomConfig().set_non_traceable_module_names([its path])"
+    "let each way give a tensor, of one number of dimensions, in the place of None or a container; or keep what "
+    "decides in float with what follows from it: PrepareCustomConfig().set_non_traceable_module_names([its path])"
 )
 _PROVEN = {
     _K.PYTHON_RANDOM: "drawn anew at every call: equal to eager under every seed",
@@ -87,7 +87,7 @@ def judge(seen: Iterable[Observation], evidence: Evidence) -> list[Finding]:
     """Findings, unhandled errors first."""
     findings = [found for item in seen if _tells(item, found := _finding(item, evidence), evidence)]
     findings += _unexplained(evidence, findings)
-    findings += _none_or_tensor(evidence, findings)
+    findings += _given_by_values(evidence, findings)
     order = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
     return sorted(findings, key=lambda item: (not item.is_unhandled_error, order[item.severity]))
 
@@ -244,18 +244,18 @@ def _refused(rows: list[ProofRow], evidence: Evidence) -> Finding:
     )
 
 
-def _none_or_tensor(evidence: Evidence, findings: list[Finding]) -> list[Finding]:
-    """Findings for values by which code decides whether it gives None or a tensor, where no other says so."""
+def _given_by_values(evidence: Evidence, findings: list[Finding]) -> list[Finding]:
+    """Findings for values that decide whether code gives None, a tensor or a container, where no other says so."""
     if any(item.kind is _K.HIDDEN_CASE and item.fix == _ALIKE for item in findings):
         return []
     found = []
-    for region in (region for region in evidence.regions if region.gives_none):
+    for region in (region for region in evidence.regions if region.gives_others):
         places = [Place(item.file, item.line, item.code, item.module_path) for item in findings]
         place = next(filter(region.covers, places), None)
         if place is not None:
             value = (
-                f"values decide whether {region} {'give' if region.is_plural else 'gives'} None or a tensor; the graph "
-                "takes what the example shows, and raises an error for the other"
+                f"values decide whether {region} {'give' if region.is_plural else 'gives'} None, a tensor or a "
+                "container; the graph takes what the example shows, and raises an error for the others"
             )
             found.append(
                 Finding(

@@ -73,6 +73,11 @@ def require_same(value: Any, expected: Any, question: str, source: str) -> None:
         )
 
 
+def type_name(value: Any) -> str:
+    """The name of the class of a value; that of a tensor for parameters."""
+    return "Tensor" if isinstance(value, Tensor) else type(value).__name__
+
+
 def count_steps(*args: int) -> int:
     """How often a loop over ``range(*args)`` runs."""
     return len(range(*args))

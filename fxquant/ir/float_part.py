@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fxquant.errors import FxquantError
 from fxquant.ir.codes import codes_in
@@ -39,6 +40,14 @@ class Hole:
 class Child:
     """Stands for a module in the arguments of a part."""
 
+    name: str
+
+
+@dataclass(frozen=True)
+class BoundMethod:
+    """Stands for a method of a module in the arguments of a part."""
+
+    of: Child
     name: str
 
 
@@ -97,7 +106,8 @@ class FloatPart(nn.Module):
 
     Args:
         code: called with the arguments by name.
-        arguments: by name, with a ``Hole`` for each input of the part and a ``Child`` for each module.
+        arguments: by name, with a ``Hole`` for each input of the part, a ``Child`` for each module, and a
+            ``BoundMethod`` for each method of one.
         children: the modules by name.
         title: what it is, for people: ``lines 12-14 of Gate.forward``.
         file, first_line, last_line: where it is in the user's source, "" and 0 when unknown.
@@ -145,7 +155,11 @@ class FloatPart(nn.Module):
         """
         values = {name: self._fill(item, inputs) for name, item in self.arguments.items()}
         before = {name: contents(values[name], _DEPTH) for name in self.shared}
+        buffers = [(module._buffers, name, item) for module in self.modules() for name, item in module._buffers.items()]
         result = self.code(**values)
+        for table, name, item in buffers:
+            if table.get(name) is not item:
+                _write_back(table, name, item)
         for name, held in before.items():
             if not same_contents(held, contents(values[name], _DEPTH)):
                 self._changed(name, values[name])
@@ -169,6 +183,8 @@ class FloatPart(nn.Module):
             return inputs[structure.index]
         if isinstance(structure, Child):
             return getattr(self, structure.name)
+        if isinstance(structure, BoundMethod):
+            return getattr(self._fill(structure.of, inputs), structure.name)
         if isinstance(structure, Imported):
             return importlib.import_module(structure.name)
         if type(structure) in (tuple, list):
@@ -180,6 +196,15 @@ class FloatPart(nn.Module):
     def extra_repr(self) -> str:
         """The title."""
         return self.title
+
+
+def _write_back(table: dict[str, Tensor | None], name: str, buffer: Tensor | None) -> None:
+    """What code put in the place of a buffer is written into it: the graph around it has the buffer too."""
+    value = table.get(name)
+    if buffer is not None and value is not None and value.shape == buffer.shape and value.dtype == buffer.dtype:
+        with torch.no_grad():
+            buffer.copy_(value)
+        table[name] = buffer
 
 
 def find_code(code: CodeType, name: str) -> CodeType:

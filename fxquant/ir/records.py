@@ -128,8 +128,9 @@ def pack_target(target: Any) -> Any:
     if isinstance(target, torch._ops.OpOverload):
         return TorchOp(f"{target.namespace}.{target._schema.name.split('::')[1]}.{target._overloadname}")
     name = getattr(target, "__name__", "")
-    if callable(target) and getattr(F, name, None) is target:
-        return NamedFunction("torch.nn.functional", name)
+    for home in (F, torch) if callable(target) else ():
+        if getattr(home, name, None) is target and "<locals>" in getattr(target, "__qualname__", ""):
+            return NamedFunction(home.__name__, name)
     return target
 
 

@@ -158,6 +158,20 @@ class StageModule(fx.GraphModule):
                 raise explained from error
             raise
 
+    def _apply(self: _Stage, fn: Any, recurse: bool = True) -> _Stage:
+        """As of every module; tensors that the graph and its parts have in common stay one."""
+        held: dict[int, list[tuple[dict[str, Any], str]]] = {}
+        for _, module in modules_by_path(self):
+            for table in (module._buffers, module._parameters):
+                for name, item in table.items():
+                    if item is not None:
+                        held.setdefault(id(item), []).append((table, name))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for (first, own), *others in held.values():
+            for table, name in others:
+                table[name] = first[own]
+        return self
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the graph. Code, once written, takes the place of this method."""
         return self.compiled().forward(*args, **kwargs)

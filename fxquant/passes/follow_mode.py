@@ -26,15 +26,27 @@ from fxquant.ops import catalogue
 MADE_BY = "follow_mode"
 
 
-class Chosen(nn.Module):
-    """One of two values, by the mode of the model."""
+class OfModule(nn.Module):
+    """Has the mode of a module of the user's model.
+
+    Args:
+        module_path: of that module.
+    """
+
+    def __init__(self, module_path: str) -> None:
+        super().__init__()
+        self.module_path = module_path
+
+
+class Chosen(OfModule):
+    """One of two values, by the mode of a module."""
 
     def forward(self, in_evaluation: Any, in_training: Any) -> Any:
         """The value for the mode."""
         return in_training if self.training else in_evaluation
 
 
-class OnlyInTraining(nn.Module):
+class OnlyInTraining(OfModule):
     """Calls something in training mode; in evaluation it does nothing and gives None."""
 
     def forward(self, function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -96,7 +108,7 @@ class ModeFollower:
                     called = self.graph.create_node("get_attr", record.target, name=f"{record.name}_module")
                 elif record.op == "call_method":
                     called = Method(record.target)
-                self.modules[name] = OnlyInTraining()
+                self.modules[name] = OnlyInTraining(record.info.origin.module_path)
                 args = (self._callable(called, name), *args)
                 made = self.graph.create_node("call_module", f"{MODES}.{name}", args, kwargs, record.name)
         written = tuple(node.name for node in made.all_input_nodes) if record.info.mutates else ()
@@ -126,7 +138,7 @@ class ModeFollower:
 
     def _chosen(self, node: fx.Node, in_evaluation: Any, in_training: Any) -> fx.Node:
         name = f"chosen_{len(self.modules)}"
-        self.modules[name] = Chosen()
+        self.modules[name] = Chosen(_who_asks(node, in_evaluation, in_training))
         with self.graph.inserting_before(node):
             made = self.graph.create_node(
                 "call_module", f"{MODES}.{name}", (in_evaluation, in_training), {}, f"{node.name}_{name}"
@@ -173,6 +185,15 @@ class Function(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call it."""
         return self.function(*args, **kwargs)
+
+
+def _who_asks(node: fx.Node, in_evaluation: Any, in_training: Any) -> str:
+    """Path of the module that makes what it has in one mode only, or that gives one of two."""
+    for value in (in_training, in_evaluation):
+        of_mode = isinstance(value, fx.Node) and (value is in_evaluation or info(value).made_by == MADE_BY)
+        if of_mode and isinstance(value, fx.Node):
+            return info(value).origin.module_path
+    return info(node).origin.module_path
 
 
 def _argument(node: fx.Node, operand: str | int) -> Any:

@@ -9,10 +9,14 @@ After: ``%y``, ``%v`` and ``%m`` carry the op name ``aliased``: they run in floa
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+
 import torch
 from torch import fx
 
 from fxquant.ir.effects import name_of
+from fxquant.ir.float_part import EFFECTS
 from fxquant.ir.meta import ALIASED, NodeInfo, by_storage, info, set_info, update_info, writers_in
 
 MADE_BY = "mark_aliases"
@@ -59,10 +63,10 @@ def _writes_values(writers: list[fx.Node], sharing: list[fx.Node]) -> bool:
 
 
 def _mark(node: fx.Node, target: fx.Node, order: dict[fx.Node, int], sharing: list[fx.Node]) -> None:
-    same, memory = _same_tensor(target), _same_memory(target)
+    same, memory = _same_tensor(target), _same_memory(target, lambda item: order[item] < order[node])
     others = dict.fromkeys((*sharing, *memory))
     aliases = _aliases_seen_later(node, target, order, [other for other in others if other not in same])
-    kept = any(member.op == "get_attr" for member in memory)
+    kept = _is_of_part(target) or any(member.op == "get_attr" for member in memory)
     read_later = any(order[user] > order[node] for user in target.users)
     functional = not read_later or _returns_its_target(node, target)
     if not aliases and not kept and functional and not _gives_another_dtype(node, target):
@@ -92,28 +96,70 @@ def _copy_input(placeholder: fx.Node) -> fx.Node:
     return copy
 
 
-def _same_memory(start: fx.Node) -> set[fx.Node]:
+def _same_memory(start: fx.Node, is_before: Callable[[fx.Node], bool] = lambda node: True) -> set[fx.Node]:
     """Nodes tied to ``start`` by operations that return, or look into, the memory they were given.
 
     Parts of it may come through a tuple (``split``), which has no memory of its own. What is copied for some sizes only
-    is tied to what it may be a copy of.
+    is tied to what it may be a copy of, and what the user's code gives to what it was given.
+
+    Args:
+        start: a value.
+        is_before: whether a node runs before what is written.
     """
     storage = info(start).storage
     found, open_ends = {start}, [(start, storage)] if storage else []
     while open_ends:
         node, storage = open_ends.pop()
         for other in (*node.all_input_nodes, *node.users):
-            tied = info(other).storage == storage or isinstance(info(other).value, (tuple, list))
-            may_be = not tied and info(other).storage and (_may_copy(node, other) or _may_copy(other, node))
-            if other not in found and (tied or may_be):
+            own = info(other).storage
+            tied = own == storage or isinstance(info(other).value, (tuple, list))
+            if other not in found and (tied or (own and (_may_copy(node, other) or _may_copy(other, node)))):
                 found.add(other)
-                open_ends.append((other, info(other).storage if may_be else storage))
+                open_ends.append((other, storage if tied else own))
+        for other in _through_users_code(node, is_before):
+            if other not in found:
+                found.add(other)
+                open_ends.append((other, info(other).storage))
     return found
 
 
 def _may_copy(node: fx.Node, source: fx.Node) -> bool:
     """Whether a node is another node's tensor or a copy of it, as sizes will have it."""
     return name_of(node.target) in _MAY_COPY and node.args[:1] == (source,)
+
+
+def _through_users_code(node: fx.Node, is_before: Callable[[fx.Node], bool]) -> list[fx.Node]:
+    """What a value may be the same as, or look into, by code of the user's that ran before.
+
+    Args:
+        node: given by that code, or given to it.
+        is_before: whether a node runs before what is written.
+    """
+    giving = node if _is_users(node) else node.args[0] if node.target is operator.getitem else None
+    ran = isinstance(giving, fx.Node) and _is_users(giving) and is_before(giving)
+    found = list(giving.all_input_nodes) if ran and isinstance(giving, fx.Node) else []
+    for call in node.users:
+        if _is_users(call) and is_before(call):
+            found += [call, *(item for item in call.users if item.target is operator.getitem)]
+    kind = info(node).tensor
+    return [item for item in found if (own := info(item).tensor) is not None and kind and own.dtype == kind.dtype]
+
+
+def _is_users(node: fx.Node) -> bool:
+    return node.op == "call_module" and EFFECTS in node.meta
+
+
+def _is_of_part(node: fx.Node) -> bool:
+    """Whether a value was given by the user's code, which may hold it too, or is a view of such a value."""
+    storage = info(node).storage
+    while not _is_users(node):
+        first = node.args[0] if node.args else None
+        if not isinstance(first, fx.Node):
+            return False
+        if info(first).storage != storage and not isinstance(info(first).value, (tuple, list)):
+            return _is_users(first)
+        node = first
+    return True
 
 
 def _returns_its_target(node: fx.Node, target: fx.Node) -> bool:
