@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fxquant.capture.facts import FactKind
+from fxquant.capture.facts import RECORDED, FactKind
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.structures import holds_proxy
 from fxquant.ir.checks import count_steps
@@ -28,6 +28,8 @@ _CLASSES = ("int", "float", "complex")
 _FUNCTIONS = ("len", "round", "max", "min", "abs", "divmod", "pow")
 # What Python asks the operand itself for: ``abs(x)`` is ``x.__abs__()``.
 _OF_OPERANDS = (round, abs, divmod, pow)
+# What plain tracing cannot do with a size.
+_STOPPING = (int, float, complex, round, max, min)
 
 
 def builtins_for(tracer: ValueTracer) -> dict[str, Any]:
@@ -57,11 +59,13 @@ def _recorded(tracer: ValueTracer, original: Callable[..., Any]) -> Callable[...
         if original is len and not _has_recorded_length(tracer, first):
             return original(*args)
         if number and _is_tensor(first):
-            tracer.record(FactKind.TENSOR_NUMBER, original.__name__, "recorded as an operation")
+            tracer.record(FactKind.TENSOR_NUMBER, original.__name__, RECORDED)
         if original in _OF_OPERANDS and any(_is_tensor(item) for item in args):
             return original(*args)  # the tensor's own operator
         if not all(_is_number(item) for item in (first if isinstance(first, (list, tuple)) else args)):
             return original(*args)
+        if original in _STOPPING:
+            tracer.record(FactKind.SIZE, "", RECORDED)
         return tracer.create_proxy("call_function", original, args, {})
 
     call.stands_for = original  # type: ignore[attr-defined]

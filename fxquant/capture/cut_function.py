@@ -95,10 +95,13 @@ class Cut:
             if not (isinstance(node.value, ast.Name) and node.value.id in self.used.stored)
         }
 
-    @property
-    def changed(self) -> tuple[set[str], set[str]]:
-        """Names of attributes, and of globals, whose lists, dictionaries or sets it may change."""
-        found = list(changed_containers(self.statements))
+    def changed(self, tables: bool) -> tuple[set[str], set[str]]:
+        """Names of attributes, and of globals, whose lists, dictionaries or sets it may change.
+
+        Args:
+            tables: whether dictionaries count of which entries are set by a key that is computed.
+        """
+        found = list(changed_containers(self.statements, tables))
         local = {*self.code.co_varnames, *self.code.co_cellvars, *self.code.co_freevars}
         attributes = {node.attr for node in found if isinstance(node, ast.Attribute)}
         return attributes, {node.id for node in found if isinstance(node, ast.Name) and node.id not in local}
@@ -144,13 +147,20 @@ class Cut:
         return made
 
 
-def changed_containers(statements: Iterable[ast.AST]) -> Iterator[ast.expr]:
-    """What statements set items of, or call methods of that change lists, dictionaries and sets."""
+def changed_containers(statements: Iterable[ast.AST], tables: bool) -> Iterator[ast.expr]:
+    """What statements set items of, or call methods of that change lists, dictionaries and sets.
+
+    Args:
+        statements: of a function, or functions.
+        tables: whether what they set by a key that is computed, ``self.table[size] = x``, is among it.
+    """
     for node in (node for statement in statements for node in ast.walk(statement)):
         if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            yield node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CHANGING:
-            yield node.func.value
+            if tables or isinstance(node.slice, ast.Constant):
+                yield node.value
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in _CHANGING and (tables or node.func.attr != "setdefault"):
+                yield node.func.value
 
 
 def _named_super(statement: ast.stmt, code: CodeType) -> ast.stmt:

@@ -11,6 +11,8 @@ from enum import StrEnum
 
 CHECKED = "checked when the graph runs"
 """How an answer that is built in was dealt with."""
+RECORDED = "recorded as an operation"
+"""How what plain tracing fails at is dealt with, where the graph has it and nothing is built in."""
 NOT_RAISED = "none on the example"
 """Value of an error that code would catch, and that nothing raises."""
 
@@ -121,7 +123,7 @@ class Fact:
     @property
     def is_guard(self) -> bool:
         """Whether the graph is only right for inputs of which the same is true."""
-        return self.kind in GUARDS
+        return self.kind in GUARDS and self.handled != RECORDED
 
     def __str__(self) -> str:
         handled = f", {self.handled}" if self.handled else ""

@@ -58,7 +58,7 @@ class FloatRegions:
     no_containers: frozenset[str] = frozenset()
     _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
     _new: set[Cut | str] = field(default_factory=set)
-    _found: dict[Spot, Cut | None] = field(default_factory=dict)
+    _found: dict[tuple[Spot, bool], Cut | None] = field(default_factory=dict)
 
     def begin_round(self) -> None:
         """What is kept from now on was not tried yet."""
@@ -94,18 +94,19 @@ class FloatRegions:
     def _keep(self, spot: Spot, kind: FactKind, rejected: Collection[tuple[CodeType, int, int]] = ()) -> str:
         if isinstance(spot, ModuleSpot):
             return self._add_module(spot.path)
-        if spot not in self._found:  # every layer that runs the same code has the same spots
-            self._found[spot] = self._cut_for(spot)
-        cut = self._found[spot]
+        key = spot, kind in _SIZES
+        if key not in self._found:  # every layer that runs the same code has the same spots
+            self._found[key] = self._cut_for(*key)
+        cut = self._found[key]
         if cut is None or (cut.code, cut.first_line, cut.last_line) in rejected:
             return ""
         return self._add(cut, kind)
 
-    def _cut_for(self, spot: StatementSpot | FunctionSpot) -> Cut | None:
+    def _cut_for(self, spot: StatementSpot | FunctionSpot, for_sizes: bool) -> Cut | None:
         cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
         if cut is None or not self._functions_with(spot.code) or not _fits(cut):
             return None
-        return None if _shares_state(cut, self.no_containers) else cut
+        return None if _shares_state(cut, self.no_containers, not for_sizes) else cut
 
     def _add_module(self, path: str) -> str:
         known = path in self.modules or (not path and self.whole)
@@ -153,15 +154,20 @@ class FloatRegions:
                 yield functools.partial(setattr, function, "__code__", code)
 
 
-def _shares_state(cut: Cut, no_containers: Collection[str]) -> bool:
+def _shares_state(cut: Cut, no_containers: Collection[str], tables: bool) -> bool:
     """Whether a part sets attributes, or changes containers, that are used outside it too, ``__init__`` excepted.
 
     A part has the attributes of its modules for itself: what it sets, nobody else would see; and what containers hold
     is built into the graph around it. Methods that it calls belong to it. Another class's ``self`` is another object,
     unless the class is derived from this one.
+
+    Args:
+        cut: the part.
+        no_containers: see ``FloatRegions``.
+        tables: see ``Cut.changed``: what reads a table by sizes asks for sizes too, and becomes a part.
     """
     tree = tree_of(cut.code.co_filename)
-    containers, spaces = cut.changed
+    containers, spaces = cut.changed(tables)
     if tree is None:
         return bool(cut.attributes_set)
     if spaces and _is_read_elsewhere(spaces, cut, tree):
@@ -170,7 +176,7 @@ def _shares_state(cut: Cut, no_containers: Collection[str]) -> bool:
     methods = [item for kind in classes for item in kind.body if isinstance(item, ast.FunctionDef)]
     called = _methods_called(cut, methods)
     names = cut.attributes_set.union(*map(_attributes_set, called))
-    inside_methods = [node for node in changed_containers(called) if isinstance(node, ast.Attribute)]
+    inside_methods = [node for node in changed_containers(called, tables) if isinstance(node, ast.Attribute)]
     names |= (containers | {node.attr for node in inside_methods}) - set(no_containers)
     if not names:
         return False

@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from torch.fx.proxy import Attribute
 
 from fxquant.capture.class_patterns import Matched
-from fxquant.capture.facts import FactKind
+from fxquant.capture.facts import RECORDED, FactKind
 from fxquant.capture.numpy_operators import numpy_operator
 from fxquant.capture.source import is_user_file
 from fxquant.ir.ancestors import with_ancestors
@@ -183,7 +183,7 @@ class ValueProxy(Matched, fx.Proxy):
         return str(self.value)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self.tracer.record(FactKind.ITEM_ASSIGNMENT, "", "recorded as an operation")
+        self.tracer.record(FactKind.ITEM_ASSIGNMENT, "", RECORDED)
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
 
     def __delitem__(self, index: Any) -> None:
@@ -227,11 +227,11 @@ class ValueProxy(Matched, fx.Proxy):
         if own is not None:  # eager leaves it to the tensor
             first = args[0].item() if isinstance(args[0], np.generic) else args[0]
             return self.tracer.create_proxy("call_function", own, (first, self), {})
-        self.tracer.record(FactKind.TENSOR_NUMPY, function.__name__, "recorded as an operation")
+        self.tracer.record(FactKind.TENSOR_NUMPY, function.__name__, RECORDED)
         return self.tracer.create_proxy("call_function", function, args, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        self.tracer.record(FactKind.TENSOR_NUMPY, function.__name__, "recorded as an operation")
+        self.tracer.record(FactKind.TENSOR_NUMPY, function.__name__, RECORDED)
         return self.tracer.create_proxy("call_function", function, args, kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:

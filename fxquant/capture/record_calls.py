@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fxquant.capture.facts import FactKind
+from fxquant.capture.facts import RECORDED, FactKind
 from fxquant.capture.plain_call import plainly_recorded
 from fxquant.capture.recorder import Recorder
 from fxquant.capture.structures import leaves, unwrap
@@ -40,9 +40,9 @@ def record_call(recorder: Recorder, module: nn.Module) -> None:
 def record_factory(tracer: ValueTracer, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> None:
     """Write down a tensor that is made from sizes, where plain tracing cannot; or of the values of others."""
     if function in (torch.tensor, torch.as_tensor) and any(isinstance(item, Tensor) for item in leaves(unwrap(args))):
-        tracer.record(FactKind.TENSOR_NUMBER, function.__name__, "recorded as an operation")
+        tracer.record(FactKind.TENSOR_NUMBER, function.__name__, RECORDED)
         return
     with tracer.nothing_recorded():
         plain = plainly_recorded(function, args, kwargs)
     if not plain:
-        tracer.record(FactKind.FACTORY, function.__name__, "recorded as an operation")
+        tracer.record(FactKind.FACTORY, function.__name__, RECORDED)

@@ -18,7 +18,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
-from fxquant.capture.facts import CHECKED, FactKind
+from fxquant.capture.facts import CHECKED, RECORDED, FactKind
 from fxquant.capture.known_code import KnownCode
 from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, CallBegun, LayerRecording, Place
 from fxquant.capture.layer_signature import LayerSignature, UnknownCodeError, UnlikeError
@@ -162,7 +162,7 @@ class RepeatedLayers:
         own = {*made.inputs, *made.nodes}
         given = {info(node).storage for node in made.inputs} - {0}
         by_name = {node.name: info(node) for node in made.nodes}
-        if any(fact.kind not in _SAME_FOR_ALL and fact.handled != CHECKED for fact in made.facts):
+        if any(fact.kind not in _SAME_FOR_ALL and fact.handled not in (CHECKED, RECORDED) for fact in made.facts):
             return False
         if not own.issuperset(node for node, _ in made.questions):
             return False

@@ -20,7 +20,7 @@ from fxquant.capture.cut_gradients import outside_gradients, with_gradients_cut
 from fxquant.capture.describe_node import describe_node, name_after_module
 from fxquant.capture.dtypes import Dtypes
 from fxquant.capture.end_early import EndedEarlyError
-from fxquant.capture.facts import FactKind
+from fxquant.capture.facts import RECORDED, FactKind
 from fxquant.capture.given_containers import GivenContainers
 from fxquant.capture.gradient_hooks import (
     GRADIENT_HOOKS,
@@ -373,9 +373,9 @@ class ValueTracer(OwnThread, fx.Tracer):
             proxy.node = self.create_proxy("call_method", "detach", (proxy,), {}).node
             return proxy
         if isinstance(proxy.value, Tensor) and name in ("item", "tolist"):
-            self.record(FactKind.TENSOR_NUMBER, name, "recorded as an operation")
+            self.record(FactKind.TENSOR_NUMBER, name, RECORDED)
         elif isinstance(proxy.value, Tensor) and name in ("numpy", "__array__"):
-            self.record(FactKind.TENSOR_NUMPY, name, "recorded as an operation")
+            self.record(FactKind.TENSOR_NUMPY, name, RECORDED)
         elif name == "view":
             self.answers.view()
         elif proxy.node.op == "get_attr" and holds_proxy((args, kwargs)):

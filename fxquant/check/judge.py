@@ -231,17 +231,21 @@ def _unexplained(evidence: Evidence, findings: list[Finding]) -> list[Finding]:
             found.append(_divergence(row, evidence))
     refused = [row for row in evidence.proof.rows if row.outcome is Outcome.REFUSED and row.required]
     if refused and not found and not any(item.severity is Severity.WARNING for item in findings):
-        found.append(_refused(refused, evidence))
+        return _refused(refused, evidence, findings)
     return found[:1]
 
 
-def _refused(rows: list[ProofRow], evidence: Evidence) -> Finding:
-    """A finding for inputs that eager takes and the graph does not, where no other says so."""
+def _refused(rows: list[ProofRow], evidence: Evidence, findings: list[Finding]) -> list[Finding]:
+    """A finding for inputs that eager takes and the graph does not: that of the line that asks, else one of its own."""
     place = _place_of(rows[0].divergence, evidence)
+    for index, item in enumerate(findings):
+        if MEANINGS[item.kind].rule is Rule.GUARD and place.line and (item.file, item.line) == (place.file, place.line):
+            message = f"{item.message}; the graph does not take {_names(rows)}"
+            findings[index] = replace(item, severity=Severity.WARNING, message=message)
+            return []
     value = f"the graph refuses {_names(rows)}, which eager takes: {rows[0].detail}"
-    return Finding(
-        _K.HIDDEN_CASE, Severity.WARNING, place.file, place.line, place.code, place.module_path, value, _ALIKE
-    )
+    at = place.file, place.line, place.code, place.module_path
+    return [Finding(_K.HIDDEN_CASE, Severity.WARNING, *at, value, _ALIKE)]
 
 
 def _given_by_values(evidence: Evidence, findings: list[Finding]) -> list[Finding]:

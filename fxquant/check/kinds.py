@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from fxquant.capture.facts import RECORDED
 from fxquant.check.finding import FindingKind
 
 
@@ -117,7 +118,7 @@ MEANINGS: dict[FindingKind, Meaning] = {
         "Assignments to items",
         "`{expression}` is assigned to; plain tracing does not support it",
         Rule.RECORDED,
-        "recorded as an operation",
+        RECORDED,
     ),
     _K.UNPACKING: Meaning(
         "Unpacking",

@@ -71,7 +71,7 @@ class Prover:
         self.eager = Subject(model, keeps_state or model.training, graph.state.float_dtype, self._outer)
         self.captured = GraphSubject(graph, keeps_state or model.training, self._outer)
         self._keeps_nothing = not keeps_state and not model.training
-        self._built_in = any(fact.kind in _OF_SIZES for fact in graph.state.facts)
+        self._built_in = any(fact.kind in _OF_SIZES and fact.is_guard for fact in graph.state.facts)
         self._captures: dict[tuple[str, bool], int] = {}
         self.small: Probe | None = None
         self.rows: list[ProofRow] = []

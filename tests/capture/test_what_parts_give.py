@@ -106,6 +106,31 @@ def test_calls_on_either_side_are_those_of_eager(kind: type[Layer], example: Ten
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+class ListForLongInputs(Layer):
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        if x.shape[0] > 8:
+            self.log.append(1)
+        return y * (1 + len(self.log))
+
+
+class DictForLongInputs(Layer):
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        if x.shape[0] > 8:
+            self.table["scale"] = 3.0
+        return y * self.table.get("scale", 1.0)
+
+
+@pytest.mark.parametrize("kind", [ListForLongInputs, DictForLongInputs])
+def test_containers_that_sizes_change(kind: type[Layer]) -> None:
+    model = kind().eval()
+    captured = pipeline.capture(model, (ONES,))
+    assert torch.equal(captured(ONES), model(ONES))
+    with pytest.raises(FxquantError, match="when the model was captured"):
+        captured(torch.ones(9, 8))
+
+
 class TupleOrTensor(Layer):
     def guard(self, y: Tensor) -> Any:
         if y.max() < 50:

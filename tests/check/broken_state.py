@@ -85,7 +85,7 @@ class CachedInDict(Case):
         def forward(self, x: Tensor) -> Tensor:
             size = x.shape[0]
             if size not in self.known:  # finding: size
-                self.known[size] = torch.ones(size, 1)  # finding: container-update, size, factory
+                self.known[size] = torch.ones(size, 1)  # finding: container-update
             return x + self.known[size]  # finding: size
 
     class after(Layer):

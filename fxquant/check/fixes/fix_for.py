@@ -24,7 +24,14 @@ from fxquant.check.fixes.effects import (
     fix_update,
 )
 from fxquant.check.fixes.fix import Fix, Subject
-from fxquant.check.fixes.numbers import fix_loop, fix_numpy, fix_size, fix_size_branch, fix_tensor_number
+from fxquant.check.fixes.numbers import (
+    fix_format,
+    fix_loop,
+    fix_numpy,
+    fix_size,
+    fix_size_branch,
+    fix_tensor_number,
+)
 from fxquant.check.observation import Observation
 from fxquant.check.source_tree import Sources
 from fxquant.check.try_edit import EditTrial
@@ -38,6 +45,7 @@ _REWRITES: Mapping[FindingKind, Callable[[Subject], Fix]] = {
     _K.SIZE: fix_size,
     _K.SIZE_BRANCH: fix_size_branch,
     _K.SIZE_LOOP: fix_loop,
+    _K.FORMAT: fix_format,
     _K.FACTORY: fix_factory,
     _K.ITEM_ASSIGNMENT: fix_item_assignment,
     _K.UNPACKING: fix_unpacking,
@@ -66,7 +74,6 @@ _TEXTS: Mapping[FindingKind, str] = {
     "use in eval mode there is nothing to do",
     _K.GRAD_ENABLED: "decide `{expression}` in __init__ instead",
     _K.SIZE_CONSTANT: "make the tensor from the input, `x.new_zeros(x.shape[0], ...)`, instead of `{expression}`",
-    _K.FORMAT: "take `{expression}` out of forward, or print outside",
     _K.TENSOR_SHAPE: "nothing to do; operators after it are captured with the example's shape",
     _K.KEYWORDS: "nothing to do for fxquant; for plain tracing name the parameters instead of **kwargs",
     _K.ROOT_LEAF: "nothing to do for fxquant; for plain tracing wrap it: `nn.Sequential(model)`",

@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import torch
 
+from fxquant.capture.facts import RECORDED
 from fxquant.check.fixes.branches import fix_branch
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 from fxquant.check.fixes.picks import fix_pick, is_called
@@ -152,10 +153,26 @@ def fix_size(subject: Subject) -> Fix:
             return subject.replacing(node, f"-(-{_in_brackets(above)} // {_in_brackets(below)})")
         if name in ("int", "float") and _is_atom(argument):
             return subject.replacing(node, text)
+    if subject.seen.handled == RECORDED:
+        return Fix(
+            f"nothing to do for fxquant; for plain tracing compute with `//`, `*` and slices instead of "
+            f"`{subject.seen.place.expression}`"
+        )
     return Fix(
         f"keep sizes in the graph: compute with `//`, `*` and slices instead of `{subject.seen.place.expression}`, and "
         "over whole tensors instead of in Python loops; or make one model a size"
     )
+
+
+def fix_format(subject: Subject) -> Fix:
+    """The fix for a value that becomes text."""
+    node, shown = subject.node, subject.seen.place.expression
+    keys = (
+        (above for above in subject.file.parents(node) if isinstance(above, ast.Subscript)) if node is not None else ()
+    )
+    if any(keys):
+        return Fix(f"choose by an attribute that is set in __init__ instead of `{shown}`, or capture one model a size")
+    return Fix(f"take `{shown}` out of forward, or print outside")
 
 
 def fix_size_branch(subject: Subject) -> Fix:
