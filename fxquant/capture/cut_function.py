@@ -155,12 +155,18 @@ def changed_containers(statements: Iterable[ast.AST], tables: bool) -> Iterator[
         tables: whether what they set by a key that is computed, ``self.table[size] = x``, is among it.
     """
     for node in (node for statement in statements for node in ast.walk(statement)):
-        if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-            if tables or isinstance(node.slice, ast.Constant):
-                yield node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            if node.func.attr in _CHANGING and (tables or node.func.attr != "setdefault"):
-                yield node.func.value
+        owner = _changed_by(node, tables)
+        if owner is not None:
+            yield owner
+
+
+def _changed_by(node: ast.AST, tables: bool) -> ast.expr | None:
+    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        return node.value if tables or isinstance(node.slice, ast.Constant) else None
+    method = node.func if isinstance(node, ast.Call) else None
+    if not isinstance(method, ast.Attribute) or method.attr not in _CHANGING:
+        return None
+    return method.value if tables or method.attr != "setdefault" else None
 
 
 def _named_super(statement: ast.stmt, code: CodeType) -> ast.stmt:
