@@ -99,6 +99,11 @@ class MetaRun:
             return bool(args[0] is not args[1] and args[0] != args[1])
         if target in CHECKS:
             return None
+        with META:  # only here: inside, torch takes long for every question about a tensor
+            return self._call(node, args, kwargs)
+
+    def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        target: Any = node.target
         if node.op == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         if node.op == "call_function":

@@ -74,7 +74,7 @@ def probe_sizes(
         left = [node for node in left if node in unanswered] if probe in _FOR_SOME else left
         if not left:
             continue
-        with warnings.catch_warnings(), randomness_kept(), torch.no_grad(), META:
+        with warnings.catch_warnings(), randomness_kept(), torch.no_grad():
             warnings.simplefilter("ignore")
             resized = functools.partial(_resized, probe=probe, signals=signals)
             values = [copy_tensors(value, resized) for *_, value in inputs.entries]
