@@ -6,7 +6,6 @@ the next larger in the following one.
 
 from __future__ import annotations
 
-import ast
 import functools
 import gc
 from collections.abc import Callable, Collection, Iterator
@@ -14,10 +13,10 @@ from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
-from fxquant.capture.branches import tree_of
 from fxquant.capture.call_part import stand_in
-from fxquant.capture.cut_function import Cut, Where, changed_containers, find_cut, rewrite
+from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
+from fxquant.capture.shared_state import shares_state
 from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
 from fxquant.ir.own_functions import copies_with
 
@@ -106,7 +105,7 @@ class FloatRegions:
         cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
         if cut is None or not self._functions_with(spot.code) or not _fits(cut):
             return None
-        return None if _shares_state(cut, self.no_containers, not for_sizes) else cut
+        return None if shares_state(cut, self.no_containers, not for_sizes) else cut
 
     def _add_module(self, path: str) -> str:
         known = path in self.modules or (not path and self.whole)
@@ -152,81 +151,6 @@ class FloatRegions:
                     yield functools.partial(space.pop, name, None)
                 function.__code__ = new
                 yield functools.partial(setattr, function, "__code__", code)
-
-
-def _shares_state(cut: Cut, no_containers: Collection[str], tables: bool) -> bool:
-    """Whether a part sets attributes, or changes containers, that are used outside it too, ``__init__`` excepted.
-
-    A part has the attributes of its modules for itself: what it sets, nobody else would see; and what containers hold
-    is built into the graph around it. Methods that it calls belong to it. Another class's ``self`` is another object,
-    unless the class is derived from this one.
-
-    Args:
-        cut: the part.
-        no_containers: see ``FloatRegions``.
-        tables: see ``Cut.changed``: what reads a table by sizes asks for sizes too, and becomes a part.
-    """
-    tree = tree_of(cut.code.co_filename)
-    containers, spaces = cut.changed(tables)
-    if tree is None:
-        return bool(cut.attributes_set)
-    if spaces and _is_read_elsewhere(spaces, cut, tree):
-        return True
-    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    methods = [item for kind in classes for item in kind.body if isinstance(item, ast.FunctionDef)]
-    called = _methods_called(cut, methods)
-    names = cut.attributes_set.union(*map(_attributes_set, called))
-    inside_methods = [node for node in changed_containers(called, tables) if isinstance(node, ast.Attribute)]
-    names |= (containers | {node.attr for node in inside_methods}) - set(no_containers)
-    if not names:
-        return False
-    names |= {item.name for item in called}
-    own_lines = [(cut.first_line, cut.last_line), *((item.lineno, item.end_lineno or 0) for item in called)]
-    owner = cut.code.co_qualname.rpartition(".")[0].rpartition(".")[2]
-    for kind in classes:
-        related = owner in (kind.name, *(getattr(base, "id", "") for base in kind.bases))
-        for function in [item for item in kind.body if isinstance(item, ast.FunctionDef) and item.name != "__init__"]:
-            for node in [item for item in ast.walk(function) if isinstance(item, ast.Attribute)]:
-                own = isinstance(node.value, ast.Name) and node.value.id == _first_argument(function) and not related
-                inside = any(first <= node.lineno <= last for first, last in own_lines)
-                if node.attr in names and not own and not inside:
-                    return True
-    return False
-
-
-def _is_read_elsewhere(names: Collection[str], cut: Cut, tree: ast.AST) -> bool:
-    """Whether a function in a file reads some globals in other lines than those of a part."""
-    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Lambda))]
-    read = (
-        node for function in functions for node in ast.walk(function) if isinstance(node, ast.Name) and node.id in names
-    )
-    return any(not cut.first_line <= node.lineno <= cut.last_line for node in read)
-
-
-def _methods_called(cut: Cut, methods: list[ast.FunctionDef]) -> list[ast.FunctionDef]:
-    """The methods that a part calls by name, and those that they call."""
-    found: dict[ast.FunctionDef, None] = {}
-    waiting: list[ast.AST] = list(cut.statements)
-    while waiting:
-        nodes = [node for node in ast.walk(waiting.pop()) if isinstance(node, ast.Call)]
-        names = {node.func.attr for node in nodes if isinstance(node.func, ast.Attribute)}
-        new = [item for item in methods if item.name in names and item not in found and item.name != "forward"]
-        found.update(dict.fromkeys(new))
-        waiting += new
-    return list(found)
-
-
-def _attributes_set(function: ast.FunctionDef) -> set[str]:
-    """Names of attributes that a method sets on its object."""
-    me = _first_argument(function)
-    stored = [
-        node for node in ast.walk(function) if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
-    ]
-    return {node.attr for node in stored if isinstance(node.value, ast.Name) and node.value.id == me}
-
-
-def _first_argument(function: ast.FunctionDef) -> str:
-    return function.args.args[0].arg if function.args.args else "self"
 
 
 def _fits(cut: Cut) -> bool:
