@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from fxquant.backends.native.lower import lower_native
 from fxquant.backends.native.pack_again import pack_again
 from fxquant.backends.reference import build_reference
+from fxquant.capture.changed_by_training import buffers_changed_by_training, modules_changed_by_training
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.own_objects import require_no_identity
 from fxquant.capture.pause_collector import collector_paused
@@ -22,10 +23,8 @@ from fxquant.capture.recurrent_root import with_recurrent_child
 from fxquant.capture.trace_model import trace_model
 from fxquant.capture.trace_plain import trace_plain
 from fxquant.capture.training_mode import (
-    buffers_changed_by_training,
     compare_modes,
     may_differ,
-    modules_changed_by_training,
     require_same_tensors,
     training_copy,
 )

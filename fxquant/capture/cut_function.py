@@ -39,11 +39,6 @@ from fxquant.capture.names_in_code import NamesUsed, leaves_its_place, names_use
 from fxquant.ir.float_part import find_code
 
 _LOOPS = (ast.For, ast.While)
-# Methods of lists, dictionaries, sets and queues that change them.
-_CHANGING = frozenset(
-    ("append", "appendleft", "extend", "extendleft", "insert", "pop", "popleft", "popitem", "clear", "update",
-     "setdefault", "remove", "discard", "add", "sort", "reverse", "rotate")
-)  # fmt: skip
 Where = tuple[int, int, int, int]
 
 
@@ -95,17 +90,6 @@ class Cut:
             if not (isinstance(node.value, ast.Name) and node.value.id in self.used.stored)
         }
 
-    def changed(self, tables: bool) -> tuple[set[str], set[str]]:
-        """Names of attributes, and of globals, whose lists, dictionaries or sets it may change.
-
-        Args:
-            tables: whether dictionaries count of which entries are set by a key that is computed.
-        """
-        found = list(changed_containers(self.statements, tables))
-        local = {*self.code.co_varnames, *self.code.co_cellvars, *self.code.co_freevars}
-        attributes = {node.attr for node in found if isinstance(node, ast.Attribute)}
-        return attributes, {node.id for node in found if isinstance(node, ast.Name) and node.id not in local}
-
     def holds(self, other: Cut) -> bool:
         """Whether ``other`` is a part of this."""
         return self.first_line <= other.first_line and other.last_line <= self.last_line
@@ -145,28 +129,6 @@ class Cut:
                 node.lineno, node.col_offset = self.first_line, 0  # type: ignore[attr-defined]
                 node.end_lineno, node.end_col_offset = self.last_line, 0  # type: ignore[attr-defined]
         return made
-
-
-def changed_containers(statements: Iterable[ast.AST], tables: bool) -> Iterator[ast.expr]:
-    """What statements set items of, or call methods of that change lists, dictionaries and sets.
-
-    Args:
-        statements: of a function, or functions.
-        tables: whether what they set by a key that is computed, ``self.table[size] = x``, is among it.
-    """
-    for node in (node for statement in statements for node in ast.walk(statement)):
-        owner = _changed_by(node, tables)
-        if owner is not None:
-            yield owner
-
-
-def _changed_by(node: ast.AST, tables: bool) -> ast.expr | None:
-    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-        return node.value if tables or isinstance(node.slice, ast.Constant) else None
-    method = node.func if isinstance(node, ast.Call) else None
-    if not isinstance(method, ast.Attribute) or method.attr not in _CHANGING:
-        return None
-    return method.value if tables or method.attr != "setdefault" else None
 
 
 def _named_super(statement: ast.stmt, code: CodeType) -> ast.stmt:

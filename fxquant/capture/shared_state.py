@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 from fxquant.capture.branches import tree_of
-from fxquant.capture.cut_function import Cut, changed_containers
+from fxquant.capture.cut_function import Cut
+
+# Methods of lists, dictionaries, sets and queues that change them.
+_CHANGING = frozenset(
+    ("append", "appendleft", "extend", "extendleft", "insert", "pop", "popleft", "popitem", "clear", "update",
+     "setdefault", "remove", "discard", "add", "sort", "reverse", "rotate")
+)  # fmt: skip
 
 
 def shares_state(cut: Cut, no_containers: Collection[str], tables: bool) -> bool:
@@ -19,10 +25,10 @@ def shares_state(cut: Cut, no_containers: Collection[str], tables: bool) -> bool
     Args:
         cut: the part.
         no_containers: see ``FloatRegions``.
-        tables: see ``Cut.changed``: what reads a table by sizes asks for sizes too, and becomes a part.
+        tables: see ``_changed_containers``: what reads a table by sizes asks for sizes too, and becomes a part.
     """
     tree = tree_of(cut.code.co_filename)
-    containers, spaces = cut.changed(tables)
+    containers, spaces = _changed_by(cut, tables)
     if tree is None:
         return bool(cut.attributes_set)
     if spaces and _is_read_elsewhere(spaces, cut, tree):
@@ -31,7 +37,7 @@ def shares_state(cut: Cut, no_containers: Collection[str], tables: bool) -> bool
     methods = [item for kind in classes for item in kind.body if isinstance(item, ast.FunctionDef)]
     called = _methods_called(cut, methods)
     names = cut.attributes_set.union(*map(_attributes_set, called))
-    inside_methods = [node for node in changed_containers(called, tables) if isinstance(node, ast.Attribute)]
+    inside_methods = [node for node in _changed_containers(called, tables) if isinstance(node, ast.Attribute)]
     names |= (containers | {node.attr for node in inside_methods}) - set(no_containers)
     if not names:
         return False
@@ -82,3 +88,33 @@ def _attributes_set(function: ast.FunctionDef) -> set[str]:
 
 def _first_argument(function: ast.FunctionDef) -> str:
     return function.args.args[0].arg if function.args.args else "self"
+
+
+def _changed_by(cut: Cut, tables: bool) -> tuple[set[str], set[str]]:
+    """Names of attributes, and of globals, whose lists, dictionaries or sets a part may change."""
+    found = list(_changed_containers(cut.statements, tables))
+    local = {*cut.code.co_varnames, *cut.code.co_cellvars, *cut.code.co_freevars}
+    attributes = {node.attr for node in found if isinstance(node, ast.Attribute)}
+    return attributes, {node.id for node in found if isinstance(node, ast.Name) and node.id not in local}
+
+
+def _changed_containers(statements: Iterable[ast.AST], tables: bool) -> Iterator[ast.expr]:
+    """What statements set items of, or call methods of that change lists, dictionaries and sets.
+
+    Args:
+        statements: of a function, or functions.
+        tables: whether what they set by a key that is computed, ``self.table[size] = x``, is among it.
+    """
+    for node in (node for statement in statements for node in ast.walk(statement)):
+        owner = _changed_in(node, tables)
+        if owner is not None:
+            yield owner
+
+
+def _changed_in(node: ast.AST, tables: bool) -> ast.expr | None:
+    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        return node.value if tables or isinstance(node.slice, ast.Constant) else None
+    method = node.func if isinstance(node, ast.Call) else None
+    if not isinstance(method, ast.Attribute) or method.attr not in _CHANGING:
+        return None
+    return method.value if tables or method.attr != "setdefault" else None

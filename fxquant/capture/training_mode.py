@@ -15,11 +15,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from fxquant.capture.against_eager import same_results
-from fxquant.capture.call_history import run_eagerly
 from fxquant.capture.copy_module import copy_module
-from fxquant.capture.keep_state import Change, ModelState, holds
-from fxquant.capture.outer_state import OuterState
+from fxquant.capture.keep_state import holds
 from fxquant.errors import CaptureError
 from fxquant.ir import records
 from fxquant.ir.edit import adopt, get_tensor
@@ -28,11 +25,9 @@ from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import info
 from fxquant.ir.records import NodeRecord, NodeRef
 from fxquant.ir.stages import CapturedModel
-from fxquant.ir.walk_modules import OF_EVERY_MODULE, Inventory
 from fxquant.ops import catalogue
 
 _PREFIX = "training_"
-_MANY = 10**6  # calls in training, of what counts them
 # Operands that follow the mode of a module, by name.
 _FOLLOWS = ("training", "use_input_stats", "dropout_p")
 
@@ -76,60 +71,6 @@ def may_differ(captured: CapturedModel, model: nn.Module) -> bool:
     if any(map(_reacts_to_mode, model.modules())):
         return True
     return any(name in _FOLLOWS for node in captured.graph.nodes for name in _bound(node))
-
-
-def buffers_changed_by_training(model: nn.Module, example_inputs: Any) -> list[str]:
-    """Names of the buffers that a call in training mode changes; () where it fails on the example."""
-    copy = copy_module(model).train()
-    before, outer = dict(copy_module(model).named_buffers()), OuterState(Inventory(copy))
-    try:
-        run_eagerly(copy, example_inputs)
-    except Exception:  # it may want targets
-        return []
-    finally:
-        outer.restore()
-    return [name for name, item in copy.named_buffers() if name not in before or not holds(item, before[name])]
-
-
-def modules_changed_by_training(model: nn.Module, example_inputs: Any) -> list[str]:
-    """Paths of modules with attributes that a call in training mode changes, and that evaluation reads.
-
-    Not those with buffers alone: graphs have these in common with the model. Where the model fails on the example, ().
-    """
-    copy = copy_module(model).train()
-    state, outer = ModelState(Inventory(copy), Inventory(copy_module(model))), OuterState(Inventory(copy))
-    try:
-        run_eagerly(copy, example_inputs)
-        changes = [item for item in state.changes() if not item.tensor and _is_attribute(copy, item)]
-        owners = list(dict.fromkeys(item.module_path for item in changes))
-        expected = run_eagerly(copy_module(model).eval(), example_inputs) if changes else None
-        return [path for path in owners if not _is_alike(model, example_inputs, copy, changes, path, expected)]
-    except Exception:  # it may want targets
-        return []
-    finally:
-        outer.restore()
-
-
-def _is_attribute(model: nn.Module, change: Change) -> bool:
-    """Whether a change is one of a plain attribute, and no mode."""
-    owner = model.get_submodule(change.module_path)
-    return change.name != "training" and change.name in vars(owner) and change.name not in OF_EVERY_MODULE
-
-
-def _is_alike(
-    model: nn.Module, example_inputs: Any, trained: nn.Module, changes: list[Change], path: str, expected: Any
-) -> bool:
-    """Whether evaluation computes the same with what training made, and would make, of the attributes of a module."""
-    for times in (1, _MANY):
-        other = copy_module(model).eval()
-        held, made = vars(other.get_submodule(path)), vars(trained.get_submodule(path))
-        for change in (item for item in changes if item.module_path == path):
-            before, after = held.get(change.name), made[change.name]
-            counts = isinstance(before, (int, float)) and isinstance(after, (int, float))
-            held[change.name] = before + times * (after - before) if counts and times > 1 else after
-        if not same_results(expected, run_eagerly(other, example_inputs)):
-            return False
-    return True
 
 
 def _reacts_to_mode(module: nn.Module) -> bool:
