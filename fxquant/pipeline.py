@@ -25,6 +25,7 @@ from fxquant.capture.trace_plain import trace_plain
 from fxquant.capture.training_mode import (
     compare_modes,
     may_differ,
+    require_evaluation,
     require_same_tensors,
     training_copy,
 )
@@ -142,6 +143,7 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
     whole = _trained_by_attributes(model, example_inputs)
     options["leaf_names"] = (*options.get("leaf_names", ()), *whole)
     evaluated = copy_module(model).eval()
+    require_evaluation(evaluated)
     changing = buffers_changed_by_training(model, example_inputs)
     captured = capture(evaluated, example_inputs, trains=True, changing=changing, **options)
     notes = (f"module {path!r} runs as Python, in float: training changes what evaluation reads" for path in whole)

@@ -16,10 +16,10 @@ from types import CodeType, FrameType
 
 from fxquant.capture.source import position
 
-_WRITES = frozenset(("warn", "warning", "warning_once", "info", "debug", "print", "error", "log", "advice"))
+WRITES = frozenset(("warn", "warning", "warning_once", "info", "debug", "print", "error", "log", "advice"))
 
 # What they are given as text is for people.
-_FOR_PEOPLE = _WRITES | {"_assert", "_check", "record_function", "range_push"}
+_FOR_PEOPLE = WRITES | {"_assert", "_check", "record_function", "range_push"}
 
 # Exceptions that no operation of torch's raises for sizes or values.
 _NOT_OF_OPERATIONS = frozenset(
@@ -157,7 +157,7 @@ def _writes(statement: ast.stmt) -> bool:
     call = statement.value if isinstance(statement, ast.Expr) else None
     if not isinstance(call, ast.Call):
         return False
-    return _name(call.func) in _WRITES
+    return _name(call.func) in WRITES
 
 
 def _name(function: ast.expr) -> str:

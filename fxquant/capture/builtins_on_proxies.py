@@ -64,7 +64,7 @@ def _recorded(tracer: ValueTracer, original: Callable[..., Any]) -> Callable[...
             return original(*args)  # the tensor's own operator
         if not all(_is_number(item) for item in (first if isinstance(first, (list, tuple)) else args)):
             return original(*args)
-        if original in _STOPPING:
+        if original in _STOPPING and not any(_depends_on_values(item) for item in args):
             tracer.record(FactKind.SIZE, "", RECORDED)
         return tracer.create_proxy("call_function", original, args, {})
 
@@ -110,6 +110,10 @@ def _range_for(tracer: ValueTracer) -> Any:
 
     call.stands_for = range  # type: ignore[attr-defined]
     return call
+
+
+def _depends_on_values(item: Any) -> bool:
+    return isinstance(item, ValueProxy) and item.depends is Depends.VALUES
 
 
 def _has_recorded_length(tracer: ValueTracer, item: Any) -> bool:

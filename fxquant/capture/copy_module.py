@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ def copy_module(
         for name, value in attributes:
             if name == "_modules":
                 continue
-            if isinstance(value, torch.jit.ScriptFunction):
+            if isinstance(value, (torch.jit.ScriptFunction, random.SystemRandom)):
                 memo[id(value)] = value  # keeps nothing, and cannot be copied
             elif isinstance(value, Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()

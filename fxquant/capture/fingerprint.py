@@ -87,6 +87,8 @@ def _parts(value: Any) -> list[Any] | None:
         return None
     if isinstance(value, torch.Generator):
         return [bytes(value.get_state().tolist())]
+    if isinstance(value, random.SystemRandom):
+        return []  # it has no state
     if isinstance(value, random.Random):
         return [hash(value.getstate())]
     if isinstance(value, ContextVar):

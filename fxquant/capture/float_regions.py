@@ -41,6 +41,8 @@ class FloatRegions:
         each_layer: whether each layer is traced by itself, also where many are alike.
         looked_at: statements that ask for sizes, and that traces need not end early for.
         no_containers: names of attributes of the model that are tensors and modules.
+        is_read_around: whether code around the module at a path reads attributes that it sets.
+        is_weightless: whether the module at a path, a part of the model, has no weights that could be int8.
 
     A part kept because of one trouble is often the answer to others of the same trace: every layer runs the same code.
     ``begin_round`` is called between traces: what was there before it and did not help makes way for what is larger.
@@ -55,8 +57,11 @@ class FloatRegions:
     each_layer: bool = False
     looked_at: set[Spot] = field(default_factory=set)
     no_containers: frozenset[str] = frozenset()
+    is_read_around: Callable[[str], bool] = lambda path: False
+    is_weightless: Callable[[str], bool] = lambda path: False
     _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
     _new: set[Cut | str] = field(default_factory=set)
+    _stateful: set[Spot] = field(default_factory=set)
     _found: dict[tuple[Spot, bool], Cut | None] = field(default_factory=dict)
 
     def begin_round(self) -> None:
@@ -69,6 +74,9 @@ class FloatRegions:
         if trouble.optional:
             statement = next((spot for spot in trouble.spots if isinstance(spot, StatementSpot)), None)
             title = "" if statement is None else self._keep(statement, trouble.fact.kind, self.rejected)
+            around = next((spot for spot in trouble.spots if isinstance(spot, ModuleSpot)), None)
+            if not title and statement in self._stateful and around is not None and self.is_weightless(around.path):
+                title = self._add_module(around.path)
             if not title and statement is not None:
                 self.refused.add((statement.code, statement.where))
             return title
@@ -92,7 +100,7 @@ class FloatRegions:
 
     def _keep(self, spot: Spot, kind: FactKind, rejected: Collection[tuple[CodeType, int, int]] = ()) -> str:
         if isinstance(spot, ModuleSpot):
-            return self._add_module(spot.path)
+            return "" if self.is_read_around(spot.path) else self._add_module(spot.path)
         key = spot, kind in _SIZES
         if key not in self._found:  # every layer that runs the same code has the same spots
             self._found[key] = self._cut_for(*key)
@@ -105,7 +113,10 @@ class FloatRegions:
         cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
         if cut is None or not self._functions_with(spot.code) or not _fits(cut):
             return None
-        return None if shares_state(cut, self.no_containers, not for_sizes) else cut
+        if shares_state(cut, self.no_containers, not for_sizes):
+            self._stateful.add(spot)
+            return None
+        return cut
 
     def _add_module(self, path: str) -> str:
         known = path in self.modules or (not path and self.whole)

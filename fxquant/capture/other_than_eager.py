@@ -16,9 +16,13 @@ from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.inputs import BoundInputs, bind_inputs
+from fxquant.capture.outer_state import OuterState
 from fxquant.capture.probe_modes import Circumstances
 from fxquant.capture.probe_values import may_depend_on_calls, parts_from_eager
 from fxquant.capture.trouble import Trouble, spots_around
+
+# What may make two calls from the same random state differ; and a module that is kept whole because they do.
+_DRAWS = (FactKind.PYTHON_RANDOM, FactKind.TORCH_RANDOM, FactKind.TIME, FactKind.DIVERGENCE)
 
 
 def other_than_eager(
@@ -57,6 +61,11 @@ def other_than_eager(
         yield [Trouble(_divergence(job.model, path, "the example"), spots_around(path))]
         return
 
+    if not equal and _differs_unseen(attempt, met):
+        path = _where_eager_differs(job, inputs)
+        yield [Trouble(_divergence(job.model, path, "the example, and eager not what it does"), spots_around(path))]
+        return
+
     def restore() -> None:
         attempt.was_called()
         attempt.state.restore()
@@ -79,6 +88,25 @@ def other_than_eager(
         if title:
             yield met
             yield [Trouble(_divergence(job.model, "", title), spots_around(""))]
+
+
+def _differs_unseen(attempt: Attempt, met: list[Trouble]) -> bool:
+    """Whether nothing that a trace met says why eager gives something else at every call."""
+    facts = (*attempt.tracer.recorder.facts, *(item.fact for item in met))
+    return not any(fact.kind in _DRAWS for fact in facts)
+
+
+def _where_eager_differs(job: Job, inputs: BoundInputs) -> str:
+    """Path of the module in which eager computes something else than in another call of the same."""
+    marks = []
+    for _ in range(2):
+        marks.append(Marks())
+        outer = OuterState(job.held)
+        try:
+            Eager(job.model, marks[-1]).call(inputs)
+        finally:
+            outer.restore()
+    return first_difference(*marks)
 
 
 def _where_it_parts(job: Job, regions: FloatRegions, strict: bool, inputs: BoundInputs) -> str:

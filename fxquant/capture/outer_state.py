@@ -183,7 +183,7 @@ def _undo_content(value: Any, depth: int = _DEPTH) -> Iterator[Undo]:
         kept = content_of(value)
         if kept is not MISSING:
             yield lambda: value.set(kept) and None
-    elif isinstance(value, random.Random):
+    elif isinstance(value, random.Random) and not isinstance(value, random.SystemRandom):
         state = value.getstate()
         yield lambda: value.setstate(state)
     elif isinstance(value, torch.Generator):

@@ -51,6 +51,10 @@ def random_stand_ins(tracer: ValueTracer) -> dict[Any, Any]:
     found[torch.Generator] = _stand_in_class(
         torch.Generator, {}, _reported(tracer, torch.Generator, FactKind.TORCH_RANDOM, 2)
     )
+    for kind in (random.Random, random.SystemRandom, *_numpy_generators(numpy_random)):
+        found[kind] = _stand_in_class(kind, {}, _reported(tracer, kind, FactKind.PYTHON_RANDOM, 2))
+    if numpy_random is not None:
+        found[numpy_random.default_rng] = _reported(tracer, numpy_random.default_rng, FactKind.PYTHON_RANDOM)
     for function in _OTHER_CLOCKS:
         found[function] = _reported(tracer, function, FactKind.TIME)
     for kind in (datetime.datetime, datetime.date):
@@ -64,6 +68,11 @@ def random_stand_ins(tracer: ValueTracer) -> dict[Any, Any]:
         anew = "recorded: asks anew at every call"
         found[getattr(time, name)] = _called_anew(tracer, time, name, FactKind.TIME, anew)
     return found
+
+
+def _numpy_generators(numpy_random: Any) -> tuple[Any, ...]:
+    """Classes of generators, made in forward by their names."""
+    return () if numpy_random is None else (numpy_random.RandomState, numpy_random.Generator)
 
 
 def _methods_behind(module: Any) -> Iterator[Any]:

@@ -22,6 +22,7 @@ from torch.nn.utils import rnn
 
 from fxquant.capture.builtins_on_proxies import builtins_for
 from fxquant.capture.facts import FactKind
+from fxquant.capture.generic_functions import dispatching_on_values, generic_functions
 from fxquant.capture.gradient_hooks import GRADIENT_HOOKS, handle
 from fxquant.capture.namespaces import cached_functions, replace_names, user_namespaces
 from fxquant.capture.patch_effects import patch_blocks, patch_environment, patch_functions, patch_module_class
@@ -81,6 +82,7 @@ def _patches(tracer: ValueTracer, kinds: Collection[type]) -> Iterator[Undo]:
     yield from patch_environment(tracer)
     yield from patch_functions(tracer, stand_ins)
     spaces = user_namespaces(kinds)
+    stand_ins |= {item: dispatching_on_values(item) for space in spaces for item in generic_functions(space)}
     for where, name, function in cached_functions(spaces, kinds):
         yield _set(where, name, _uncached(function, tracer))
     yield from replace_names(spaces, builtin, {id(key): value for key, value in stand_ins.items()})

@@ -13,6 +13,7 @@ _CHANGING = frozenset(
     ("append", "appendleft", "extend", "extendleft", "insert", "pop", "popleft", "popitem", "clear", "update",
      "setdefault", "remove", "discard", "add", "sort", "reverse", "rotate")
 )  # fmt: skip
+_SETTERS = frozenset(("setattr", "delattr", "__setattr__", "register_buffer", "register_parameter", "add_module"))
 
 
 def shares_state(cut: Cut, no_containers: Collection[str], tables: bool) -> bool:
@@ -31,7 +32,7 @@ def shares_state(cut: Cut, no_containers: Collection[str], tables: bool) -> bool
     containers, spaces = _changed_by(cut, tables)
     if tree is None:
         return bool(cut.attributes_set)
-    if spaces and _is_read_elsewhere(spaces, cut, tree):
+    if (spaces and _is_read_elsewhere(spaces, cut, tree)) or _sets_by_name(cut, tree):
         return True
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     methods = [item for kind in classes for item in kind.body if isinstance(item, ast.FunctionDef)]
@@ -62,6 +63,21 @@ def _is_read_elsewhere(names: Collection[str], cut: Cut, tree: ast.AST) -> bool:
         node for function in functions for node in ast.walk(function) if isinstance(node, ast.Name) and node.id in names
     )
     return any(not cut.first_line <= node.lineno <= cut.last_line for node in read)
+
+
+def _sets_by_name(cut: Cut, tree: ast.AST) -> bool:
+    """Whether a part, or a function of its file that it calls, sets attributes by names that are computed."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name != "forward"]
+    waiting, seen = list[ast.AST](cut.statements), set[ast.AST]()
+    while waiting:
+        calls = [node for node in ast.walk(waiting.pop()) if isinstance(node, ast.Call)]
+        names = {getattr(call.func, "attr", getattr(call.func, "id", "")) for call in calls}
+        if names & _SETTERS:
+            return True
+        new = [item for item in functions if item.name in names and item not in seen]
+        seen.update(new)
+        waiting += new
+    return False
 
 
 def _methods_called(cut: Cut, methods: list[ast.FunctionDef]) -> list[ast.FunctionDef]:

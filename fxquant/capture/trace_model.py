@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from fxquant.capture.inputs import split_inputs
 from fxquant.capture.other_than_eager import other_than_eager
 from fxquant.capture.own_objects import require_no_identity
 from fxquant.capture.probe_sizes import probe_sizes
+from fxquant.capture.read_outside import is_read_around, watch_parts
 from fxquant.capture.run_eager import run_eager
 from fxquant.capture.run_hooks import remove_hooks
 from fxquant.capture.shared_parameters import SharedParameters
@@ -85,7 +87,12 @@ def trace_model(
     """
     check_root(model, leaf_names)
     held = Inventory(model)
-    regions = FloatRegions(set(leaf_names), no_containers=_no_containers(held))
+    regions = FloatRegions(
+        set(leaf_names),
+        no_containers=_no_containers(held),
+        is_read_around=functools.partial(is_read_around, model),
+        is_weightless=functools.partial(_is_weightless, model),
+    )
     met, runs = list[tuple[Trouble, str]](), False
     require_no_identity(held, example_inputs)
     half = HalfPrecision.of(held, example_inputs)
@@ -131,6 +138,11 @@ def _no_containers(held: Inventory) -> frozenset[str]:
     return frozenset(path.rpartition(".")[2] for path in paths)
 
 
+def _is_weightless(model: nn.Module, path: str) -> bool:
+    """Whether a part of the model has no weights that could be int8."""
+    return bool(path) and not any(item.dim() > 1 for item in model.get_submodule(path).parameters())
+
+
 def _in_the_way(
     job: Job, attempt: Attempt, regions: FloatRegions, strict: bool, met: list[Trouble]
 ) -> Iterator[list[Trouble]]:
@@ -147,12 +159,18 @@ def _in_the_way(
     if not strict:
         questions = attempt.tracer.answers.checks.questions
         yield probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
+    watch_parts(attempt.root, attempt.graph, _parts(attempt))
     if job.half is None and not regions.whole:
         for found in other_than_eager(job, attempt, regions, strict, [item for item in met if not item.optional]):
             if attempt.tracer.layers.used:
                 regions.each_layer = True
                 return
             yield found
+
+
+def _parts(attempt: Attempt) -> list[FloatPart]:
+    """The parts of a trace that run as Python."""
+    return [item for item in attempt.tracer.constants.values() if isinstance(item, FloatPart)]
 
 
 def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], half: HalfPrecision | None) -> Traced:
@@ -166,6 +184,7 @@ def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], 
     causes = _causes(met)
     for name, value in tracer.constants.items():
         if isinstance(value, FloatPart):
+            value.learns = False
             value.why = causes.get(value.title, "")
         if isinstance(value, nn.Module):
             root.add_module(name, value)

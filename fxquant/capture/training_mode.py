@@ -101,6 +101,21 @@ def training_copy(model: nn.Module) -> nn.Module:
     return made
 
 
+def require_evaluation(model: nn.Module) -> None:
+    """Raise where ``eval()`` of a model left a module in training that has a mode of its own in a graph.
+
+    Raises:
+        CaptureError: names it.
+    """
+    for path, module in model.named_modules():
+        if catalogue.by_module(type(module)) is not None and module.training:
+            raise CaptureError(
+                f"eval() of the model leaves {path!r} in training mode, and that of a prepared model would not",
+                module_path=path,
+                remedy="leave it to eval(), and call train() of the module after it",
+            )
+
+
 def _in_evaluation(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     mode, vars(module)["training"] = vars(module)["training"], False
     try:

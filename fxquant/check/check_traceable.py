@@ -90,7 +90,8 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
         shared = nullcontext if run.writes_parameters else parameters_shared
         with gradients_recorded(run.needs_gradients), shared():
             attempt = _try_capture(copied, example_inputs, places, refusal)
-            result = _examine(copied, example_inputs, probes, attempt.graph, places, run.keeps_state, outer)
+            draws = any(item.kind in _DRAWS for item in (*run.seen, *attempt.seen))
+            result = _examine(copied, example_inputs, probes, attempt.graph, places, run.keeps_state, outer, draws)
             plain = trace_plainly(copied, places)
         whole = observe_whole(model, example_inputs, plain.error, sources, first_use)
         seen = merge(attempt.seen, [*run.seen, *whole], model, sources, run.modules)
@@ -103,6 +104,7 @@ def check_traceable(model: nn.Module, example_inputs: Any, *, probes: str | Sequ
     return replace(result, findings=findings, plain_tracing=plain.error, seconds=time.perf_counter() - start)
 
 
+_DRAWS = (FindingKind.PYTHON_RANDOM, FindingKind.TORCH_RANDOM, FindingKind.TIME, FindingKind.DIVERGENCE)
 _MADE = (FindingKind.MODULE_IN_FORWARD, FindingKind.MODULE_IN_CONTAINER)
 
 
@@ -129,13 +131,14 @@ def _examine(
     places: Places,
     keeps_state: bool,
     outer: OuterState,
+    draws: bool,
 ) -> TraceReport:
     """What can be said of the graph: a report without findings."""
     report = TraceReport(type(model).__name__, str(Example.of(model, example_inputs)))
     if graph is None:
         return report
     regions = float_regions(graph, places.user)
-    prover = Prover(model, example_inputs, graph, pipeline.capture, places, keeps_state, outer)
+    prover = Prover(model, example_inputs, graph, pipeline.capture, places, keeps_state, outer, draws)
     proof = prover.prove(probes)
     coverage = _coverage(model, example_inputs, graph, regions)
     return replace(report, captured=True, proof=proof, coverage=coverage, regions=regions)

@@ -49,6 +49,7 @@ _PROVEN = {
     _K.TENSOR_NUMBER: "recorded as an operation: exact for other values",
     _K.TENSOR_NUMPY: "recorded as an operation: exact for other values",
 }
+_AS_PYTHON = "runs as Python, in float: "
 # Of errors that code would catch, and that the example does not raise.
 _CATCHES = (
     "the code around `{expression}` catches what it raises; for the example it raises nothing, and a graph has that "
@@ -107,7 +108,8 @@ def _finding(seen: Observation, evidence: Evidence) -> Finding:
         template = _NOT_RECORDED
     if seen.inside and meaning.rule is Rule.GUARD:
         template = f"{seen.inside} of torch.nn, which `{{expression}}` calls, builds in a fact of the example"
-    message = template.format(expression=" ".join(shown.split()), value=value or "so")
+    message = template.format(expression=" ".join(shown.split()), value=value or "as during capture")
+    message = message.replace(" has 1 elements", " has 1 element")
     fix = fix_for(seen, evidence.sources, evidence.trial)
     return Finding(
         kind=seen.kind,
@@ -209,7 +211,10 @@ def _how_handled(seen: Observation, evidence: Evidence, rule: Rule) -> str:
         return ""
     region = covering(evidence.regions, seen.place)
     if region is not None:
-        return seen.handled or f"runs as Python, in float: {region}"
+        of_smaller = seen.handled.startswith(_AS_PYTHON)  # which became a part of this one
+        return f"{_AS_PYTHON}{region}" if of_smaller or not seen.handled else seen.handled
+    if not evidence.proof.comparable:
+        return seen.handled
     groups = _EVIDENCE.get(seen.kind, ("example", "state") if rule is Rule.LOST else ("example",))
     rows = evidence.proof.group(*groups)
     safe = all(row.outcome.holds or row.outcome is Outcome.REFUSED for row in rows)

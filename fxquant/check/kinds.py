@@ -55,18 +55,16 @@ MEANINGS: dict[FindingKind, Meaning] = {
     ),
     _K.TYPE_TEST: Meaning(
         "Tests of types",
-        "`{expression}` asks for the type of a tensor, and plain tracing answers for its proxy: eager says {value}",
+        "`{expression}` asks what kind of object it is, and plain tracing answers for a proxy: eager says {value}",
         Rule.RECORDED,
         "answered as eager does",
     ),
     _K.TRAINING: Meaning(
         "Branches on self.training",
-        "`{expression}` is built in as it is in the mode the model is in: train() and eval() do not change the graph",
+        "`{expression}` asks which mode the model is in: a graph goes the way of one of them",
         Rule.GUARD,
     ),
-    _K.GRAD_ENABLED: Meaning(
-        "Branches on the gradient mode", "`{expression}` is built in as {value}, as during capture", Rule.GUARD
-    ),
+    _K.GRAD_ENABLED: Meaning("Branches on the gradient mode", "`{expression}` is built in: {value}", Rule.GUARD),
     _K.SIZE: Meaning(
         "Sizes as Python numbers",
         "`{expression}` makes a Python number of a size: the graph keeps {value}, the example's",

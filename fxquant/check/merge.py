@@ -49,7 +49,8 @@ def merge(
         sources: parsed files.
         modules: by line, paths of the modules whose forward ran it.
     """
-    run = list(eager)
+    run = [_asked_of_tensor(item, sources) for item in eager]
+    captured = [_asked_of_tensor(item, sources) for item in captured]
     captured = _where_it_happened(captured, run)
     known = {item.key: item for item in reversed(run)}
     found: dict[object, Observation] = {}
@@ -65,6 +66,26 @@ def merge(
         handled = item.handled or blocks.get(item.kind, "")
         _add(found, _with_kind(replace(item, handled=handled), kinds), None)
     return _without_echoes([_with_cause(item, found.values(), known, sources) for item in found.values()], known)
+
+
+def _asked_of_tensor(item: Observation, sources: Sources) -> Observation:
+    """The observation; of ``mask is None or mask.all()`` Python says that the last part is where the first one is."""
+    if item.kind is not _K.TENSOR_BRANCH or not item.place.expression:
+        return item
+    file = sources.file(item.place.file)
+    node = file.expression_like(item.place.line, item.place.expression)
+    around = file.parent(node) if node is not None else None
+    if node is None or not _is_identity(node) or not isinstance(around, ast.BoolOp):
+        return item
+    following = around.values[around.values.index(node) + 1 :]
+    asked = next((part for part in following if not _is_identity(part)), None)
+    if asked is None:
+        return item
+    return replace(item, place=replace(item.place, expression=" ".join(file.source_of(asked).split())))
+
+
+def _is_identity(node: ast.expr) -> bool:
+    return isinstance(node, ast.Compare) and all(isinstance(item, (ast.Is, ast.IsNot)) for item in node.ops)
 
 
 def _with_cause(

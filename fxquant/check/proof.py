@@ -48,10 +48,12 @@ class Proof:
         rows: in the order in which they were made.
         answers: by row index, what the graph would have had built in, captured on the inputs of that row: answers to
             the questions that capture asked.
+        comparable: whether eager itself gives the same for the same inputs and seed; else there are no comparisons.
     """
 
     rows: tuple[ProofRow, ...] = ()
     answers: Mapping[int, Mapping[GuardKey, frozenset[str]]] = field(default_factory=dict)
+    comparable: bool = True
 
     @property
     def holds(self) -> bool:

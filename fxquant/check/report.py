@@ -104,7 +104,8 @@ class TraceReport:
         if self.regions and self.coverage.macs and not self.coverage.int8_macs:
             counts[-1] = ""
             rest = ", ".join(item for item in counts if item)
-            return f"OK, but nothing will be int8: {self.regions[0]} runs as Python" + (f"; {rest}" if rest else "")
+            runs = "run" if self.regions[0].is_plural else "runs"
+            return f"OK, but nothing will be int8: {self.regions[0]} {runs} as Python" + (f"; {rest}" if rest else "")
         whole = "traceable" if not self.regions else f"traceable but for {_counted(len(self.regions), 'float region')}"
         return f"OK: {whole}" + (f"; {rest}" if rest else "")
 

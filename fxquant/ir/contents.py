@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
 _LEAVES = (type, nn.Module, Tensor)
+_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, functools.partial)
 
 
 def contents(item: Any, depth: int) -> Any:
@@ -27,7 +30,7 @@ def contents(item: Any, depth: int) -> Any:
     if isinstance(item, (list, tuple, set, deque)):
         return [contents(part, depth - 1) for part in item]
     attributes = getattr(item, "__dict__", None)
-    if isinstance(attributes, dict) and not callable(item):
+    if isinstance(attributes, dict) and not isinstance(item, _FUNCTIONS):
         return [contents(part, depth - 1) for pair in attributes.items() for part in pair]
     return item
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from fxquant.errors import FxquantError
 from fxquant.ir.codes import codes_in
 from fxquant.ir.contents import contents, same_contents
+from fxquant.ir.part_state import PartState, every_attribute
 
 _DEPTH = 3
 EFFECTS = "fxquant_effects"  # key of a node's meta: it runs the user's Python, and stays when nothing reads its result
@@ -86,6 +87,11 @@ class PartCode:
             self._function = FunctionType(find_code(compile(tree, self.file, "exec"), "part"), space, "part")
         return self._function(**values)
 
+    @property
+    def space(self) -> dict[str, Any]:
+        """The globals that it reads."""
+        return vars(importlib.import_module(self.module)) if self._function is None else self._function.__globals__
+
     def __reduce__(self) -> tuple[Any, ...]:
         return PartCode, (self.source, self.module, self.file, self.first_line)
 
@@ -120,6 +126,10 @@ class FloatPart(nn.Module):
         shared: names of arguments that others may hold too, and whose contents it has for itself: it must not change
             them.
         report_change: called with the name of one that it changed; None to raise an error.
+        reads: by path in it, names of attributes that code around it reads. globals_read: the same of globals.
+        may_change: those that it may change: all that it does change while the graph is compared with eager.
+        learns: whether it is.
+        spoilt: name of one that it changed since, "" for none: the graph around it has that as it was.
     """
 
     def __init__(
@@ -141,6 +151,11 @@ class FloatPart(nn.Module):
         self.sizes_only = False
         self.shared: tuple[str, ...] = ()
         self.report_change: Callable[[str], None] | None = None
+        self.reads: dict[str, frozenset[str]] = {}
+        self.globals_read: frozenset[str] = frozenset()
+        self.may_change: set[str] = set()
+        self.learns = True
+        self.spoilt = ""
         for name, child in children.items():
             self.add_module(name, child)
 
@@ -156,14 +171,44 @@ class FloatPart(nn.Module):
         values = {name: self._fill(item, inputs) for name, item in self.arguments.items()}
         before = {name: contents(values[name], _DEPTH) for name in self.shared}
         buffers = [(module._buffers, name, item) for module in self.modules() for name, item in module._buffers.items()]
+        state = self._state()
         result = self.code(**values)
         for table, name, item in buffers:
             if table.get(name) is not item:
                 _write_back(table, name, item)
+        self._look_for_changes(state)
         for name, held in before.items():
             if not same_contents(held, contents(values[name], _DEPTH)):
                 self._changed(name, values[name])
         return result
+
+    def _state(self) -> PartState | None:
+        """What it may change and the graph around it has built in, as it is now."""
+        if self.spoilt:
+            self._raise_spoilt()
+        if not self.learns and not self.reads and not self.globals_read:
+            return None
+        space = self.code.space if isinstance(self.code, PartCode) else {}
+        reads = self.reads if self.reads or not self.learns else every_attribute(self)
+        return PartState(self, reads, space, self.globals_read)
+
+    def _look_for_changes(self, state: PartState | None) -> None:
+        changed = set(state.changed()) if state is not None else set()
+        if self.learns:
+            self.may_change |= changed
+        elif not changed <= self.may_change:
+            self.spoilt = min(changed - self.may_change)
+            self._raise_spoilt()
+
+    def _raise_spoilt(self) -> None:
+        raise FxquantError(
+            f"{self.title}, which runs as Python, changed {self.spoilt!r}, and did not when the model was captured: "
+            "code around it reads that, and the graph has it as it was",
+            module_path=self.module_path,
+            source=f"{self.file}:{self.first_line}" if self.file else "",
+            remedy="prepare the model with example_inputs for which it changes, or keep the module float: "
+            f"PrepareCustomConfig().set_non_traceable_module_names([{self.module_path!r}])",
+        )
 
     def _changed(self, name: str, value: Any) -> None:
         if self.report_change is not None:

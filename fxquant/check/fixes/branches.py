@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from fxquant.capture.branches import WRITES
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 from fxquant.check.fixes.inner_decisions import fix_inner_decision
 from fxquant.check.fixes.picks import fix_pick, is_called
@@ -33,7 +34,7 @@ def _fix_decision(subject: Subject) -> Fix:
     if isinstance(node, ast.BoolOp) and not _decides(node, subject) and not _is_in_test(node, subject):
         return subject.replacing(node, _selected(node, subject))
     if isinstance(statement, ast.Assert):
-        message = subject.source_of(statement.msg) if statement.msg is not None else repr("assertion failed")
+        message = _text_of(statement.msg) if statement.msg is not None else repr("assertion failed")
         return subject.rewriting(statement, [f"torch._assert({condition(statement.test, subject)}, {message})"])
     if isinstance(statement, ast.If) and _is_in(node, statement.test):
         return _fix_if(statement, subject)
@@ -98,6 +99,10 @@ def condition(test: ast.expr, subject: Subject) -> str:
 
 def _of_all(argument: ast.expr, name: str, subject: Subject) -> str:
     """Python's ``any`` or ``all`` of some answers, as one of a tensor."""
+    if called_name(argument) == "map" and isinstance(argument, ast.Call) and isinstance(argument.args[0], ast.Lambda):
+        function, items = argument.args[0], subject.source_of(argument.args[1])
+        given = ", ".join(item.arg for item in function.args.args)
+        return f"torch.stack([{condition(function.body, subject)} for {given} in {items}]).{name}()"
     if isinstance(argument, (ast.GeneratorExp, ast.ListComp)):
         loops = "".join(ast.unparse(part) for part in argument.generators)
         return f"torch.stack([{condition(argument.elt, subject)}{loops}]).{name}()"
@@ -177,6 +182,9 @@ def _is_asked(node: ast.expr, subject: Subject) -> bool:
 
 
 def _fix_if(statement: ast.If, subject: Subject) -> Fix:
+    statement = _first_of_chain(statement, subject)
+    if _only_writes(statement):
+        return Fix(f"leave the message out of forward: nothing else follows from `{subject.source_of(statement.test)}`")
     if _asks_python(statement.test):
         return _fix_mixed(statement.test, subject)
     test = condition(statement.test, subject)
@@ -192,6 +200,26 @@ def _fix_if(statement: ast.If, subject: Subject) -> Fix:
     if assigned is not None:
         return subject.rewriting(statement, [f"{name} = {value}" for name, value in assigned.items()])
     return _generic(subject, test)
+
+
+def _first_of_chain(statement: ast.If, subject: Subject) -> ast.If:
+    """The ``if`` that an ``elif`` belongs to."""
+    above = subject.file.parent(statement)
+    while isinstance(above, ast.If) and above.orelse == [statement]:
+        if not subject.file.line(statement.lineno).startswith("elif"):
+            break
+        statement, above = above, subject.file.parent(above)
+    return statement
+
+
+def _only_writes(statement: ast.If) -> bool:
+    """Whether an ``if`` does nothing but give messages."""
+    calls = [part.value for part in statement.body if isinstance(part, ast.Expr) and isinstance(part.value, ast.Call)]
+    return (
+        not statement.orelse
+        and len(calls) == len(statement.body)
+        and all(called_name(call) in WRITES for call in calls)
+    )
 
 
 def _negated(test: ast.expr, subject: Subject) -> str:
@@ -296,6 +324,8 @@ def _text_of(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr) and any(isinstance(part, ast.FormattedValue) for part in node.values):
         parts = [str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values]
         return repr("".join(parts).strip())
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and isinstance(node.left, ast.Constant):
+        return repr(node.left.value)
     return ast.unparse(node)
 
 

@@ -135,6 +135,9 @@ def _fix_starred_targets(statement: ast.Assign, targets: ast.Tuple, subject: Sub
     stars = [index for index, item in enumerate(targets.elts) if isinstance(item, ast.Starred)]
     if len(stars) != 1:
         return None
+    lines: list[str] = []
+    if not isinstance(statement.value, (ast.Name, ast.Attribute)):  # it is computed once
+        lines, value = [f"parts = {value}"], "parts"
     names, parts = [], []
     for index, item in enumerate(targets.elts):
         names.append(subject.source_of(item.value if isinstance(item, ast.Starred) else item))
@@ -145,7 +148,7 @@ def _fix_starred_targets(statement: ast.Assign, targets: ast.Tuple, subject: Sub
         else:
             end = str(index + 1 - count) if index + 1 < count else ""
             parts.append(f"{value}[{index or ''}:{end}]")
-    return subject.rewriting(statement, [f"{', '.join(names)} = {', '.join(parts)}"])
+    return subject.rewriting(statement, [*lines, f"{', '.join(names)} = {', '.join(parts)}"])
 
 
 def fix_module_in_forward(subject: Subject) -> Fix:
@@ -189,7 +192,9 @@ def fix_module_in_container(subject: Subject) -> Fix:
     """The fix for modules in a plain container: nn.ModuleList or nn.ModuleDict."""
     nodes = ast.walk(subject.file.tree) if subject.file.tree is not None else ()
     kept = [item for item in nodes if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Attribute)]
-    for node in sorted(kept, key=lambda item: not _makes(item.value, subject.seen.value)):
+    for node in sorted(
+        kept, key=lambda item: (not _is_in_expression(item, subject), not _makes(item.value, subject.seen.value))
+    ):
         if _is_named(node, subject):
             registered = _registered(node.value, subject)
             if registered not in ("", subject.source_of(node.value)) and _imports("nn", subject):
@@ -197,6 +202,15 @@ def fix_module_in_container(subject: Subject) -> Fix:
     return Fix(
         "keep modules as attributes, or in nn.ModuleList or nn.ModuleDict, instead of in a plain list, dict, object or "
         "function, and what is no module apart from them"
+    )
+
+
+def _is_in_expression(node: ast.Assign, subject: Subject) -> bool:
+    """Whether the expression that was seen mentions the attribute that is assigned to."""
+    parts = ast.walk(subject.node) if subject.node is not None else ()
+    target = node.targets[0]
+    return isinstance(target, ast.Attribute) and any(
+        isinstance(part, ast.Attribute) and part.attr == target.attr for part in parts
     )
 
 

@@ -32,6 +32,8 @@ def fix_dropout(subject: Subject) -> Fix:
             arguments += [f"{key.arg}={subject.source_of(key.value)}" for key in node.keywords]
             text = f"{subject.source_of(node.func)}({', '.join([*arguments, 'training=self.training'])})"
             return subject.replacing(node, text, ", or use nn.Dropout, which follows train() and eval()")
+    if isinstance(node, ast.Call) and called_name(node.func).endswith("Dropout"):
+        return Fix(f"make `{subject.source_of(node.func)}` once, in __init__: there it follows train() and eval()")
     if isinstance(node, ast.Call) and subject.source_of(node.func).startswith("self."):
         return Fix(
             f"leave the mode of `{subject.source_of(node.func)}` to train() and eval(): something turns it on in eval "
@@ -77,6 +79,15 @@ def fix_grad_mode(subject: Subject) -> Fix:
         return Fix(
             f"leave `{shown}` out, and set the gradient mode where the model is called; or {subject.float_setting}"
         )
+    if (
+        isinstance(subject.node, ast.Call)
+        and called_name(subject.node) == "set_grad_enabled"
+        and _is_computed(subject.node)
+    ):
+        return Fix(
+            f"freeze parameters by `requires_grad_(False)`, in __init__, instead of `{shown}`; or "
+            f"{subject.float_setting}"
+        )
     if isinstance(statement, ast.With) and all(_is_write(part) for part in statement.body):
         return Fix(
             "compute with the new value instead of writing it, and leave the block out; or write outside of forward, "
@@ -105,6 +116,11 @@ def _turns_on(node: ast.expr | None) -> bool:
         given = [*node.args, *(key.value for key in node.keywords)]
         return isinstance(given[0], ast.Constant) and given[0].value is True
     return called_name(node) == "enable_grad"
+
+
+def _is_computed(call: ast.Call) -> bool:
+    """Whether what a call is given is no constant."""
+    return any(not isinstance(item, ast.Constant) for item in (*call.args, *(key.value for key in call.keywords)))
 
 
 def _is_write(statement: ast.stmt) -> bool:

@@ -22,6 +22,11 @@ def fix_tensor_number(subject: Subject) -> Fix:
         return fix_pick(node, subject)
     if node is not None and any(isinstance(above, ast.JoinedStr) for above in subject.file.parents(node)):
         return _in_text(subject)
+    if node is not None and any(called_name(above) == "getattr" for above in subject.file.parents(node)):
+        return Fix(
+            "compute all that may be asked for by name, stack the results and pick by a number, "
+            f"`torch.stack(results)[number]`; or {subject.float_setting}"
+        )
     called = _key_of_called(node, subject)
     if called is not None:
         return fix_pick(called, subject)
@@ -47,7 +52,7 @@ def fix_tensor_number(subject: Subject) -> Fix:
         return _generic_number(subject)
     decision = subject.decision(node)
     if decision is not None:  # a tensor in the place of the number would still be asked for its value
-        number = subject.source_of(node), tensor
+        number = subject.source_of(node), _detached(tensor, name) if isinstance(decision, ast.Call) else tensor
         return fix_branch(replace(subject, node=decision, number=number))
     if any(subject.decision(use) is not None for use in _uses(subject)):
         return Fix(
@@ -226,6 +231,13 @@ def _generic_number(subject: Subject) -> Fix:
         return Fix(
             f"pass how often it loops as a Python number instead of a tensor, or loop as often as it can be and select "
             f"with torch.where, instead of `{shown}`; or {subject.float_setting}"
+        )
+    if called_name(subject.node) == "int" and isinstance(subject.node, ast.Call) and len(subject.node.args) == 1:
+        whole = subject.source_of(subject.node.args[0])
+        whole = whole if _is_atom(subject.node.args[0]) else f"({whole})"
+        return Fix(
+            f"stay in torch: `{whole}.long()` where a tensor can stand for `{shown}`, torch.where or an index into "
+            f"stacked results where Python decides by it; or {subject.float_setting}"
         )
     return Fix(f"stay in torch: use the tensor itself instead of `{shown}`; or {subject.float_setting}")
 
