@@ -16,7 +16,7 @@ from fxquant.capture.end_early import EarlyEnd
 from fxquant.capture.facts import Fact
 from fxquant.capture.layer_recording import VALUE
 from fxquant.capture.proxy import Depends, ValueProxy
-from fxquant.capture.source import Place
+from fxquant.capture.source import Place, user_frame
 from fxquant.capture.trouble import Spot, Trouble
 from fxquant.ir.checks import require_same, type_name
 from fxquant.ir.meta import info
@@ -78,7 +78,7 @@ class AnswerChecks:
         if proxy.from_part and key not in self.made:
             self.made[key] = None
             name: ValueProxy = self.tracer.create_proxy("call_function", type_name, (proxy,), {})
-            self.check(name, name.value)
+            self.check(name, name.value, None if user_frame() is not None else Place(code="the model's result"))
 
     def check_missing(self, proxy: ValueProxy, name: str) -> None:
         """Let the graph check that what a part of the user's code gives has no attribute of a name, once."""

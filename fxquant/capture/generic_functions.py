@@ -30,4 +30,5 @@ def dispatching_on_values(function: Any) -> Callable[..., Any]:
             return function.dispatch(type(args[0].value))(*args, **kwargs)
         return function(*args, **kwargs)
 
+    call.stands_for = function  # type: ignore[attr-defined]
     return call

@@ -106,6 +106,7 @@ class Lengths:
             spots: what could be kept whole instead; None for what is around the line that is running.
         """
         if proxy.from_part and isinstance(proxy.value, tuple):
+            self._answers.checks.check_type(proxy)
             self.part_has(proxy, len(proxy.value), len)
         if proxy.parts_of is None:
             return

@@ -163,6 +163,7 @@ class ArgumentLowering:
         if isinstance(a, enum.Enum) and not isinstance(a, (int, str)):
             return self.constant(a).node
         if isinstance(a, FunctionType):
+            a = vars(a).get("stands_for", a)  # what takes its place during a trace
             require_no_proxies(a)
         if isinstance(a, nn.Module):
             raise TypeError(f"a {kind.__name__} is passed to a function that is kept whole")

@@ -329,3 +329,138 @@ def test_functions_that_torch_makes_are_pickled_by_name() -> None:
     file.seek(0)
     loaded = torch.load(file, weights_only=False)
     assert torch.equal(loaded(ONES), model(ONES))
+
+
+class OtherContainer(Layer):
+    def forward(self, x: Tensor) -> Any:
+        found = {}
+        if x.sum() < 100:
+            found["x"] = x
+            return self.linear(x), x
+        return [self.linear(x), x]
+
+
+def test_a_result_of_another_kind_is_refused() -> None:
+    captured = pipeline.capture(OtherContainer().eval(), (ONES,))
+    assert type(captured(ONES)) is tuple
+    with pytest.raises(FxquantError, match="the model's result"):
+        captured(LARGE)
+
+
+class Record:
+    def __init__(self) -> None:
+        self.scale = 1.0
+
+    def raise_it(self) -> None:
+        self.scale = 9.0
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.count = 1.0, 0
+
+    def raise_it(self) -> None:
+        self.scale = 9.0
+
+    def forward(self, x: Tensor) -> Any:
+        if x.mean() < 0:
+            self.count = self.count + 1
+        return x * self.scale
+
+
+class Stateful(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.record, self.inner, self.values = 1.0, Record(), Inner(), [1.0]
+
+
+def push(values: list[float]) -> None:
+    values.append(9.0)
+
+
+class ByName(Stateful):
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        if x[0, 0] > 50:
+            self.__dict__["scale"] = 9.0
+        return y * self.scale
+
+
+class MethodOfObject(Stateful):
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        if x[0, 0] > 50:
+            self.record.raise_it()
+        return y * self.record.scale
+
+
+class MethodOfModule(Stateful):
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        if x[0, 0] > 50:
+            self.inner.raise_it()
+        return self.inner(y)
+
+
+class Function(Stateful):
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        if x[0, 0] > 50:
+            push(self.values)
+        return y * sum(self.values)
+
+
+class HookAdded(Stateful):
+    def forward(self, x: Tensor) -> Any:
+        if x[0, 0] > 50:
+            self.linear.register_forward_hook(lambda module, given, result: result * 2)
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("kind", [ByName, Function, HookAdded])
+def test_changes_that_the_source_of_a_part_does_not_show_are_refused(kind: type[Stateful]) -> None:
+    model = kind().eval()
+    captured = pipeline.capture(model, (ONES,))
+    assert all(torch.equal(captured(x), model(x)) for x in (ONES, ONES * 2))
+    for x in (LARGE, ONES):  # and from then on: the graph has it as it was
+        with pytest.raises(FxquantError, match="code around it reads that"):
+            captured(x)
+
+
+class SetByName(Stateful):
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        if x[0, 0] > 50:
+            setattr(self, "scale", 9.0)  # noqa: B010
+        return y * self.scale
+
+
+class ReadAround(Stateful):
+    def forward(self, x: Tensor) -> Any:
+        return self.inner(self.linear(x)) * (1 + self.inner.count)
+
+
+@pytest.mark.parametrize("kind", [SetByName, ReadAround, MethodOfObject, MethodOfModule])
+def test_what_is_read_around_a_part_is_kept_with_it(kind: type[Stateful]) -> None:
+    model = kind().eval()
+    captured = pipeline.capture(model, (ONES,))
+    for x in (ONES, LARGE, -ONES, ONES, -LARGE):
+        assert torch.equal(captured(x), model(x))
+
+
+class Counted(Stateful):
+    """Nothing around the part reads it."""
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        if x[0, 0] > 50:
+            self.calls = 1
+            y = y * self.calls
+        return y
+
+
+def test_what_nobody_reads_may_change() -> None:
+    model = Counted().eval()
+    captured = pipeline.capture(model, (ONES,))
+    assert all(torch.equal(captured(x), model(x)) for x in (ONES, LARGE, ONES, LARGE))
