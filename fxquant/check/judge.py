@@ -211,7 +211,8 @@ def _how_handled(seen: Observation, evidence: Evidence, rule: Rule) -> str:
         return ""
     region = covering(evidence.regions, seen.place)
     if region is not None:
-        of_smaller = seen.handled.startswith(_AS_PYTHON)  # which became a part of this one
+        parts = [part for item in evidence.regions for part in (item.title, repr(item.module_path))]
+        of_smaller = seen.handled.startswith(_AS_PYTHON) and not any(part in seen.handled for part in parts)
         return f"{_AS_PYTHON}{region}" if of_smaller or not seen.handled else seen.handled
     if not evidence.proof.comparable:
         return seen.handled
