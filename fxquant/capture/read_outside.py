@@ -36,6 +36,19 @@ class _Reads:
     names: tuple[tuple[str, int], ...]
 
 
+@dataclass(frozen=True)
+class _Outside:
+    """What code outside of a part reads.
+
+    Attributes:
+        every: attributes, of its own object or of others. others: of others alone. names: variables of the part's file.
+    """
+
+    every: frozenset[str]
+    others: frozenset[str]
+    names: frozenset[str]
+
+
 def watch_parts(root: nn.Module, graph: fx.Graph, parts: Iterable[FloatPart]) -> None:
     """Tell the parts of a graph what code around them reads.
 
@@ -49,8 +62,12 @@ def watch_parts(root: nn.Module, graph: fx.Graph, parts: Iterable[FloatPart]) ->
         return
     traced = {info(node).origin.module_path for node in graph.nodes}
     functions = functions_of(root)
+    known: dict[tuple[str, int, int], _Outside] = {}  # every layer has the same parts
     for part in parts:
-        _watch(part, [*functions, *_functions_in(part.file)], traced)
+        place = part.file, part.first_line, part.last_line
+        if place not in known:
+            known[place] = _read_outside(*place, [*functions, *_functions_in(part.file)])
+        _watch(part, known[place], traced)
 
 
 def is_read_around(model: nn.Module, path: str) -> bool:
@@ -81,37 +98,35 @@ def is_read_around(model: nn.Module, path: str) -> bool:
     )
 
 
-def _watch(part: FloatPart, functions: list[_Function], traced: Collection[str]) -> None:
-    called = _called(part)
-    reads = [
-        (file, _reads_of(node))
-        for file, node in functions
-        if not (getattr(node, "name", "") in called and getattr(node, "name", "") != "forward")
-    ]
-
-    def outside(file: str, found: Iterable[tuple[str, int]]) -> set[str]:
-        return {name for name, line in found if file != part.file or not part.first_line <= line <= part.last_line}
-
-    others = {name for file, item in reads for name in outside(file, item.others)}
-    own = {name for file, item in reads for name in outside(file, item.own)}
+def _watch(part: FloatPart, found: _Outside, traced: Collection[str]) -> None:
+    part.globals_read = found.names
     for inner, module in part.named_modules():
-        child, _, rest = inner.partition(".")
-        path = ".".join(filter(None, (part.child_paths.get(child, ""), rest)))
         if inner:
+            child, _, rest = inner.partition(".")
+            path = ".".join(filter(None, (part.child_paths.get(child, ""), rest)))
             of_torch = type(module).__module__.startswith("torch.nn.")
-            names = set() if of_torch else others | (own if path in traced else set())
-            part.reads[inner] = frozenset(names | _ALWAYS)
-    in_file = (item.names for file, item in reads if file == part.file)
-    part.globals_read = frozenset(name for names in in_file for name in outside(part.file, names))
+            part.reads[inner] = _ALWAYS if of_torch else found.every if path in traced else found.others
 
 
-def _called(part: FloatPart) -> set[str]:
+def _read_outside(file: str, first: int, last: int, functions: list[_Function]) -> _Outside:
+    """What functions read in other lines than those of a part."""
+    called = _called(file, first, last) - {"forward"}
+    reads = [(path, _reads_of(node)) for path, node in functions if getattr(node, "name", "") not in called]
+
+    def outside(path: str, found: Iterable[tuple[str, int]]) -> set[str]:
+        return {name for name, line in found if path != file or not first <= line <= last}
+
+    others = _ALWAYS.union(*(outside(path, item.others) for path, item in reads))
+    own = others.union(*(outside(path, item.own) for path, item in reads))
+    names = frozenset[str]().union(*(outside(path, item.names) for path, item in reads if path == file))
+    return _Outside(own, others, names)
+
+
+def _called(file: str, first: int, last: int) -> set[str]:
     """Names of the methods and functions that a part calls: they belong to it."""
-    tree = tree_of(part.file)
+    tree = tree_of(file)
     nodes = ast.walk(tree) if tree is not None else ()
-    calls = [
-        node.func for node in nodes if isinstance(node, ast.Call) and part.first_line <= node.lineno <= part.last_line
-    ]
+    calls = [node.func for node in nodes if isinstance(node, ast.Call) and first <= node.lineno <= last]
     return {getattr(item, "attr", getattr(item, "id", "")) for item in calls}
 
 
