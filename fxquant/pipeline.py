@@ -55,6 +55,7 @@ from fxquant.passes.insert_fake_quantize import insert_fake_quantize
 from fxquant.passes.insert_observers import insert_observers
 from fxquant.passes.mark_aliases import mark_aliases
 from fxquant.passes.mark_borders import mark_borders
+from fxquant.passes.measure_attributes import measure_attributes
 from fxquant.passes.observe_custom_modules import observe_custom_modules
 from fxquant.passes.read_sizes_only import read_sizes_only
 from fxquant.passes.remove_dead_nodes import remove_dead_nodes
@@ -199,6 +200,7 @@ def observe(
     Raises:
         NotYetError: ``trains``, and the model has recurrent layers with a qconfig.
     """
+    measure_attributes(captured.graph, captured)
     decomposed = verify(decompose_operators(captured, request.mapping))
     plan, qconfigs = build_plan(decomposed, request)
     if trains:

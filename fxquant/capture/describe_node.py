@@ -57,7 +57,7 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         storage = info(node.args[0]).storage or storage  # its own begins where a slice of the array does
     found = NodeInfo(
         value=describe_value(value), origin=origin, origins=(node.name,), mutates=mutates,
-        storage=storage, largest=largest_magnitude(value),
+        storage=storage, largest=0.0 if node.op == "get_attr" else largest_magnitude(value),
     )  # fmt: skip
     set_info(node, found)
 

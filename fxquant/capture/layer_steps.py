@@ -60,7 +60,7 @@ class Batch:
 
     Attributes:
         places: of those that are searched.
-        which: for each step, the index of what has the same elements among them.
+        which: for each step, the index of what has the same elements among them; -1 for what is not searched.
     """
 
     places: list[int]
@@ -79,7 +79,6 @@ class LayerSteps:
         constants: behind what the layer is given.
         behind: how many there are of both.
         steps: in order, what they make behind the constants.
-        attributes: places of parameters and buffers, with the places of their paths.
         batches: of what the steps make; the first of all up to the first step that writes, and so on.
     """
 
@@ -90,7 +89,6 @@ class LayerSteps:
         self.constants = [item for node in known.nodes for item in _operands(node) if _is_constant(item)]
         self._constants = {id(item): len(known.inputs) + index for index, item in enumerate(self.constants)}
         self.behind = len(known.inputs) + len(self.constants)
-        self.attributes: dict[int, int] = {}
         self.batches = [Batch([], [])]
         self._by_name = {node.name: node for node in known.inputs}
         self.steps: list[Step] = []
@@ -123,17 +121,19 @@ class LayerSteps:
         if step.changes:
             self.batches.append(Batch([], []))
         self._add_to_batch(node)
-        if node.op == "get_attr":
-            self.attributes[self.behind + len(self.steps)] = step.target
         self.places[node], self._by_name[node.name] = self.behind + len(self.steps), node
         self.steps.append(step)
 
     def _add_to_batch(self, node: fx.Node) -> None:
         batch, source, place = self.batches[-1], self._elements(node), self.behind + len(self.steps)
+        if node.op == "get_attr":
+            batch.which.append(-1)
+            return
         begin = place - len(batch.which)
-        if source < begin:
+        known = batch.which[source - begin] if source >= begin else -1
+        if known < 0:
             batch.places.append(place)
-        batch.which.append(batch.which[source - begin] if source >= begin else len(batch.places) - 1)
+        batch.which.append(known if known >= 0 else len(batch.places) - 1)
 
     def _is_named(self, node: fx.Node, origin: Origin) -> bool:
         """Whether a node is an operation of a simple torch.nn module, which are named after it."""

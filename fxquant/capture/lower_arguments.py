@@ -89,10 +89,6 @@ class ArgumentLowering:
             self._read[path] = node, value
         return self._read[path]
 
-    def is_read(self, path: str) -> bool:
-        """Whether there is a node of a parameter, buffer or constant."""
-        return path in self._read
-
     def value_at(self, path: str) -> Any:
         """The parameter, buffer or constant at a path."""
         if path in self._read:

@@ -114,17 +114,8 @@ class RecordAgain:
 
     def _measure(self, batch: Batch) -> None:
         """Find the largest magnitudes of what was computed, before something is written into it."""
-        values, lowering = self._values, self._tracer.lowering
-        found = largest_magnitudes(
-            [
-                None if place in self._steps.attributes and lowering.is_read(self._path_at(place)) else values[place]
-                for place in batch.places
-            ]
-        )
-        self._largest += [found[index] for index in batch.which]
-
-    def _path_at(self, place: int) -> str:
-        return self._paths[self._steps.attributes[place]]
+        found = largest_magnitudes([self._values[place] for place in batch.places])
+        self._largest += [found[index] if index >= 0 else 0.0 for index in batch.which]
 
     def _make_nodes(self) -> None:
         """Record the operations, with what is known of them."""

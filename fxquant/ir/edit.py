@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -117,11 +118,14 @@ def _with_tensors_of(known: Any, found: Any) -> Any:
 
 def get_tensor(root: nn.Module, path: str) -> Tensor:
     """Fetch a tensor at a dotted path."""
-    found: Any = root
-    for part in path.split("."):
-        found = getattr(found, part)
+    found = get_value(root, path)
     assert isinstance(found, Tensor), path
     return found
+
+
+def get_value(root: nn.Module, path: str) -> Any:
+    """Fetch whatever is at a dotted path."""
+    return operator.attrgetter(path)(root)
 
 
 def holder_of(model: nn.Module, preserved: tuple[str, ...] = ()) -> nn.Module:
