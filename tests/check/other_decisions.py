@@ -211,3 +211,60 @@ class UnreachedDecision(Case):
             return y
 
     inputs = staticmethod(rows)
+
+
+class ElseIf(Case):
+    """The edit of an ``elif`` is one of the whole chain."""
+
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            m = y.abs().max()
+            if m > 10:  # finding: tensor-branch
+                scale = 0.1 * m
+            elif m > 1:  # finding: tensor-branch
+                scale = 0.5 * m
+            else:
+                scale = 1.0 * m
+            return y * scale
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+    applied = True
+
+
+class UnpackedOnce(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            first, *rest = self.first(x).unbind(1)  # finding: unpacking
+            return first * rest[0]
+
+    inputs = staticmethod(rows)
+    applied = True
+
+
+class AllOfMap(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            if all(map(lambda part: part.sum() > -99, y.split(2, 1))):  # noqa: C417 # finding: tensor-branch
+                y = y * 2
+            return y
+
+    inputs = staticmethod(rows)
+    outcome = "region"
+    applied = True
+
+
+class MaskOrNothing(Case):
+    """What is asked for is the mask's value, not whether there is one."""
+
+    class before(Layer):
+        def forward(self, x: Tensor, mask: Any = None) -> Any:
+            y = self.first(x)
+            if mask is None or mask.all():  # finding: tensor-branch
+                return y
+            return y * mask
+
+    inputs = staticmethod(lambda: (torch.randn(4, 6), torch.ones(4, 6, dtype=torch.bool)))
+    outcome = "region"

@@ -383,3 +383,37 @@ def test_of_several_statements_on_a_line_the_one_is_named_and_changed_that_did_i
         "z = z * 2; torch._assert(y.sum() > -1e9, 'small'); x += 1",
         "z = z * 2; assert y.sum() > -1e9, 'small'; x = x + 1",
     ]
+
+
+class Counts(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = 0
+
+    def forward(self, x: Tensor) -> Any:
+        if self.training:
+            self.step += 1
+        return self.first(x) * min(1.0, self.step / 100)
+
+
+def test_what_prepare_qat_fx_refuses_is_not_safe() -> None:
+    report = check_traceable(Counts().train(), ROWS)
+    assert not report.ok and "prepare_qat_fx refuses it" in str(report)
+
+
+class Clipped(Layer):
+    def forward(self, x: Tensor) -> Any:
+        y = self.first(x)
+        return y / max(y.abs().max().item(), 1e-5)
+
+
+def test_numbers_have_no_gradients_in_fixes_either() -> None:
+    assert ".detach()" in found(Clipped(), FindingKind.TENSOR_NUMBER).fix
+
+
+def test_the_question_is_the_part_that_is_a_tensors() -> None:
+    import other_decisions
+
+    case = other_decisions.MaskOrNothing
+    finding = found(case.before(), FindingKind.TENSOR_BRANCH, case.inputs())
+    assert finding.expression == "mask.all()"
