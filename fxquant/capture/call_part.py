@@ -19,6 +19,7 @@ from fxquant.capture.cut_function import Cut
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.proxy import Depends, ValueProxy
+from fxquant.capture.shared_state import computes_only
 from fxquant.capture.size_regions import may_give_truth, reads_activations
 from fxquant.capture.structures import has_parts, holds_tensor, rebuild, require_no_proxies
 from fxquant.ir.checks import require_none, require_some
@@ -57,6 +58,7 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
             code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path
         )
         part.child_paths = made.paths
+        part.learns = not computes_only(cut)
         part.sizes_only = sizes_only and not _acts(cut)
         part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
         for name in (*cut.shared, *cut.outputs):

@@ -57,7 +57,7 @@ def watch_parts(root: nn.Module, graph: fx.Graph, parts: Iterable[FloatPart]) ->
         graph: of it.
         parts: that it calls.
     """
-    parts = [part for part in parts if part.first_line]
+    parts = [part for part in parts if part.first_line and part.learns]
     if not parts:
         return
     traced = {info(node).origin.module_path for node in graph.nodes}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
+
+from torch import Tensor
 
 from fxquant.capture.branches import tree_of
 from fxquant.capture.cut_function import Cut
@@ -14,6 +17,11 @@ _CHANGING = frozenset(
      "setdefault", "remove", "discard", "add", "sort", "reverse", "rotate")
 )  # fmt: skip
 _SETTERS = frozenset(("setattr", "delattr", "__setattr__", "register_buffer", "register_parameter", "add_module"))
+# Builtins that change nothing.
+_PURE = frozenset(
+    ("abs", "all", "any", "bool", "dict", "divmod", "enumerate", "float", "int", "isinstance", "len", "list", "max",
+     "min", "pow", "range", "reversed", "round", "slice", "sorted", "str", "sum", "tuple", "zip")
+)  # fmt: skip
 
 
 def shares_state(cut: Cut, no_containers: Collection[str], tables: bool) -> bool:
@@ -104,6 +112,28 @@ def _attributes_set(function: ast.FunctionDef) -> set[str]:
 
 def _first_argument(function: ast.FunctionDef) -> str:
     return function.args.args[0].arg if function.args.args else "self"
+
+
+@lru_cache(maxsize=1024)
+def computes_only(cut: Cut) -> bool:
+    """Whether a part changes nothing: it sets local names, and calls functions of torch's and of Python's alone."""
+    nodes = [node for statement in cut.statements for node in ast.walk(statement)]
+    if any(isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load) for node in nodes):
+        return False
+    me = cut.code.co_varnames[:1]
+    return all(_is_harmless(node, me) for node in nodes if isinstance(node, ast.Call))
+
+
+def _is_harmless(call: ast.Call, me: tuple[str, ...]) -> bool:
+    function = call.func
+    if isinstance(function, ast.Name):  # objects may have code of their own for these
+        given = (part.id for item in call.args for part in ast.walk(item) if isinstance(part, ast.Name))
+        return function.id in _PURE and not any(name in me for name in given)
+    if not isinstance(function, ast.Attribute) or function.attr.endswith("_") or function.attr in _CHANGING:
+        return False
+    owner = function.value
+    of_torch = isinstance(owner, ast.Name) and owner.id in ("torch", "F", "math")
+    return of_torch or (hasattr(Tensor, function.attr) and not (isinstance(owner, ast.Name) and owner.id == "self"))
 
 
 def _changed_by(cut: Cut, tables: bool) -> tuple[set[str], set[str]]:
