@@ -93,4 +93,4 @@ class KnownCode:
     def runs_unseen(self, layer: type) -> None:
         """A layer is recorded without its code: a layer around it that is being watched reads what this code reads."""
         if self._watch.inside:
-            self._watch.inside[-1].absorb(self.read_by(layer, self.met_in[layer]))
+            self._watch.inside[-1].absorb(self.read_by(layer, self.met_in.get(layer, frozenset())))

@@ -20,6 +20,7 @@ from fxquant import pipeline
 from fxquant.capture import repeated_layers
 from fxquant.capture.contents import Contents
 from fxquant.errors import FxquantError
+from fxquant.ir.float_part import FloatPart
 
 LAYERS, ODD = 14, 9
 WIDE, NARROW = 1e5, 2.0
@@ -535,6 +536,21 @@ def test_nothing_is_watched_after_an_error() -> None:
     with pytest.raises(FxquantError):
         pipeline.capture(Stack(Fails).eval(), (SMALL,))
     assert sys.gettrace() is None
+
+
+class HoldsSequential(Layer):
+    def hold(self, odd: bool) -> None:
+        self.several = nn.ModuleList(nn.Sequential(nn.LayerNorm(4), nn.ReLU()) for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for each in self.several:
+            x = each(x)
+        return self.clipped(x, WIDE)
+
+
+def test_containers_of_torch_in_watched_layers_are_recorded() -> None:
+    graph = pipeline.capture(Stack(HoldsSequential).eval(), (SMALL,))
+    assert not any(isinstance(part, FloatPart) for part in graph.modules())
 
 
 def test_other_threads_are_not_watched() -> None:
