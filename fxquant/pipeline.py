@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from fxquant.backends.native.lower import lower_native
 from fxquant.backends.native.pack_again import pack_again
 from fxquant.backends.reference import build_reference
-from fxquant.capture.changed_by_training import buffers_changed_by_training, modules_changed_by_training
+from fxquant.capture.changed_by_training import changed_by_training
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.own_objects import require_no_identity
 from fxquant.capture.pause_collector import collector_paused
@@ -141,12 +141,13 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
     """
     if example_inputs is not None:
         require_no_identity(Inventory(model), example_inputs)
-    whole = _trained_by_attributes(model, example_inputs)
+    changed = changed_by_training(model, example_inputs)
+    whole = changed.modules
+    _require_root_unchanged(model, whole)
     options["leaf_names"] = (*options.get("leaf_names", ()), *whole)
     evaluated = copy_module(model).eval()
     require_evaluation(evaluated)
-    changing = buffers_changed_by_training(model, example_inputs)
-    captured = capture(evaluated, example_inputs, trains=True, changing=changing, **options)
+    captured = capture(evaluated, example_inputs, trains=True, changing=changed.buffers, **options)
     notes = (f"module {path!r} runs as Python, in float: training changes what evaluation reads" for path in whole)
     captured.state = replace(captured.state, capture_notes=(*captured.state.capture_notes, *notes))
     if may_differ(captured, model):
@@ -157,21 +158,15 @@ def capture_for_training(model: nn.Module, example_inputs: Any, **options: Any) 
     return captured
 
 
-def _trained_by_attributes(model: nn.Module, example_inputs: Any) -> list[str]:
-    """Paths of modules that are kept whole, since training changes their attributes and evaluation reads these.
-
-    Raises:
-        CaptureError: the model itself is one of these.
-    """
-    paths = modules_changed_by_training(model, example_inputs)
-    if "" in paths:
+def _require_root_unchanged(model: nn.Module, whole: Collection[str]) -> None:
+    """Raise where the model itself would be kept whole, since training changes what evaluation reads."""
+    if "" in whole:
         raise CaptureError(
             f"the forward of {type(model).__name__} changes attributes in training, which evaluation reads: a graph "
             "has them as they are now",
             remedy="keep what changes in a buffer, and write into that, as `self.scale.fill_(...)`; or move it into a "
             "module of its own, which will be kept whole",
         )
-    return paths
 
 
 def fuse(captured: CapturedModel, limits: BackendLimits | None = None) -> FusedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -16,36 +17,46 @@ from fxquant.ir.walk_modules import OF_EVERY_MODULE, Inventory
 _MANY = 10**6  # calls in training, of what counts them
 
 
-def buffers_changed_by_training(model: nn.Module, example_inputs: Any) -> list[str]:
-    """Names of the buffers that a call in training mode changes; () where it fails on the example."""
-    copy = copy_module(model).train()
-    before, outer = dict(copy_module(model).named_buffers()), OuterState(Inventory(copy))
-    try:
-        run_eagerly(copy, example_inputs)
-    except Exception:  # it may want targets
-        return []
-    finally:
-        outer.restore()
-    return [name for name, item in copy.named_buffers() if name not in before or not holds(item, before[name])]
+@dataclass(frozen=True)
+class ChangedByTraining:
+    """What a call in training mode changes; nothing where it fails on the example.
 
-
-def modules_changed_by_training(model: nn.Module, example_inputs: Any) -> list[str]:
-    """Paths of modules with attributes that a call in training mode changes, and that evaluation reads.
-
-    Not those with buffers alone: graphs have these in common with the model. Where the model fails on the example, ().
+    Attributes:
+        buffers: their names.
+        modules: paths of those with attributes that evaluation reads. Not those with buffers alone: graphs have these
+            in common with the model.
     """
-    copy = copy_module(model).train()
-    state, outer = ModelState(Inventory(copy), Inventory(copy_module(model))), OuterState(Inventory(copy))
+
+    buffers: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+
+def changed_by_training(model: nn.Module, example_inputs: Any) -> ChangedByTraining:
+    """Call a copy of a model in training mode, once, and tell what that changed."""
+    copy, untouched = copy_module(model).train(), copy_module(model)
+    state, outer = ModelState(Inventory(copy), Inventory(untouched)), OuterState(Inventory(copy))
     try:
         run_eagerly(copy, example_inputs)
-        changes = [item for item in state.changes() if not item.tensor and _is_attribute(copy, item)]
-        owners = list(dict.fromkeys(item.module_path for item in changes))
-        expected = run_eagerly(copy_module(model).eval(), example_inputs) if changes else None
-        return [path for path in owners if not _is_alike(model, example_inputs, copy, changes, path, expected)]
+        return ChangedByTraining(_buffers(copy, untouched), _modules(model, example_inputs, copy, state))
     except Exception:  # it may want targets
-        return []
+        return ChangedByTraining()
     finally:
         outer.restore()
+
+
+def _buffers(copy: nn.Module, untouched: nn.Module) -> tuple[str, ...]:
+    before = dict(untouched.named_buffers())
+    return tuple(name for name, item in copy.named_buffers() if name not in before or not holds(item, before[name]))
+
+
+def _modules(model: nn.Module, example_inputs: Any, copy: nn.Module, state: ModelState) -> tuple[str, ...]:
+    changes = [item for item in state.changes() if not item.tensor and _is_attribute(copy, item)]
+    owners = list(dict.fromkeys(item.module_path for item in changes))
+    try:
+        expected = run_eagerly(copy_module(model).eval(), example_inputs) if changes else None
+        return tuple(path for path in owners if not _is_alike(model, example_inputs, copy, changes, path, expected))
+    except Exception:  # evaluation may fail on it
+        return ()
 
 
 def _is_attribute(model: nn.Module, change: Change) -> bool:
