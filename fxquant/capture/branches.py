@@ -61,7 +61,7 @@ def catches(node: ast.AST) -> bool:
 
 def _suppressing(node: ast.With) -> list[ast.Call]:
     calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
-    return [call for call in calls if _name(call.func) == "suppress"]
+    return [call for call in calls if function_name(call.func) == "suppress"]
 
 
 def catches_operations(node: ast.AST) -> bool:
@@ -73,7 +73,7 @@ def catches_operations(node: ast.AST) -> bool:
     else:
         return False
     named = [part for kind in kinds for part in (kind.elts if isinstance(kind, ast.Tuple) else [kind])]
-    return any(kind is None or _name(kind) not in _NOT_OF_OPERATIONS for kind in named)
+    return any(kind is None or function_name(kind) not in _NOT_OF_OPERATIONS for kind in named)
 
 
 def _caught(path: Sequence[ast.AST], does: Callable[[ast.AST], bool] = catches) -> bool:
@@ -102,7 +102,9 @@ def in_message(frame: FrameType) -> bool:
     where, tree = position(frame.f_code, frame.f_lasti), tree_of(frame.f_code.co_filename)
     path = [] if where is None or tree is None else path_to(tree, where)
     calls = [node.func for node in path if isinstance(node, ast.Call)]
-    return any(isinstance(node, ast.Raise) for node in path) or any(_name(call) in _FOR_PEOPLE for call in calls)
+    return any(isinstance(node, ast.Raise) for node in path) or any(
+        function_name(call) in _FOR_PEOPLE for call in calls
+    )
 
 
 def _judge(node: ast.If | ast.Assert, path: Sequence[ast.AST], frame: FrameType, answer: bool) -> Other:
@@ -157,10 +159,11 @@ def _writes(statement: ast.stmt) -> bool:
     call = statement.value if isinstance(statement, ast.Expr) else None
     if not isinstance(call, ast.Call):
         return False
-    return _name(call.func) in WRITES
+    return function_name(call.func) in WRITES
 
 
-def _name(function: ast.expr) -> str:
+def function_name(function: ast.expr) -> str:
+    """The name of a function or method in the source of its call; "" where it has none."""
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from torch import fx, nn
 
 from fxquant.capture.attribute_uses import functions_of
-from fxquant.capture.branches import tree_of
+from fxquant.capture.branches import function_name, tree_of
 from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import info
 
@@ -126,8 +126,7 @@ def _called(file: str, first: int, last: int) -> set[str]:
     """Names of the methods and functions that a part calls: they belong to it."""
     tree = tree_of(file)
     nodes = ast.walk(tree) if tree is not None else ()
-    calls = [node.func for node in nodes if isinstance(node, ast.Call) and first <= node.lineno <= last]
-    return {getattr(item, "attr", getattr(item, "id", "")) for item in calls}
+    return {function_name(node.func) for node in nodes if isinstance(node, ast.Call) and first <= node.lineno <= last}
 
 
 @lru_cache(maxsize=64)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 
 from torch import Tensor
 
-from fxquant.capture.branches import tree_of
+from fxquant.capture.branches import function_name, tree_of
 from fxquant.capture.cut_function import Cut
 
 # Methods of lists, dictionaries, sets and queues that change them.
@@ -76,29 +76,36 @@ def _is_read_elsewhere(names: Collection[str], cut: Cut, tree: ast.AST) -> bool:
 def _sets_by_name(cut: Cut, tree: ast.AST) -> bool:
     """Whether a part, or a function of its file that it calls, sets attributes by names that are computed."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name != "forward"]
-    waiting, seen = list[ast.AST](cut.statements), set[ast.AST]()
-    while waiting:
-        calls = [node for node in ast.walk(waiting.pop()) if isinstance(node, ast.Call)]
-        names = {getattr(call.func, "attr", getattr(call.func, "id", "")) for call in calls}
-        if names & _SETTERS:
-            return True
-        new = [item for item in functions if item.name in names and item not in seen]
-        seen.update(new)
-        waiting += new
-    return False
+    return any(_called_in(node) & _SETTERS for node in (*cut.statements, *_reached(cut, functions, _called_in)))
 
 
 def _methods_called(cut: Cut, methods: list[ast.FunctionDef]) -> list[ast.FunctionDef]:
     """The methods that a part calls by name, and those that they call."""
+    return _reached(cut, [item for item in methods if item.name != "forward"], _methods_called_in)
+
+
+def _reached(
+    cut: Cut, functions: list[ast.FunctionDef], names_in: Callable[[ast.AST], set[str]]
+) -> list[ast.FunctionDef]:
+    """Those among some functions that a part calls, and that these call, by the names of what is called in each."""
     found: dict[ast.FunctionDef, None] = {}
     waiting: list[ast.AST] = list(cut.statements)
     while waiting:
-        nodes = [node for node in ast.walk(waiting.pop()) if isinstance(node, ast.Call)]
-        names = {node.func.attr for node in nodes if isinstance(node.func, ast.Attribute)}
-        new = [item for item in methods if item.name in names and item not in found and item.name != "forward"]
+        names = names_in(waiting.pop())
+        new = [item for item in functions if item.name in names and item not in found]
         found.update(dict.fromkeys(new))
         waiting += new
     return list(found)
+
+
+def _called_in(code: ast.AST) -> set[str]:
+    """Names of the functions and methods that code calls."""
+    return {function_name(node.func) for node in ast.walk(code) if isinstance(node, ast.Call)}
+
+
+def _methods_called_in(code: ast.AST) -> set[str]:
+    calls = [node.func for node in ast.walk(code) if isinstance(node, ast.Call)]
+    return {function.attr for function in calls if isinstance(function, ast.Attribute)}
 
 
 def _attributes_set(function: ast.FunctionDef) -> set[str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fxquant.capture.generic_functions import is_generic
 from fxquant.capture.source import is_user_file
 from fxquant.ir.codes import codes_in
 from fxquant.ir.own_functions import cell_content
@@ -119,7 +120,7 @@ def values_around(kinds: Collection[type]) -> Iterator[tuple[str, Any]]:
 def _attributes_of(name: str, value: Any) -> list[Variable]:
     """Attributes of a function, or of a class that is none of a module of the model."""
     if isinstance(value, FunctionType):
-        if "registry" in vars(value) and "dispatch" in vars(value):  # what it remembers of classes changes nothing
+        if is_generic(value):  # what it remembers of classes changes nothing
             return []
         keys = [key for key in vars(value) if not key.startswith("__")]
         return [Variable(vars(value), key, f"{name}.{key}") for key in keys] or [Variable(value, "__dict__", name)]

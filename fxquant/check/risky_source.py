@@ -121,19 +121,25 @@ def scope_of(function: Function, names: Mapping[str, Any], owner: Any) -> Scope:
 
 def _made(function: Function, declared: Collection[str]) -> set[str]:
     """Local names that are assigned nothing but displays, comprehensions and results of what makes tensors."""
-    values: dict[str, list[ast.expr | None]] = {}
-    for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            values.setdefault(node.targets[0].id, []).append(node.value)
-    stored = Counter(
-        node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    )
+    values, stored = _assigned(function)
     given = {item.arg for item in ast.walk(function.args) if isinstance(item, ast.arg)}
     return {
         name
         for name, found in values.items()
         if stored[name] == len(found) and name not in given and name not in declared and all(map(_is_new, found))
     }
+
+
+def _assigned(function: Function) -> tuple[dict[str, list[ast.expr]], Counter[str]]:
+    """What is assigned to single names, by name; and how often each name is stored to, however that is."""
+    values: dict[str, list[ast.expr]] = {}
+    stored = Counter[str]()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            values.setdefault(node.targets[0].id, []).append(node.value)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            stored[node.id] += 1
+    return values, stored
 
 
 def _is_new(value: ast.expr | None) -> bool:
@@ -151,13 +157,7 @@ def _may_be_tensor(argument: ast.arg) -> bool:
 
 def _shared(function: Function, scope: Scope, inputs: Iterable[str]) -> set[str]:
     """Inputs that are never assigned anew, and names that are assigned to what the function's object holds."""
-    assigned: dict[str, list[ast.expr | None]] = {}
-    for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            assigned.setdefault(node.targets[0].id, []).append(node.value)
-    stored = Counter(
-        node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    )
+    assigned, stored = _assigned(function)
     added = Counter(
         node.target.id
         for node in ast.walk(function)

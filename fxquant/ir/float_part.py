@@ -201,25 +201,28 @@ class FloatPart(nn.Module):
             self._raise_spoilt()
 
     def _raise_spoilt(self) -> None:
-        raise FxquantError(
-            f"{self.title}, which runs as Python, changed {self.spoilt!r}, and did not when the model was captured: "
-            "code around it reads that, and the graph has it as it was",
-            module_path=self.module_path,
-            source=f"{self.file}:{self.first_line}" if self.file else "",
-            remedy="prepare the model with example_inputs for which it changes, or keep the module float: "
-            f"PrepareCustomConfig().set_non_traceable_module_names([{self.module_path!r}])",
+        raise self._error(
+            f"changed {self.spoilt!r}, and did not when the model was captured: code around it reads that, and the "
+            "graph has it as it was",
+            "it changes",
         )
 
     def _changed(self, name: str, value: Any) -> None:
         if self.report_change is not None:
             self.report_change(name)
             return
-        raise FxquantError(
-            f"{self.title}, which runs as Python, changes the {type(value).__name__} {name!r} for these inputs, and "
-            "did not when the model was captured",
+        raise self._error(
+            f"changes the {type(value).__name__} {name!r} for these inputs, and did not when the model was captured",
+            "it does",
+        )
+
+    def _error(self, what: str, needed: str) -> FxquantError:
+        """What it did, and what example inputs would have to show."""
+        return FxquantError(
+            f"{self.title}, which runs as Python, {what}",
             module_path=self.module_path,
             source=f"{self.file}:{self.first_line}" if self.file else "",
-            remedy="prepare the model with example_inputs for which it does, or keep the module float: "
+            remedy=f"prepare the model with example_inputs for which {needed}, or keep the module float: "
             f"PrepareCustomConfig().set_non_traceable_module_names([{self.module_path!r}])",
         )
 
