@@ -24,6 +24,8 @@ from fxquant.ir.meta import info
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
+_COMPARISONS = (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge)
+
 
 class AnswerChecks:
     """The checks of one trace.
@@ -44,12 +46,16 @@ class AnswerChecks:
         self.asked: list[tuple[str, fx.Node]] = []
         self.questions: dict[fx.Node, Trouble] = {}
         self.early_end = EarlyEnd(tracer)
+        self._compared: dict[tuple[Any, ...], str] = {}
 
     def check(self, proxy: ValueProxy, answer: Any, place: Place | None = None) -> fx.Node | None:
         """Let the graph raise when the answer is another one. Each is checked once; returns the node."""
         self.asked.append((VALUE, proxy.node))
-        key = (proxy.node.name, tuple(answer) if isinstance(answer, list) else answer)
+        first = self._first_alike(proxy.node)
+        key = (first, tuple(answer) if isinstance(answer, list) else answer)
         if key in self.made:
+            if first != proxy.node.name:  # by what is compared: in a layer that is given something else it is not known
+                self.asked += [(VALUE, source) for source in proxy.node.all_input_nodes]
             return None
         self.made[key] = None
         tracer = self.tracer
@@ -59,6 +65,12 @@ class AnswerChecks:
         source = f"{file}:{line}" if file else ""
         check: ValueProxy = tracer.create_proxy("call_function", require_same, (proxy, answer, code, source), {})
         return check.node
+
+    def _first_alike(self, node: fx.Node) -> str:
+        """The name of the first node that compares the same numbers in the same way."""
+        if node.target not in _COMPARISONS or not all(map(_is_number, node.args)):
+            return node.name
+        return self._compared.setdefault((node.target, *((type(item), item) for item in node.args)), node.name)
 
     def is_dtype_checked(self, source: fx.Node) -> bool:
         """Whether the graph checks the dtype of an input."""
@@ -101,3 +113,7 @@ class AnswerChecks:
         """
         self.questions[check] = trouble
         self.early_end.asked(trouble.spots[0])
+
+
+def _is_number(operand: Any) -> bool:
+    return isinstance(info(operand).value if isinstance(operand, fx.Node) else operand, (int, float))

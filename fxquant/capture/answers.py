@@ -7,6 +7,7 @@ it is trouble, unless the other answer only raises an exception: then it is chec
 
 from __future__ import annotations
 
+import operator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from fxquant.capture.answer_checks import AnswerChecks
 from fxquant.capture.asked_integers import AskedIntegers
 from fxquant.capture.asking_frame import asking_frame
 from fxquant.capture.branches import Other, catches_operations, in_message, is_caught, other_side
+from fxquant.capture.conditions import is_decided_elsewhere
 from fxquant.capture.facts import CHECKED, NOT_RAISED, Fact, FactKind
 from fxquant.capture.layer_recording import DTYPE, RANK
 from fxquant.capture.lengths import Lengths
@@ -23,10 +25,12 @@ from fxquant.capture.proxy import Depends, ValueProxy, is_of_state
 from fxquant.capture.size_regions import may_run_as_python
 from fxquant.capture.source import Place, frames_inside, is_user_file, user_frame, user_frames
 from fxquant.capture.trouble import Spot, Trouble
+from fxquant.ir.checks import type_name
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
+_CHECKS = type_name.__module__
 _RANKS = ("dim", "ndim", "ndimension")
 _GRADIENTS = ("requires_grad", "grad_fn", "is_leaf", "is_inference", "grad", "retains_grad")
 _DTYPES = ("dtype", "is_floating_point", "is_complex", "is_signed", "itemsize", "element_size")
@@ -74,7 +78,9 @@ class Answers:
             kind = FactKind.SIZE_BRANCH if proxy.depends is Depends.SIZES else FactKind.TENSOR_BRANCH
             recorder.record(kind, answer, "the other side only writes messages")
         elif proxy.depends is Depends.SIZES:
-            if other is Other.RAISES:
+            if frame is not None and is_decided_elsewhere(frame, answer):
+                recorder.record(FactKind.SIZE_BRANCH, answer, "another part of the condition decides")
+            elif other is Other.RAISES:
                 recorder.record(FactKind.SIZE_BRANCH, answer, CHECKED)
                 self.checks.check(proxy, answer)
             elif not self.runs_as_python(FactKind.SIZE_BRANCH, frame, answer, False):
@@ -197,6 +203,8 @@ class Answers:
         The statement runs as Python where that costs no weights; else the operation stays, and raises what eager
         catches.
         """
+        if _only_asks(node.target):
+            return
         inside = frames_inside(self.tracer.recorder.boundary)
         frame = next((frame for frame in inside if _catches_operations(frame)), None)
         if frame is None:
@@ -234,6 +242,11 @@ class Answers:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (Tensor, int, float, complex, str)) or type(value).__module__ == "numpy"
+
+
+def _only_asks(target: Any) -> bool:
+    """Whether a call is a question about a value, or a check of capture's own: neither raises what forward catches."""
+    return target in (getattr, hasattr, operator.truth) or getattr(target, "__module__", None) == _CHECKS
 
 
 def _catches_operations(frame: FrameType) -> bool:

@@ -11,7 +11,6 @@ from fxquant.capture.source import positions_inside, user_line
 from fxquant.ir.meta import (
     NodeInfo,
     Origin,
-    changed_info,
     describe_value,
     info,
     largest_magnitude,
@@ -43,7 +42,7 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
         value.zero_()  # what lies in such memory says nothing; ``fill_empty`` has graphs do the same
     file, line, code = user_line()
     origin = Origin(
-        spelling=_spelling(node),
+        spelling=spelling(node),
         module_path=tracer.scope.module_path,
         module_type=qualified_type(tracer.scope.module_type),
         call=tracer.scope.call,
@@ -62,25 +61,8 @@ def describe_node(tracer: ValueTracer, node: fx.Node, value: Any, mutates: tuple
     set_info(node, found)
 
 
-def describe_again(
-    node: fx.Node, known: NodeInfo, value: Any, module_path: str, call: int, mutates: tuple[str, ...], largest: float
-) -> None:
-    """Attach what is known of a node that does in another module what one before it did.
-
-    Args:
-        node: just made.
-        known: of the one before, whose value is of the same kind.
-        value, mutates: as for ``describe_node``.
-        module_path, call: of the module that would be running, and which of its calls.
-        largest: magnitude of the value.
-    """
-    spelling = known.origin.spelling if node.op in ("call_function", "call_method") else _spelling(node)
-    origin = changed_info(known.origin, spelling=spelling, module_path=module_path, call=call)
-    names, storage = (node.name,), storage_of(value)
-    set_info(node, changed_info(known, origin=origin, origins=names, mutates=mutates, storage=storage, largest=largest))
-
-
-def _spelling(node: fx.Node) -> str:
+def spelling(node: fx.Node) -> str:
+    """How the user wrote an operation, see ``Origin``."""
     return str(node.target) if node.op == "call_module" else qualified_name(node.target)
 
 

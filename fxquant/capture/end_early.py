@@ -62,7 +62,8 @@ class EarlyEnd:
         self.looked_at.update(self._times)
         tracer = self.tracer
         with tracer.nothing_recorded(), tracer.layers.code.not_watching():
-            self.found = probe_sizes(tracer.root, tracer.graph, tracer.inputs, tracer.answers.checks.questions)
+            questions = tracer.answers.checks.questions
+            self.found = probe_sizes(tracer.root, tracer.graph, tracer.inputs, questions, tracer.layers.repeated)
         if self.found:
             raise EndedEarlyError
 

@@ -82,6 +82,21 @@ def _from(entries: dict[_Key, Any], count: int) -> list[_Key]:
     return list(itertools.islice(reversed(entries), max(len(entries) - count, 0)))[::-1]
 
 
+@dataclass(frozen=True, eq=False)
+class RepeatedCall:
+    """A call that was recorded from what another one left.
+
+    Attributes:
+        known: what that one left.
+        inputs: nodes of what this one was given, in the order of ``known.inputs``.
+        nodes: that were made for it, one after the other, all in the order of those that ``known`` does again.
+    """
+
+    known: LayerRecording
+    inputs: list[fx.Node]
+    nodes: list[fx.Node]
+
+
 @dataclass(eq=False)
 class LayerRecording:
     """What a call of a layer left.

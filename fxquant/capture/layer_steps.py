@@ -17,7 +17,7 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 
 from fxquant.capture.layer_recording import LayerRecording, Place
-from fxquant.ir.meta import NodeInfo, Origin, TensorMeta, info
+from fxquant.ir.meta import InfoAgain, NodeInfo, Origin, TensorMeta, info
 
 Take = Callable[[list[Any]], Any]
 # Operations whose result has the elements of their first operand, where it has as many.
@@ -35,7 +35,7 @@ class Step:
 
     Attributes:
         op, call: of the node as recorded; what it calls is a path where it reads an attribute or calls a module.
-        known: what is known of the node.
+        known: what is known of the node. describes: attaches it to others that do the same.
         path: place of the path of its module. target: place of the path that it calls or reads, -1 where it is none.
         args, keywords, kwargs: take its operands from a list; names of the last of them.
         changes: places of the nodes whose values it changes.
@@ -45,6 +45,7 @@ class Step:
     op: str
     call: Any
     known: NodeInfo
+    describes: InfoAgain
     path: int
     target: int
     args: Take
@@ -110,6 +111,7 @@ class LayerSteps:
             node.op,
             node.target,
             known,
+            InfoAgain(known),
             self._path(known.origin.module_path),
             self._path(str(node.target)) if is_path else -1,
             self._taking(node.args),

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.inputs import BoundInputs, copy_tensors
 from fxquant.capture.keep_state import randomness_kept
+from fxquant.capture.layer_recording import RepeatedCall
 from fxquant.capture.meta_run import META, MetaRun
 from fxquant.capture.structures import leaves
 from fxquant.capture.trouble import Trouble
@@ -53,7 +54,11 @@ _FOR_SOME: tuple[Probe, ...] = ((_same, _more(4), _more(4)), (_more(1), _same, _
 
 
 def probe_sizes(
-    root: nn.Module, graph: fx.Graph, inputs: BoundInputs, questions: Mapping[fx.Node, Trouble]
+    root: nn.Module,
+    graph: fx.Graph,
+    inputs: BoundInputs,
+    questions: Mapping[fx.Node, Trouble],
+    repeated: Iterable[RepeatedCall],
 ) -> list[Trouble]:
     """What is answered differently for inputs of other sizes.
 
@@ -61,10 +66,11 @@ def probe_sizes(
         root: the copy that was traced. graph: its graph.
         inputs: the example.
         questions: by the node that checks the answer.
+        repeated: calls that do what others did, see ``MetaRun``.
     """
     if not questions:
         return []
-    run, found = MetaRun(root, graph), dict[fx.Node, None]()
+    run, found = MetaRun(root, graph, repeated), dict[fx.Node, None]()
     unanswered = set(questions)
     asks_for_layout = any(node.target == "is_contiguous" for node in with_ancestors(questions))
     probes = [(probe, signals) for signals in _kinds_of(inputs) for probe in (*_FOR_ALL, *_FOR_SOME)]

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from fxquant.capture.describe_node import describe_again
-from fxquant.capture.layer_recording import LayerRecording, Place
+from fxquant.capture.describe_node import spelling
+from fxquant.capture.layer_recording import LayerRecording, Place, RepeatedCall
 from fxquant.capture.layer_signature import UnlikeError
 from fxquant.capture.layer_steps import Batch, LayerSteps, Step
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.run_operation import without_gradients
-from fxquant.ir.meta import is_described_by, largest_magnitudes
+from fxquant.ir.edit import nodes_after
+from fxquant.ir.meta import is_described_by, largest_magnitudes, storage_of
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -59,6 +60,7 @@ class RecordAgain:
             UnlikeError: it gives something of another shape, or fails on these values; nothing is recorded.
         """
         tracer, known, places = self._tracer, self._known, self._steps.places
+        before = tracer.graph._root._prev
         with tracer.nothing_recorded(), without_gradients(), torch._C.DisableTorchFunction():
             try:
                 self._compute()
@@ -78,6 +80,9 @@ class RecordAgain:
         if not known.decides_ranks:
             tracer.ranks.settle((self._nodes[index] for index in places.values()), self._given)
         result = self._result(known.result, {})
+        made = self._nodes[self._steps.behind :]
+        if nodes_after(before) == made:  # no parameter or buffer was read before
+            tracer.layers.repeated.append(RepeatedCall(known, list(self._given), made))
         for node, trouble in known.questions:
             tracer.answers.checks.ask_sizes(self._nodes[places[node]], known.place.moved_trouble(trouble, self._place))
         return result
@@ -119,24 +124,27 @@ class RecordAgain:
 
     def _make_nodes(self) -> None:
         """Record the operations, with what is known of them."""
-        tracer, nodes, paths = self._tracer, self._nodes, self._paths
+        graph, nodes, paths = self._tracer.graph, self._nodes, self._paths
+        titles = [path.replace(".", "_") for path in paths]
         values = self._values[self._steps.behind :]
         for step, value, largest in zip(self._steps.steps, values, self._largest, strict=True):
             if step.op == "get_attr":
                 describe = functools.partial(self._describe, step, largest)
-                nodes.append(tracer.lowering.read(paths[step.target], describe)[0])
+                nodes.append(self._tracer.lowering.read(paths[step.target], describe)[0])
                 continue
             target = paths[step.target] if step.op == "call_module" else step.call
             kwargs = dict(zip(step.keywords, step.kwargs(nodes), strict=True)) if step.keywords else {}
-            name = paths[step.path].replace(".", "_") if step.named else None
-            made = tracer.create_node(step.op, target, step.args(nodes), kwargs, name)
+            made = graph.create_node(
+                step.op, target, step.args(nodes), kwargs, titles[step.path] if step.named else None
+            )
             self._describe(step, largest, made, value)
             nodes.append(made)
 
     def _describe(self, step: Step, largest: float, made: fx.Node, value: Any) -> None:
         changed = tuple([self._nodes[index].name for index in step.changes]) if step.changes else ()
+        how = spelling(made) if step.target >= 0 else step.known.origin.spelling
         call = step.known.origin.call + self._calls
-        describe_again(made, step.known, value, self._paths[step.path], call, changed, largest)
+        step.describes.attach(made, how, self._paths[step.path], call, changed, storage_of(value), largest)
 
     def _result(self, result: Any, made: dict[int, Any]) -> Any:
         """What stands in the place of a result, or of a part of it; ``made`` has what stands for other parts, by id."""

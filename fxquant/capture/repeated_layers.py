@@ -20,7 +20,7 @@ from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
 from fxquant.capture.facts import CHECKED, RECORDED, FactKind
 from fxquant.capture.known_code import KnownCode
-from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, CallBegun, LayerRecording, Place
+from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, CallBegun, LayerRecording, Place, RepeatedCall
 from fxquant.capture.layer_signature import LayerSignature, UnknownCodeError, UnlikeError
 from fxquant.capture.layer_steps import LayerSteps
 from fxquant.capture.proxy import ValueProxy
@@ -52,6 +52,7 @@ class RepeatedLayers:
     Attributes:
         paused: whether each layer is traced by itself.
         used: whether one was not.
+        repeated: calls that were recorded from others.
         modules: of the model, by path.
         code: what is known of the classes of layers.
     """
@@ -60,6 +61,7 @@ class RepeatedLayers:
         self.tracer = tracer
         self.paused = tracer.settings.each_layer
         self.used = False
+        self.repeated: list[RepeatedCall] = []
         self._calls: Counter[type[nn.Module]] = Counter()
         self._known: dict[Hashable, LayerRecording] = {}
         self._steps: dict[LayerRecording, LayerSteps] = {}

@@ -154,11 +154,12 @@ def _in_the_way(
         met: what was met in traces before it.
     """
     if attempt.troubles or attempt.ended_by:
-        yield attempt.troubles or attempt.ended_by
+        yield [*attempt.troubles, *attempt.ended_by]
         return
     if not strict:
-        questions = attempt.tracer.answers.checks.questions
-        yield probe_sizes(attempt.root, attempt.graph, attempt.tracer.inputs, questions)
+        tracer = attempt.tracer
+        questions, repeated = tracer.answers.checks.questions, tracer.layers.repeated
+        yield probe_sizes(attempt.root, attempt.graph, tracer.inputs, questions, repeated)
     watch_parts(attempt.root, attempt.graph, _parts(attempt))
     if job.half is None and not regions.whole:
         for found in other_than_eager(job, attempt, regions, strict, [item for item in met if not item.optional]):

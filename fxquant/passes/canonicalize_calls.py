@@ -15,6 +15,7 @@ In-place spellings become the functional form; ``replace_in_place`` redirects th
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any
 
@@ -115,29 +116,33 @@ _OF_SEQUENCES = (operator.setitem, operator.add, operator.iadd, operator.mul, op
 
 
 def _row_of(node: fx.Node, modules: dict[str, type]) -> OpDef | None:
-    if callable(node.target):
-        row = catalogue.by_function(node.target)
-    elif node.op == "call_method":
-        row = catalogue.by_method(str(node.target))
-    elif node.op == "call_module":
-        row = catalogue.by_module(modules[str(node.target)])
+    target: Any = node.target
+    if node.op == "call_method":
+        row = catalogue.by_method(target)
     else:
+        row = catalogue.by_module(modules[target]) if node.op == "call_module" else catalogue.by_function(target)
+    if row is None:
         return None
-    if node.op == "call_function":
-        operands = node.args[:1] if node.target is operator.setitem else node.args[:2]
-        if node.target in _OF_SEQUENCES and any(map(_is_sequence, operands)):
+    if node.op == "call_function" and _is_pythons(target):
+        operands = node.args[:1] if target is operator.setitem else node.args[:2]
+        if target in _OF_SEQUENCES and any(map(_is_sequence, operands)):
             return None  # ``outputs + (x,)``, ``caches[0] = x``
-        if getattr(node.target, "__module__", "") == "_operator" and any(map(_is_array, operands)):
+        if any(map(_is_array, operands)):
             return None  # Python's operators take arrays of NumPy's, torch's functions do not
     if (
-        row is not None
-        and row.activations
+        row.activations
         and row.name not in RECURRENT  # they take packed sequences too
         and not _is_tensor_call(node)
         and not (row.weights and _values_unknown(node))
     ):
         return None
     return row
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_pythons(target: Any) -> bool:
+    """Whether a function is one of Python's operators."""
+    return getattr(target, "__module__", "") == "_operator"
 
 
 def _is_sequence(value: object) -> bool:
@@ -148,10 +153,6 @@ def _is_array(value: object) -> bool:
     return isinstance(value, fx.Node) and isinstance(info(value).value, str) and info(value).storage != 0
 
 
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, fx.Node) and info(value).tensor is not None
-
-
 def _values_unknown(node: fx.Node) -> bool:
     """Whether the graph was traced without example inputs; an operator with weights is one of tensors all the same."""
     return all(info(source).value is None for source in node.all_input_nodes)
@@ -159,11 +160,11 @@ def _values_unknown(node: fx.Node) -> bool:
 
 def _is_tensor_call(node: fx.Node) -> bool:
     """Python arithmetic on sizes uses the same operators; those calls are none of the catalogue's."""
-    arguments = (*node.args, *node.kwargs.values()) if node.kwargs else node.args
-    for value in arguments:
-        if isinstance(value, (tuple, list)):
-            if any(map(_is_tensor, value)):
-                return True
-        elif _is_tensor(value):
-            return True
-    return False
+    return any(map(_is_tensor, node.args)) or any(map(_is_tensor, node.kwargs.values()))
+
+
+def _is_tensor(value: object) -> bool:
+    """Whether an operand is a tensor, or has one."""
+    if isinstance(value, (tuple, list)):
+        return any(isinstance(item, fx.Node) and info(item).tensor is not None for item in value)
+    return isinstance(value, fx.Node) and info(value).tensor is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxquant import pipeline
+from fxquant.capture.layer_recording import LayerRecording, RepeatedCall
 from fxquant.capture.meta_run import META, MetaRun
 from fxquant.ir.checks import require_same
 from fxquant.ir.meta import update_info
@@ -126,3 +127,45 @@ def test_deep_models_that_ask_in_each_layer_are_right_at_other_lengths(length: i
     model = nn.Sequential(*(Halves() for _ in range(6))).eval()
     captured, x = pipeline.capture(model, (torch.randn(2, 64, 4),)), torch.randn(3, length, 4)
     assert torch.equal(captured(x), model(x))
+
+
+class Widens(nn.Module):
+    """A layer that makes its input longer, and asks for its length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.linear(x))
+        if x.shape[1] > 40:
+            x = x[:, :5]
+        return torch.cat([x, x[:, :1]], 1)
+
+
+@pytest.mark.parametrize("length", [3, 10, 17, 35, 50])
+def test_layers_that_are_given_other_sizes_are_computed_anew(length: int) -> None:
+    model = nn.Sequential(*(Widens() for _ in range(16))).eval()
+    captured = pipeline.capture(model, (torch.randn(2, 10, 4),))
+    x = torch.randn(2, length, 4)
+    assert torch.equal(captured(x), model(x))
+
+
+def test_repeated_calls_are_computed_once_for_the_same_sizes() -> None:
+    graph, calls = fx.Graph(), list[RepeatedCall]()
+    x = graph.placeholder("x")
+    known = cast("LayerRecording", object())
+    for _ in range(50):
+        given = x
+        parts = [graph.call_function(F.relu, (x,)), graph.call_method("repeat", (x, 1, 1))]
+        x = graph.call_function(torch.add, tuple(parts))
+        calls.append(RepeatedCall(known, [given], [*parts, x]))
+    check = graph.call_function(require_same, (graph.call_method("size", (x, -1)), 6, "", ""))
+    graph.output(x)
+    with META, Counted() as counted:
+        answers = [
+            MetaRun(nn.Module(), graph, calls).answers([torch.empty(shape, device=META)], [check])
+            for shape in ((4, 6), (4, 7))
+        ]
+    assert answers == [{check: False}, {check: True}]
+    assert counted.count < 20

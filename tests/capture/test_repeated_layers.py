@@ -139,6 +139,8 @@ class ByIdentity(nn.Module):
         made.load_state_dict(self.state_dict())
         if id(self) in ByIdentity.odd:
             ByIdentity.odd.add(id(made))
+        else:  # a copy that is gone may have had this number
+            ByIdentity.odd.discard(id(made))
         memo[id(made)] = made  # so that its number is not used again
         return made
 
