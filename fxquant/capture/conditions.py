@@ -42,6 +42,8 @@ def is_decided_elsewhere(frame: FrameType, answer: bool) -> bool:
     if not isinstance(condition, ast.BoolOp) or asked not in condition.values or not _is_truth(asked):
         return False
     decides = isinstance(condition.op, ast.Or)  # what one part has to be so that the others do not matter
+    if answer is decides and not _is_tested(around):  # the condition is the question itself, which others answer anew
+        return False
     for part in condition.values[condition.values.index(asked) + 1 :]:
         if _fixed_truth(part, frame) is decides:
             return True
@@ -65,6 +67,16 @@ def _path_to_question(frame: FrameType) -> list[ast.AST]:
         step += 2
     before = position(frame.f_code, frame.f_lasti - step)
     return [] if before is None else path_to(tree, before)
+
+
+def _is_tested(around: list[ast.AST]) -> bool:
+    """Whether the innermost of some nodes decides a branch, and is no value that is kept."""
+    inner = around[0]
+    for node in around[1:]:
+        if not (isinstance(node, ast.BoolOp) or _is_not(node)):
+            return inner is getattr(node, "test", None) or inner in getattr(node, "ifs", ())
+        inner = node
+    return False
 
 
 def _is_not(node: ast.AST) -> bool:

@@ -37,6 +37,12 @@ def as_value(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
     return x.tril() if is_causal else x
 
 
+def as_argument(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
+    is_causal = x.shape[1] > 1 and mask is None
+    y: Tensor = torch.nn.functional.scaled_dot_product_attention(x, x, x, None, 0.0, is_causal)
+    return y
+
+
 def last_of_three(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
     flag = False
     if x.shape[1] > 1 and x.shape[0] != 7 and flag:
@@ -64,7 +70,19 @@ def same_either_way(captured: nn.Module, model: nn.Module, length: int) -> bool:
     return torch.equal(captured(x), model(x))
 
 
-@pytest.mark.parametrize("way", [as_value, last_of_three, behind_not, either, equal_lengths])
+@pytest.mark.parametrize("way", [as_value, as_argument, last_of_three, behind_not, either, equal_lengths])
+@pytest.mark.parametrize("example", [1, 5])
+def test_conditions_are_right_for_every_length(way: Way, example: int) -> None:
+    model = Asks(way).eval()
+    captured = pipeline.capture(model, (torch.randn(2, example, 4),))
+    for length in (1, 2, 5, 9):
+        try:
+            assert same_either_way(captured, model, length)
+        except FxquantError:
+            assert length != example
+
+
+@pytest.mark.parametrize("way", [as_value, as_argument, last_of_three, behind_not, either, equal_lengths])
 def test_what_another_part_of_a_condition_decides_is_not_asked(way: Way) -> None:
     model = Asks(way).eval()
     captured = pipeline.capture(model, (torch.randn(2, 5, 4),))
