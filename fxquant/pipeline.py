@@ -111,7 +111,7 @@ def capture(
     canonicalize_calls(traced.graph, {name: type(module) for name, module in modules_by_path(traced.root)})
     replace_in_place(traced.graph)
     store_constants(traced.graph, traced.root)
-    remove_dead_nodes(traced.graph)
+    remove_dead_nodes(traced.graph, trains or model.training)
     state = StageState(
         facts=traced.facts,
         capture_notes=traced.notes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from fxquant.capture.facts import CHECKED, NOT_RAISED
@@ -87,10 +87,21 @@ class Evidence:
 def judge(seen: Iterable[Observation], evidence: Evidence) -> list[Finding]:
     """Findings, unhandled errors first."""
     findings = [found for item in seen if _tells(item, found := _finding(item, evidence), evidence)]
+    findings = list(_told_once(findings))
     findings += _unexplained(evidence, findings)
     findings += _given_by_values(evidence, findings)
     order = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
     return sorted(findings, key=lambda item: (not item.is_unhandled_error, order[item.severity]))
+
+
+def _told_once(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Findings without those on a line that an earlier one's fix mends too."""
+    told = set[tuple[FindingKind, str, int, str]]()
+    for item in findings:
+        key = item.kind, item.file, item.line, item.fix
+        if not item.expression or key not in told:
+            yield item
+        told.add(key)
 
 
 def _finding(seen: Observation, evidence: Evidence) -> Finding:

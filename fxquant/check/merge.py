@@ -40,7 +40,7 @@ def merge(
     sources: Sources,
     modules: Mapping[tuple[str, int], Collection[str]],
 ) -> list[Observation]:
-    """One observation per kind and line.
+    """One observation per kind and line, and per expression on it that takes values of tensors into Python.
 
     Args:
         captured: what capture recorded; says how each was dealt with.
@@ -65,7 +65,18 @@ def merge(
     for item in run:
         handled = item.handled or blocks.get(item.kind, "")
         _add(found, _with_kind(replace(item, handled=handled), kinds), None)
-    return _without_echoes([_with_cause(item, found.values(), known, sources) for item in found.values()], known)
+    items = _without_echoes([_with_cause(item, found.values(), known, sources) for item in found.values()], known)
+    return [each for item in items for each in (item, *_others_on_line(item, run))]
+
+
+def _others_on_line(item: Observation, run: Iterable[Observation]) -> Iterator[Observation]:
+    """The same of other expressions on a line that take values into Python: ``a, b = x.item(), y.item()``."""
+    told = [item.place.expression]
+    for other in run if item.kind in _VALUES and all(told) else ():
+        expression = other.place.expression
+        if other.key == item.key and expression and not any(expression in text or text in expression for text in told):
+            told.append(expression)
+            yield replace(item, place=replace(item.place, expression=expression), value=other.value)
 
 
 def _asked_of_tensor(item: Observation, sources: Sources) -> Observation:

@@ -18,10 +18,11 @@ from fxquant.ir.write_back import WRITES
 _ACT = frozenset((*CHECKS, *WRITES))
 
 
-def remove_dead_nodes(graph: fx.Graph) -> None:
-    """Remove dead nodes from ``graph`` in place, last first."""
+def remove_dead_nodes(graph: fx.Graph, trains: bool = False) -> None:
+    """Remove dead nodes from ``graph`` in place, last first; one that ``trains`` draws what dropout drops, too."""
     for node in reversed(graph.nodes):
-        acts = bool(info(node).mutates) or node.target in _ACT or EFFECTS in node.meta or is_random(node)
+        draws = is_random(node) or (trains and info(node).op == "dropout")
+        acts = bool(info(node).mutates) or node.target in _ACT or EFFECTS in node.meta or draws
         kept = acts or node.op in ("placeholder", "output")
         if not node.users and not kept:
             graph.erase_node(node)

@@ -305,4 +305,4 @@ def test_the_work_grows_with_the_number_of_layers(layer: Callable[[], nn.Module]
 
     calls(2)
     few, some, many = (calls(count) for count in (10, 30, 50))
-    assert many - some < 1.1 * (some - few)
+    assert many - some < 1.25 * (some - few)  # twice as many where it grows with the square

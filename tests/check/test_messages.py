@@ -165,3 +165,36 @@ class SortsByValue(Layer):
 
 def test_results_of_a_float_region_are_no_lengths() -> None:
     assert not _found(SortsByValue().eval(), ROWS, FindingKind.LENGTH)
+
+
+class TakesTwo(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        a, b = x.sum().item(), y.mean().item()
+        return x * a + y * b
+
+
+class DecidesTwice(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x if x.sum() > 0 else -x) + (y if y.mean() > 0 else -y)
+
+
+class DecidesByBoth(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.sum() > 0 and y.sum() > 0:
+            return x + y
+        return x - y
+
+
+@pytest.mark.parametrize(
+    ("kind", "expressions"),
+    [
+        (TakesTwo, ["x.sum().item()", "y.mean().item()"]),
+        (DecidesTwice, ["x.sum() > 0", "y.mean() > 0"]),
+        (DecidesByBoth, ["x.sum() > 0"]),  # one change mends both
+    ],
+)
+def test_every_expression_of_a_line_is_told(kind: type[nn.Module], expressions: list[str]) -> None:
+    report = check_traceable(kind().eval(), (torch.rand(4, 3), torch.rand(4, 3)))
+    errors = [item for item in report.findings if item.severity is Severity.ERROR]
+    assert [item.expression for item in errors] == expressions
+    assert len({item.line for item in errors}) == 1 and len({item.fix for item in errors}) == len(errors)

@@ -287,3 +287,29 @@ def test_recurrent_layers_are_refused_unless_float(layer: nn.Module) -> None:
     train(prepared, (x,))
     with torch.no_grad():
         assert torch.isfinite(fxquant.convert_fx(prepared.eval())(x)).all()
+
+
+class DropsUnread(nn.Module):
+    """What it drops first is read by nobody; what it drops next follows from it all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.first, self.last = nn.Linear(4, 4), nn.Dropout(0.5), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.first(x)
+        F.dropout(x, 0.5, self.training)
+        y: Tensor = self.last(self.linear(x))
+        return y
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_dropout_that_nobody_reads_is_drawn(mode: bool) -> None:
+    model, x = DropsUnread().train(mode), torch.randn(16, 4)
+    prepared = fxquant.prepare_qat_fx(model, MAPPING, (x,)).train()
+    results = []
+    for each in (model.train(), prepared):
+        torch.manual_seed(0)
+        results.append(each(x) == 0)
+    assert torch.equal(*results) and 0.2 < results[0].float().mean() < 0.8
+    assert not any("dropout" in str(node.target) for node in fxquant.convert_fx(prepared.eval()).graph.nodes)
