@@ -7,6 +7,7 @@ it is trouble, unless the other answer only raises an exception: then it is chec
 
 from __future__ import annotations
 
+import itertools
 import operator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,14 @@ from fxquant.capture.layer_recording import DTYPE, RANK
 from fxquant.capture.lengths import Lengths
 from fxquant.capture.proxy import Depends, ValueProxy, is_of_state
 from fxquant.capture.size_regions import may_run_as_python
-from fxquant.capture.source import Place, frames_inside, is_user_file, user_frame, user_frames
-from fxquant.capture.trouble import Spot, Trouble
+from fxquant.capture.source import Place, frames_inside, is_user_file, position, user_frame, user_frames
+from fxquant.capture.trouble import Spot, StatementSpot, Trouble
 from fxquant.ir.checks import type_name
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
+_CALLERS = 3  # functions, one called by the other
 _CHECKS = type_name.__module__
 _RANKS = ("dim", "ndim", "ndimension")
 _GRADIENTS = ("requires_grad", "grad_fn", "is_leaf", "is_inference", "grad", "retains_grad")
@@ -226,10 +228,19 @@ class Answers:
         return True
 
     def movable_spots(self, frame: FrameType | None) -> tuple[Spot, ...]:
-        """What could be kept whole so that an answer about sizes need not be built in, even if that costs int8."""
-        if frame is None or not may_run_as_python(self.tracer, frame, True):
+        """What could be kept whole so that an answer about sizes need not be built in, even if that costs int8.
+
+        Where a function gives a truth value by size, it is the statement that calls it.
+        """
+        recorder = self.tracer.recorder
+        inside = list(frames_inside(recorder.boundary))
+        around = inside[inside.index(frame) :] if frame in inside else [frame] if frame is not None else []
+        found = next((each for each in around[:_CALLERS] if may_run_as_python(self.tracer, each, True)), None)
+        where = None if found is None else position(found.f_code, found.f_lasti)
+        if found is None or where is None:
             return ()
-        return self.tracer.recorder.spots()
+        statement = StatementSpot(recorder.written.get(found.f_code, found.f_code), where)
+        return tuple(itertools.dropwhile(lambda spot: spot != statement, recorder.spots()))
 
     def build_in(
         self, kind: FactKind, proxy: ValueProxy, answer: Any, spots: tuple[Spot, ...], place: Place | None = None

@@ -20,8 +20,9 @@ from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.shared_state import computes_only
-from fxquant.capture.size_regions import may_give_truth, reads_activations
+from fxquant.capture.size_regions import reads_activations
 from fxquant.capture.structures import has_parts, holds_tensor, rebuild, require_no_proxies
+from fxquant.capture.truth_cuts import may_give_truth
 from fxquant.ir.checks import require_none, require_some
 from fxquant.ir.float_part import BoundMethod, Child, FloatPart, ForwardCall, Hole, Imported, PartCode
 from fxquant.ir.own_functions import cell_content, parts_of_partial

@@ -49,7 +49,8 @@ def is_decided_elsewhere(frame: FrameType, answer: bool) -> bool:
             return True
         if not (_is_truth(part) and _only_computes(part)):
             return False
-        if answer is not decides and _truth_of_numbers(part, frame) is decides:  # it is asked next, and checked
+        is_asked = answer is not decides and (part is not condition.values[-1] or _is_tested(around))
+        if is_asked and _truth_of_numbers(part, frame) is decides:  # next, and checked
             return True
     return False
 

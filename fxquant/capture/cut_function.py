@@ -28,7 +28,7 @@ from __future__ import annotations
 import ast
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -39,6 +39,7 @@ from fxquant.capture.names_in_code import NamesUsed, leaves_its_place, names_use
 from fxquant.ir.float_part import find_code
 
 _LOOPS = (ast.For, ast.While)
+_MOST = 12  # statements that are taken along
 Where = tuple[int, int, int, int]
 
 
@@ -175,6 +176,34 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
         in_loop = any(isinstance(parent, _LOOPS) for parent, _, _ in blocks[: depth + 1])
         return _cut(function, code, [block[index]], function if not in_loop else None, False)
     return None
+
+
+def widened(cut: Cut, names: Collection[str]) -> Cut | None:
+    """A cut with what follows it in its block, up to the last statement that reads some names.
+
+    None where no statement does, or where these cannot be cut out.
+    """
+    function, first = function_of(cut.code), cut.statements[0]
+    if not isinstance(function, ast.FunctionDef) or cut.returns:
+        return None
+    where = first.lineno, first.end_lineno or 0, first.col_offset, first.end_col_offset or 0
+    blocks = list(_blocks(path_to(function, where)))
+    depth = next((depth for depth, (_, block, index) in enumerate(blocks) if block[index] is first), None)
+    if depth is None:
+        return None
+    _, block, begin = blocks[depth]
+    behind = range(begin + len(cut.statements), len(block))
+    reading = [place for place in behind if not names_used([block[place]]).loaded.isdisjoint(names)]
+    if not reading or reading[-1] - begin >= _MOST:
+        return None
+    run = block[begin : reading[-1] + 1]
+    returns, jumps, yields = leaves_its_place(run)
+    if jumps or yields or (returns and block is not function.body):
+        return None
+    if returns:
+        return _cut(function, cut.code, block[begin:], None, True)
+    in_loop = any(isinstance(parent, _LOOPS) for parent, _, _ in blocks[: depth + 1])
+    return _cut(function, cut.code, run, function if not in_loop else None, False)
 
 
 def _cut_run(function: ast.FunctionDef, code: CodeType, body: list[ast.stmt], where: Where) -> Cut | None:

@@ -18,6 +18,7 @@ from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
 from fxquant.capture.shared_state import shares_state
 from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
+from fxquant.capture.truth_cuts import size_cut
 from fxquant.ir.own_functions import copies_with
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class FloatRegions:
         return self._add(cut, kind)
 
     def _cut_for(self, spot: StatementSpot | FunctionSpot, for_sizes: bool) -> Cut | None:
-        cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
+        where = spot.where if isinstance(spot, StatementSpot) else None
+        cut = find_cut(spot.code, where) if where is None or not for_sizes else size_cut(spot.code, where)
         if cut is None or not self._functions_with(spot.code) or not _fits(cut):
             return None
         if shares_state(cut, self.no_containers, not for_sizes):

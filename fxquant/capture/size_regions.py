@@ -8,19 +8,18 @@ alone.
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Mapping
-from functools import lru_cache
-from types import CodeType, FrameType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from fxquant.capture.cut_function import Cut, Where, find_cut
+from fxquant.capture.cut_function import Cut
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.source import position
 from fxquant.capture.structures import leaves
+from fxquant.capture.truth_cuts import may_give_truth, size_cut
 from fxquant.ir.codes import codes_in
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ _GO_THROUGH_ALL = frozenset(
     ("children", "modules", "named_children", "named_modules", "parameters", "named_parameters", "state_dict",
      "_modules", "_parameters", "getattr", "vars", "__dict__", "get_submodule", "get_parameter", "__call__", "forward")
 )  # fmt: skip
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
 _SHAPE_ONLY = frozenset(
     ("shape", "size", "device", "dtype", "ndim", "dim", "numel", "is_cuda", "is_contiguous", "new_zeros", "new_ones")
 )
@@ -53,7 +53,7 @@ def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bo
     code = tracer.recorder.written.get(frame.f_code, frame.f_code)
     if where is None or tracer.settings.sizes_built_in or (code, where) in tracer.settings.refused:
         return False
-    cut = _cut_at(code, where)
+    cut = size_cut(code, where)
     if cut is None or (code, cut.first_line, cut.last_line) in tracer.settings.rejected_before:
         return False
     names = frame.f_locals
@@ -63,39 +63,6 @@ def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bo
     if reads_activations(cut, values):
         return loops
     return not may_give_truth(cut)  # what asks for it next would be built in
-
-
-@lru_cache(maxsize=1024)
-def may_give_truth(cut: Cut) -> bool:
-    """Whether statements give a truth value, None or a text, on the path of the example or on another one.
-
-    ``k = None if n > 8 else 1``, ``is_causal = n > 1 and mask is None``.
-    """
-    given: list[ast.expr | None] = []
-    for node in (node for statement in cut.statements for node in ast.walk(statement)):
-        if isinstance(node, ast.Return):
-            given.append(node.value)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(target, ast.Name) and target.id in cut.outputs for target in targets):
-                given.append(node.value)
-    return any(map(_may_be_truth, given))
-
-
-def _may_be_truth(value: ast.expr | None) -> bool:
-    if isinstance(value, ast.IfExp):
-        return _may_be_truth(value.body) or _may_be_truth(value.orelse)
-    if isinstance(value, ast.BoolOp):
-        return any(map(_may_be_truth, value.values))
-    if isinstance(value, ast.UnaryOp):
-        return isinstance(value.op, ast.Not)
-    constant = isinstance(value, ast.Constant) and isinstance(value.value, (bool, str, type(None)))
-    return constant or isinstance(value, ast.Compare)
-
-
-@lru_cache(maxsize=1024)
-def _cut_at(code: CodeType, where: Where) -> Cut | None:
-    return find_cut(code, where)
 
 
 def _has_weights(value: Any, name: str, cut: Cut) -> bool:
@@ -115,7 +82,7 @@ def _reaches_weights(module: nn.Module, chain: tuple[str, ...]) -> bool:
         if child is None:
             if callable(getattr(type(inside), name, None)):
                 return _weighted(inside) and (inside is not module or _method_reaches_weights(module, name, set()))
-            weight = inside._parameters.get(name)
+            weight = None if isinstance(inside, _TABLES) else inside._parameters.get(name)
             return inside is not module and weight is not None and weight.dim() > 1
         inside = child
     return _weighted(inside)
@@ -145,7 +112,10 @@ def _is_weighted(held: nn.Module | nn.Parameter | None) -> bool:
 
 
 def _weighted(module: nn.Module) -> bool:
-    return any(parameter.dim() > 1 for parameter in module.parameters())
+    """Whether a module multiplies by weights, which would be int8; tables that it looks up in need not be."""
+    parts = (part for part in module.modules() if not isinstance(part, _TABLES))
+    held = (parameter for part in parts for parameter in part._parameters.values())
+    return any(parameter is not None and parameter.dim() > 1 for parameter in held)
 
 
 def reads_activations(cut: Cut, values: Mapping[str, Any]) -> bool:

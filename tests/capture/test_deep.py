@@ -79,14 +79,19 @@ class Asks(nn.Module):
 
 
 class MayBeCausal(nn.Module):
-    """Computes a truth value from a size in one statement, and branches on it in another."""
+    """A method computes a truth value from a size; a branch on it is behind weights."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(4, 4)
 
+    def is_long(self, length: int) -> bool:
+        if length > 1:
+            return True
+        return length < 0
+
     def forward(self, x: Tensor) -> Tensor:
-        is_causal = bool(x.shape[1] > 1)
+        is_causal = self.is_long(x.shape[1])
         y: Tensor = self.linear(x)
         if is_causal and x.shape[1] > 8:
             y = y.cumsum(1)
