@@ -70,7 +70,11 @@ class Answers:
         recorder = self.tracer.recorder
         if isinstance(proxy.value, (tuple, list, dict, set, frozenset)):
             return self.lengths.of(proxy) > 0
-        answer = bool(proxy.value)
+        try:
+            answer = bool(proxy.value)
+        except Exception as error:  # of several numbers, or none
+            self.error(error, [proxy])
+            raise
         if proxy.depends is Depends.NOTHING or not _is_number(proxy.value):
             self.asked_of_state(FactKind.TENSOR_BRANCH, proxy, answer)
             return answer

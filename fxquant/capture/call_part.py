@@ -254,7 +254,7 @@ def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, title: str,
             tracer.report(FactKind.OPAQUE_CALL, f"which {type(value).__name__} it gives depends on values")
         return value
     found: Any = proxy if index is None else tracer.create_proxy("call_function", operator.getitem, (proxy, index), {})
-    if isinstance(value, Tensor):  # code may ask whether it is None
+    if type(value) not in (tuple, dict):  # code may ask whether it is None
         tracer.create_proxy("call_function", require_some, (found, title), {})
     if type(value) is tuple:
         tracer.answers.checks.check_type(found)

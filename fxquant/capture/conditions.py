@@ -32,7 +32,7 @@ def is_decided_elsewhere(frame: FrameType, answer: bool) -> bool:
         answer: on the example.
     """
     path = _path_to_question(frame)
-    if not path:
+    if not path or not _asks_for_truth(dis.opname[frame.f_code.co_code[frame.f_lasti]]):
         return False
     asked, *around = reversed(path)
     while around and _is_not(around[0]):
@@ -70,6 +70,11 @@ def _path_to_question(frame: FrameType) -> list[ast.AST]:
     return [] if before is None else path_to(tree, before)
 
 
+def _asks_for_truth(instruction: str) -> bool:
+    """Whether an instruction asks for the truth of a value: comparisons of containers ask for that of their parts."""
+    return "JUMP" in instruction or instruction in ("TO_BOOL", "UNARY_NOT")
+
+
 def _is_tested(around: list[ast.AST]) -> bool:
     """Whether the innermost of some nodes decides a branch, and is no value that is kept."""
     inner = around[0]
@@ -86,8 +91,9 @@ def _is_not(node: ast.AST) -> bool:
 
 def _is_truth(node: ast.AST) -> bool:
     """Whether an expression gives True or False, and nothing that stands for one of them."""
-    inside = node.operand if isinstance(node, ast.UnaryOp) else node
-    return isinstance(inside, ast.Compare) and len(inside.ops) == 1
+    while isinstance(node, ast.UnaryOp) and _is_not(node):
+        node = node.operand
+    return isinstance(node, ast.Compare) and len(node.ops) == 1
 
 
 def _only_computes(node: ast.AST) -> bool:

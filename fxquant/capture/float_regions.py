@@ -18,7 +18,7 @@ from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
 from fxquant.capture.shared_state import shares_state
 from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
-from fxquant.capture.truth_cuts import size_cut
+from fxquant.capture.truth_cuts import wide_cut
 from fxquant.ir.own_functions import copies_with
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class FloatRegions:
         cuts: statements, with what kinds of trouble they are kept whole for, by the code of their function.
         whole: whether it is the whole model.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
+        narrow: (code, position) of statements that are kept whole without what they decide, see ``truth_cuts``.
         rejected: (code, first line, last line) of those on whose results branches depend.
         rounds: how many traces there were.
         each_layer: whether each layer is traced by itself, also where many are alike.
@@ -53,6 +54,7 @@ class FloatRegions:
     cuts: dict[CodeType, dict[Cut, set[FactKind]]] = field(default_factory=dict)
     whole: bool = False
     refused: set[tuple[CodeType, Where]] = field(default_factory=set)
+    narrow: set[tuple[CodeType, Where]] = field(default_factory=set)
     rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
     rounds: int = 0
     each_layer: bool = False
@@ -112,7 +114,8 @@ class FloatRegions:
 
     def _cut_for(self, spot: StatementSpot | FunctionSpot, for_sizes: bool) -> Cut | None:
         where = spot.where if isinstance(spot, StatementSpot) else None
-        cut = find_cut(spot.code, where) if where is None or not for_sizes else size_cut(spot.code, where)
+        is_wide = where is not None and for_sizes and (spot.code, where) not in self.narrow
+        cut = wide_cut(spot.code, where) if is_wide and where is not None else find_cut(spot.code, where)
         if cut is None or not self._functions_with(spot.code) or not _fits(cut):
             return None
         if shares_state(cut, self.no_containers, not for_sizes):

@@ -19,7 +19,7 @@ from fxquant.capture.cut_function import Cut
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.source import position
 from fxquant.capture.structures import leaves
-from fxquant.capture.truth_cuts import may_give_truth, size_cut
+from fxquant.capture.truth_cuts import may_give_truth, narrow_cut, wide_cut
 from fxquant.ir.codes import codes_in
 
 if TYPE_CHECKING:
@@ -53,8 +53,17 @@ def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bo
     code = tracer.recorder.written.get(frame.f_code, frame.f_code)
     if where is None or tracer.settings.sizes_built_in or (code, where) in tracer.settings.refused:
         return False
-    cut = size_cut(code, where)
-    if cut is None or (code, cut.first_line, cut.last_line) in tracer.settings.rejected_before:
+    narrow = tracer.settings.narrow
+    if (code, where) not in narrow and _may_be_cut(tracer, wide_cut(code, where), frame, loops):
+        return True
+    may = _may_be_cut(tracer, narrow_cut(code, where), frame, loops)
+    if may:
+        narrow.add((code, where))
+    return may
+
+
+def _may_be_cut(tracer: ValueTracer, cut: Cut | None, frame: FrameType, loops: bool) -> bool:
+    if cut is None or (cut.code, cut.first_line, cut.last_line) in tracer.settings.rejected_before:
         return False
     names = frame.f_locals
     values = {name: names[name] for name in cut.inputs if name in names}

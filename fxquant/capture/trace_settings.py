@@ -32,6 +32,8 @@ class TraceSettings:
             identity; the trace adds to them.
         sizes_built_in: whether answers about sizes are always built in.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
+        narrow: (code, position) of those that are kept whole without what they decide, see ``truth_cuts``; the trace
+            adds to them.
         rejected_before: (code, first line, last line) of those on whose results branches depend.
         looked_at: statements of which is known whether other sizes answer them differently; the trace adds to them.
         ends_early: whether the trace may end before the model does, see ``EarlyEnd``.
@@ -51,6 +53,7 @@ class TraceSettings:
     versions: dict[int, tuple[Tensor, int]]
     sizes_built_in: bool
     refused: set[tuple[CodeType, Any]]
+    narrow: set[tuple[CodeType, Any]]
     rejected_before: set[tuple[CodeType, int, int]]
     looked_at: set[Spot]
     ends_early: bool

@@ -20,9 +20,15 @@ _GIVE_TRUTH = ("any", "all", "bool", "isinstance", "issubclass", "hasattr", "cal
 
 
 @lru_cache(maxsize=1024)
-def size_cut(code: CodeType, where: Where) -> Cut | None:
-    """What is kept whole so that what a position in a function asks about sizes is right for all of them."""
-    cut = find_cut(code, where)
+def narrow_cut(code: CodeType, where: Where) -> Cut | None:
+    """The statement that a position in a function is in, see ``find_cut``."""
+    return find_cut(code, where)
+
+
+@lru_cache(maxsize=1024)
+def wide_cut(code: CodeType, where: Where) -> Cut | None:
+    """That statement with those that it decides; itself where it decides none, or where they are more than decided."""
+    cut = narrow_cut(code, where)
     names = set() if cut is None else set(_truths_of(cut))
     wider = widened(cut, names) if cut is not None and names else None
     if cut is None or wider is None or may_give_truth(wider):

@@ -110,7 +110,7 @@ def require_none(result: Any, index: int | None, title: str) -> None:
 
 
 def require_some(result: Any, title: str) -> None:
-    """Raise when a part of the model that runs as Python gives None where it gave a tensor on the example.
+    """Raise when a part of the model that runs as Python gives None where it gave something else on the example.
 
     Args:
         result: what the part gives.
@@ -120,7 +120,7 @@ def require_some(result: Any, title: str) -> None:
         FxquantError: it is None.
     """
     if result is None:
-        _raise_other(title, "a Tensor", "None")
+        _raise_other(title, "a value", "None")
 
 
 def _raise_other(title: str, before: str, now: str) -> None:

@@ -228,3 +228,57 @@ def test_layers_given_another_length_check_that_one(strict: bool) -> None:
             assert strict and other.shape[1] == 2
         else:
             assert not strict or other.shape[1] == 7
+
+
+def parts_of_containers(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
+    rows, length = x.shape[0], x.shape[1]
+    return x * 2 if length not in [4, rows] and x.shape[2] == 4 else x
+
+
+def negated(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
+    flag = True
+    return x * (-(x.shape[1] > 2) or flag)
+
+
+def last_is_kept(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
+    rows, length = x.shape[0], x.shape[1]
+    return x * (length > 2 or rows == 2)
+
+
+def by_next(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
+    rows, length = x.shape[0], x.shape[1]
+    found = next((size for size in (3, 4) if size == length), None)
+    return x * 2 if rows > 1 and found is not None else x * 3
+
+
+def many_in_try(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
+    try:
+        x = x * 2 if torch.ones(x.shape[1]) else x
+    except RuntimeError:
+        x = x * 3
+    return x
+
+
+@pytest.mark.parametrize("way", [parts_of_containers, negated, last_is_kept, by_next])
+@pytest.mark.parametrize("example", [(3, 4), (2, 1), (2, 4), (1, 5)])
+def test_nothing_that_decides_is_left_out(way: Way, example: tuple[int, int]) -> None:
+    model = Asks(way).eval()
+    captured = pipeline.capture(model, (torch.randn(*example, 4),))
+    for rows, length in ((1, 1), (1, 2), (2, 1), (2, 4), (2, 5), (3, 4), (3, 1)):
+        x = torch.randn(rows, length, 4)
+        try:
+            assert torch.equal(captured(x), model(x)), (rows, length)
+        except FxquantError:
+            assert (rows, length) != example
+
+
+@pytest.mark.parametrize("example", [4, 1])
+def test_a_truth_value_that_cannot_be_told_is_an_error_that_is_caught(example: int) -> None:
+    model = Asks(many_in_try).eval()
+    captured = pipeline.capture(model, (torch.randn(2, example, 4),))
+    for length in (4, 1, 3):
+        x = torch.randn(2, length, 4)
+        try:
+            assert torch.equal(captured(x), model(x)), length
+        except (FxquantError, RuntimeError):  # raised, not caught
+            assert length != example
