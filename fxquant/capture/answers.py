@@ -84,7 +84,7 @@ class Answers:
             kind = FactKind.SIZE_BRANCH if proxy.depends is Depends.SIZES else FactKind.TENSOR_BRANCH
             recorder.record(kind, answer, "the other side only writes messages")
         elif proxy.depends is Depends.SIZES:
-            if frame is not None and is_decided_elsewhere(frame, answer):
+            if frame is not None and type(proxy.value) is bool and is_decided_elsewhere(frame, answer):
                 recorder.record(FactKind.SIZE_BRANCH, answer, "another part of the condition decides")
             elif other is Other.RAISES:
                 recorder.record(FactKind.SIZE_BRANCH, answer, CHECKED)

@@ -259,7 +259,18 @@ def many_in_try(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("way", [parts_of_containers, negated, last_is_kept, by_next])
+def of_containers(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
+    rows, length, width = x.shape
+    return x * 2 if (rows, length) != (3, 4) and width == 4 else x * 3
+
+
+def of_tensors(self: Asks, x: Tensor, mask: Tensor | None) -> Tensor:
+    flag = True
+    found = (torch.arange(x.shape[1]).sum() > 3) or flag
+    return x * 2 if isinstance(found, bool) else x * 3
+
+
+@pytest.mark.parametrize("way", [parts_of_containers, of_containers, of_tensors, negated, last_is_kept, by_next])
 @pytest.mark.parametrize("example", [(3, 4), (2, 1), (2, 4), (1, 5)])
 def test_nothing_that_decides_is_left_out(way: Way, example: tuple[int, int]) -> None:
     model = Asks(way).eval()
