@@ -19,7 +19,7 @@ from fxquant.capture.asked_integers import AskedIntegers
 from fxquant.capture.asking_frame import asking_frame
 from fxquant.capture.branches import Other, catches_operations, in_message, is_caught, other_side
 from fxquant.capture.conditions import is_decided_elsewhere
-from fxquant.capture.facts import CHECKED, NOT_RAISED, Fact, FactKind
+from fxquant.capture.facts import CHECKED, DECIDED_ELSEWHERE, NOT_RAISED, Fact, FactKind
 from fxquant.capture.layer_recording import DTYPE, RANK
 from fxquant.capture.lengths import Lengths
 from fxquant.capture.proxy import Depends, ValueProxy, is_of_state
@@ -85,7 +85,7 @@ class Answers:
             recorder.record(kind, answer, "the other side only writes messages")
         elif proxy.depends is Depends.SIZES:
             if frame is not None and type(proxy.value) is bool and is_decided_elsewhere(frame, answer):
-                recorder.record(FactKind.SIZE_BRANCH, answer, "another part of the condition decides")
+                recorder.record(FactKind.SIZE_BRANCH, answer, DECIDED_ELSEWHERE)
             elif other is Other.RAISES:
                 recorder.record(FactKind.SIZE_BRANCH, answer, CHECKED)
                 self.checks.check(proxy, answer)

@@ -12,6 +12,7 @@ from enum import StrEnum
 CHECKED = "checked when the graph runs"
 """How an answer that is built in was dealt with."""
 RECORDED = "recorded as an operation"
+DECIDED_ELSEWHERE = "another part of the condition decides"
 """How what plain tracing fails at is dealt with, where the graph has it and nothing is built in."""
 NOT_RAISED = "none on the example"
 """Value of an error that code would catch, and that nothing raises."""

@@ -18,7 +18,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
-from fxquant.capture.facts import CHECKED, RECORDED, FactKind
+from fxquant.capture.facts import CHECKED, DECIDED_ELSEWHERE, RECORDED, FactKind
 from fxquant.capture.known_code import KnownCode
 from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, CallBegun, LayerRecording, Place, RepeatedCall
 from fxquant.capture.layer_signature import LayerSignature, UnknownCodeError, UnlikeError
@@ -40,6 +40,7 @@ _SAME_FOR_ALL = frozenset(
     (FactKind.STATIC, FactKind.LENGTH, FactKind.COMPOSITE, FactKind.UNPACKING, FactKind.FACTORY, FactKind.TYPE_TEST,
      FactKind.TRAINING, FactKind.RECURRENT)
 )  # fmt: skip
+_HANDLED = (CHECKED, RECORDED, DECIDED_ELSEWHERE)
 _LITERALS = (int, float, bool, str, type(None))
 
 
@@ -164,7 +165,7 @@ class RepeatedLayers:
         own = {*made.inputs, *made.nodes}
         given = {info(node).storage for node in made.inputs} - {0}
         by_name = {node.name: info(node) for node in made.nodes}
-        if any(fact.kind not in _SAME_FOR_ALL and fact.handled not in (CHECKED, RECORDED) for fact in made.facts):
+        if any(fact.kind not in _SAME_FOR_ALL and fact.handled not in _HANDLED for fact in made.facts):
             return False
         if not own.issuperset(node for node, _ in made.questions):
             return False

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fxquant import pipeline
+from fxquant.capture.record_again import RecordAgain
 from fxquant.errors import FxquantError
 from fxquant.ir.checks import require_same
 from fxquant.ir.float_part import FloatPart
@@ -293,3 +294,45 @@ def test_a_truth_value_that_cannot_be_told_is_an_error_that_is_caught(example: i
             assert torch.equal(captured(x), model(x)), length
         except (FxquantError, RuntimeError):  # raised, not caught
             assert length != example
+
+
+class Masked(nn.Module):
+    """A layer that asks for a length, and whether there is a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        is_causal = x.shape[1] > 1 and mask is None
+        y: Tensor = torch.nn.functional.scaled_dot_product_attention(x, x, self.linear(x), mask, 0.0, is_causal)
+        return y
+
+
+class ManyMasked(nn.Module):
+    """Layers, the last of which are given no mask."""
+
+    def __init__(self, unmasked: int) -> None:
+        super().__init__()
+        self.layers, self.unmasked = nn.ModuleList(Masked() for _ in range(16)), unmasked
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = x.new_ones(x.shape[1], x.shape[1]).tril()
+        for index, layer in enumerate(self.layers):
+            x = layer(x, mask if index < len(self.layers) - self.unmasked else None)
+        return x
+
+
+@pytest.mark.parametrize("unmasked", [0, 1, 4])
+@pytest.mark.parametrize("example", [1, 5])
+def test_deep_models_are_recorded_again(unmasked: int, example: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    again, run = list[RecordAgain](), RecordAgain.run
+    monkeypatch.setattr(RecordAgain, "run", lambda self: again.append(self) or run(self))
+    model = ManyMasked(unmasked).eval()
+    captured = pipeline.capture(model, (torch.randn(2, example, 4),))
+    assert len(again) >= (8 if not unmasked else 0)
+    for length in (1, 2, 5, 9):
+        try:
+            assert same_either_way(captured, model, length), length
+        except FxquantError:
+            assert (unmasked or example == 1) and length != example
