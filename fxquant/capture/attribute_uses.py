@@ -10,7 +10,7 @@ from types import FunctionType
 
 from torch import nn
 
-from fxquant.capture.branches import function_of, tree_of
+from fxquant.capture.parsed_files import classes_named, function_of
 from fxquant.capture.source import is_user_file
 from fxquant.capture.trouble import Spot, StatementSpot
 from fxquant.ir.own_functions import functions_kept
@@ -65,10 +65,8 @@ def _class_trees(kind: type) -> Iterator[tuple[str, ast.ClassDef]]:
             file = inspect.getsourcefile(base) or ""
         except TypeError:
             continue
-        tree = tree_of(file) if file and is_user_file(file) else None
-        for node in ast.walk(tree) if tree is not None else ():
-            if isinstance(node, ast.ClassDef) and node.name == base.__name__:
-                yield file, node
+        if file and is_user_file(file):
+            yield from ((file, node) for node in classes_named(file, base.__name__))
 
 
 def first_mention(functions: Functions, name: str) -> tuple[str, int]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import dis
-import linecache
 from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import lru_cache
 from types import CodeType, FrameType
 
+from fxquant.capture.parsed_files import holds, path_to, tree_of
 from fxquant.capture.source import position
 
 WRITES = frozenset(("warn", "warning", "warning_once", "info", "debug", "print", "error", "log", "advice"))
@@ -117,7 +117,7 @@ def _judge(node: ast.If | ast.Assert, path: Sequence[ast.AST], frame: FrameType,
     is_last = True
     if isinstance(test, ast.BoolOp):
         following = position(frame.f_code, frame.f_lasti + _next_instruction(frame))
-        is_last = following is not None and not _holds(test, *following)
+        is_last = following is not None and not holds(test, *following)
         asked = test.values[-1] if is_last else next((item for item in test.values if item in path), test)
     inside = asked.operand if isinstance(asked, ast.UnaryOp) and isinstance(asked.op, ast.Not) else None
     whole = answer is (inside is None)
@@ -165,54 +165,3 @@ def _writes(statement: ast.stmt) -> bool:
 def function_name(function: ast.expr) -> str:
     """The name of a function or method in the source of its call; "" where it has none."""
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-
-
-def _parse(source: str) -> ast.Module | None:
-    try:
-        return ast.parse(source)
-    except SyntaxError:
-        return None
-
-
-_trees: dict[str, tuple[list[str], ast.Module | None]] = {}
-
-
-def tree_of(file: str) -> ast.Module | None:
-    """The parsed source of a file, None when there is none."""
-    lines = linecache.getlines(file)  # the same list as long as the file is the same
-    known = _trees.get(file)
-    if known is None or known[0] is not lines:
-        known = _trees[file] = lines, _parse("".join(lines)) if lines else None
-    return known[1]
-
-
-def path_to(tree: ast.AST, where: tuple[int, int, int, int]) -> list[ast.AST]:
-    """Nodes from ``tree`` down to the innermost one that holds a position."""
-    first, last, start, end = where
-    path: list[ast.AST] = []
-    node: ast.AST | None = tree
-    while node is not None:
-        path.append(node)
-        node = next((child for child in ast.iter_child_nodes(node) if _holds(child, first, last, start, end)), None)
-    return path
-
-
-def _holds(node: ast.AST, first: int, last: int, start: int, end: int) -> bool:
-    begin = getattr(node, "lineno", None)
-    if begin is None:  # arguments, comprehensions and operators have no place of their own: look inside
-        return any(_holds(child, first, last, start, end) for child in ast.iter_child_nodes(node))
-    finish, left, right = node.end_lineno, node.col_offset, node.end_col_offset  # type: ignore[attr-defined]
-    return (begin, left) <= (first, start) and (last, end) <= (finish, right)
-
-
-def function_of(code: CodeType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The definition of a function in the source of its file."""
-    tree = tree_of(code.co_filename)
-    if tree is None:
-        return None
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == code.co_name:
-            first = min([node.lineno, *(item.lineno for item in node.decorator_list)])
-            if code.co_firstlineno in (first, node.lineno):
-                return node
-    return None

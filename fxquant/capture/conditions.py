@@ -13,7 +13,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from fxquant.capture.branches import function_name, path_to, tree_of
+from fxquant.capture.branches import function_name
+from fxquant.capture.parsed_files import path_to, tree_of
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.source import position
 

@@ -33,9 +33,10 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from fxquant.capture.branches import catches, function_of, path_to
+from fxquant.capture.branches import catches
 from fxquant.capture.live_names import live_names
 from fxquant.capture.names_in_code import NamesUsed, leaves_its_place, names_used
+from fxquant.capture.parsed_files import function_of, path_to
 from fxquant.ir.float_part import find_code
 
 _LOOPS = (ast.For, ast.While)

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from fxquant.capture.branches import function_of
 from fxquant.capture.fingerprint import MadeTensors, fingerprint
 from fxquant.capture.outer_state import Held
+from fxquant.capture.parsed_files import function_of
 from fxquant.capture.source import is_user_file
 from fxquant.capture.trouble import StatementSpot
 

@@ -14,7 +14,8 @@ from functools import lru_cache
 from torch import fx, nn
 
 from fxquant.capture.attribute_uses import functions_of
-from fxquant.capture.branches import function_name, tree_of
+from fxquant.capture.branches import function_name
+from fxquant.capture.parsed_files import tree_of
 from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import info
 

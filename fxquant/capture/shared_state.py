@@ -8,8 +8,9 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from fxquant.capture.branches import function_name, tree_of
+from fxquant.capture.branches import function_name
 from fxquant.capture.cut_function import Cut
+from fxquant.capture.parsed_files import tree_of
 
 # Methods of lists, dictionaries, sets and queues that change them.
 _CHANGING = frozenset(

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import CodeType
 
-from fxquant.capture.branches import function_name, function_of
+from fxquant.capture.branches import function_name
 from fxquant.capture.cut_function import Cut, Where, find_cut, widened
+from fxquant.capture.parsed_files import function_of
 
 _MULTIPLY = ("matmul", "bmm", "mm", "einsum", "baddbmm", "addmm", "scaled_dot_product_attention")
 _GIVE_TRUTH = ("any", "all", "bool", "isinstance", "issubclass", "hasattr", "callable")
