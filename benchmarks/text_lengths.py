@@ -19,7 +19,7 @@ import torch
 import trace_transformers
 from report import print_machine, print_table
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from trace_values import difference, is_close
 
 from fxquant import pipeline
 from fxquant.errors import FxquantError
@@ -64,12 +64,7 @@ def outcome(model: nn.Module, captured: nn.Module, inputs: Mapping[str, Tensor])
             found = captured(**inputs)
         except FxquantError:
             return "refused"
-    pairs = [[leaf for leaf in pytree.tree_leaves(item) if isinstance(leaf, Tensor)] for item in (expected, found)]
-    same = len(pairs[0]) == len(pairs[1]) and all(
-        one.shape == two.shape and torch.allclose(one, two, atol=1e-4, equal_nan=True)
-        for one, two in zip(*pairs, strict=True)
-    )
-    return "right" if same else "wrong"
+    return "right" if is_close(difference(expected, found)) else "wrong"
 
 
 def measure(subject: Any) -> list[Any] | None:

@@ -7,14 +7,14 @@ so does a graph that checks the answer.
 from __future__ import annotations
 
 import ast
-import dis
 from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import lru_cache
 from types import CodeType, FrameType
+from typing import TypeGuard
 
 from fxquant.capture.parsed_files import holds, path_to, tree_of
-from fxquant.capture.source import position
+from fxquant.capture.source import position, position_beside
 
 WRITES = frozenset(("warn", "warning", "warning_once", "info", "debug", "print", "error", "log", "advice"))
 
@@ -116,10 +116,10 @@ def _judge(node: ast.If | ast.Assert, path: Sequence[ast.AST], frame: FrameType,
     asked = test = node.test
     is_last = True
     if isinstance(test, ast.BoolOp):
-        following = position(frame.f_code, frame.f_lasti + _next_instruction(frame))
+        following = position_beside(frame, 2)
         is_last = following is not None and not holds(test, *following)
         asked = test.values[-1] if is_last else next((item for item in test.values if item in path), test)
-    inside = asked.operand if isinstance(asked, ast.UnaryOp) and isinstance(asked.op, ast.Not) else None
+    inside = asked.operand if is_not(asked) else None
     whole = answer is (inside is None)
     question = asked if inside is None else inside
     if isinstance(question, (ast.BoolOp, ast.IfExp)):
@@ -131,14 +131,6 @@ def _judge(node: ast.If | ast.Assert, path: Sequence[ast.AST], frame: FrameType,
     if isinstance(node, ast.Assert):
         return Other.RAISES if whole else Other.COMPUTES
     return _what(node.orelse if whole else node.body)
-
-
-def _next_instruction(frame: FrameType) -> int:
-    """Distance to the next instruction that is neither a cache nor the rest of a long one, in bytes."""
-    code, step = frame.f_code.co_code, 2
-    while frame.f_lasti + step < len(code) and dis.opname[code[frame.f_lasti + step]] in ("CACHE", "EXTENDED_ARG"):
-        step += 2
-    return step
 
 
 def _what(statements: Sequence[ast.stmt]) -> Other:
@@ -165,3 +157,8 @@ def _writes(statement: ast.stmt) -> bool:
 def function_name(function: ast.expr) -> str:
     """The name of a function or method in the source of its call; "" where it has none."""
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def is_not(node: ast.AST) -> TypeGuard[ast.UnaryOp]:
+    """Whether an expression is ``not ...``."""
+    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)

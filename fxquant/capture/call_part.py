@@ -91,7 +91,7 @@ def _is_held(value: Any) -> bool:
 
 def _acts(cut: Cut) -> bool:
     """Whether statements may do more than compute what they give: change something, or raise an error."""
-    nodes = [node for statement in cut.statements for node in ast.walk(statement)]
+    nodes = cut.nodes
     if any(isinstance(node, (ast.Raise, ast.Assert)) for node in nodes):
         return True
     stores = any(

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from fxquant.capture.branches import function_name
+from fxquant.capture.branches import function_name, is_not
 from fxquant.capture.parsed_files import path_to, tree_of
 from fxquant.capture.proxy import ValueProxy
-from fxquant.capture.source import position
+from fxquant.capture.source import position, position_beside
 
 _SIZES = ("size", "len", "dim", "numel")
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -36,7 +36,7 @@ def is_decided_elsewhere(frame: FrameType, answer: bool) -> bool:
     if not path or not _asks_for_truth(dis.opname[frame.f_code.co_code[frame.f_lasti]]):
         return False
     asked, *around = reversed(path)
-    while around and _is_not(around[0]):
+    while around and is_not(around[0]):
         asked, *around = around
         answer = not answer
     condition = around[0] if around else None
@@ -64,10 +64,7 @@ def _path_to_question(frame: FrameType) -> list[ast.AST]:
     path = path_to(tree, where)
     if not isinstance(path[-1], ast.BoolOp):
         return path
-    code, step = frame.f_code.co_code, 2  # a condition that is a value: the instruction before computes the question
-    while frame.f_lasti >= step and dis.opname[code[frame.f_lasti - step]] in ("CACHE", "EXTENDED_ARG"):
-        step += 2
-    before = position(frame.f_code, frame.f_lasti - step)
+    before = position_beside(frame, -2)  # of a condition that is a value: the instruction that computes the question
     return [] if before is None else path_to(tree, before)
 
 
@@ -80,19 +77,15 @@ def _is_tested(around: list[ast.AST]) -> bool:
     """Whether the innermost of some nodes decides a branch, and is no value that is kept."""
     inner = around[0]
     for node in around[1:]:
-        if not (isinstance(node, ast.BoolOp) or _is_not(node)):
+        if not (isinstance(node, ast.BoolOp) or is_not(node)):
             return inner is getattr(node, "test", None) or inner in getattr(node, "ifs", ())
         inner = node
     return False
 
 
-def _is_not(node: ast.AST) -> bool:
-    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
-
-
 def _is_truth(node: ast.AST) -> bool:
     """Whether an expression gives True or False, and nothing that stands for one of them."""
-    while isinstance(node, ast.UnaryOp) and _is_not(node):
+    while is_not(node):
         node = node.operand
     return isinstance(node, ast.Compare) and len(node.ops) == 1
 
@@ -110,7 +103,7 @@ def _fixed_truth(node: ast.expr, frame: FrameType) -> bool | None:
     No inputs can change it: had it been computed from a size, the graph would check that already.
     """
     names = frame.f_locals
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+    if is_not(node):
         found = _fixed_truth(node.operand, frame)
         return None if found is None else not found
     if isinstance(node, ast.Name) and type(names.get(node.id)) is bool:

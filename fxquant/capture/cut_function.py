@@ -42,6 +42,7 @@ from fxquant.ir.float_part import find_code
 _LOOPS = (ast.For, ast.While)
 _MOST = 12  # statements that are taken along
 Where = tuple[int, int, int, int]
+Block = tuple[ast.AST, list[ast.stmt], int]  # parent, its statements, which of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,11 @@ class Cut:
         return f"{lines} of {self.code.co_qualname}"
 
     @property
+    def nodes(self) -> list[ast.AST]:
+        """All of its source."""
+        return [node for statement in self.statements for node in ast.walk(statement)]
+
+    @property
     def loops(self) -> bool:
         """Whether a loop is among the statements."""
         return any(isinstance(statement, _LOOPS) for statement in self.statements)
@@ -84,10 +90,9 @@ class Cut:
     @property
     def attributes_set(self) -> set[str]:
         """Names of attributes that it sets on what comes from outside, such as ``self``."""
-        nodes = [node for statement in self.statements for node in ast.walk(statement)]
         return {
             node.attr
-            for node in nodes
+            for node in self.nodes
             if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
             if not (isinstance(node.value, ast.Name) and node.value.id in self.used.stored)
         }
@@ -158,7 +163,7 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
     path = path_to(function, where)
     if path == [function]:
         return _cut_run(function, code, body, where)
-    blocks = [(parent, block, index) for parent, block, index in _blocks(path)]
+    blocks = list(_blocks(path))
     for depth in range(len(blocks) - 1, -1, -1):
         _, block, index = blocks[depth]
         if depth and block is function.body and index < len(function.body) - len(body):
@@ -172,11 +177,17 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
             continue
         if jumps:
             continue
-        if returns:
-            return _cut(function, code, block[index:], None, True)
-        in_loop = any(isinstance(parent, _LOOPS) for parent, _, _ in blocks[: depth + 1])
-        return _cut(function, code, [block[index]], function if not in_loop else None, False)
+        return _cut_in(function, code, blocks[: depth + 1], index + 1, returns)
     return None
+
+
+def _cut_in(function: ast.FunctionDef, code: CodeType, blocks: Sequence[Block], end: int, returns: bool) -> Cut | None:
+    """The statements from the last of some blocks, one in the other, up to ``end``; all there are where one returns."""
+    _, block, begin = blocks[-1]
+    if returns:
+        return _cut(function, code, block[begin:], None, True)
+    in_loop = any(isinstance(parent, _LOOPS) for parent, _, _ in blocks)
+    return _cut(function, code, block[begin:end], None if in_loop else function, False)
 
 
 def widened(cut: Cut, names: Collection[str]) -> Cut | None:
@@ -201,10 +212,7 @@ def widened(cut: Cut, names: Collection[str]) -> Cut | None:
     returns, jumps, yields = leaves_its_place(run)
     if jumps or yields or (returns and block is not function.body):
         return None
-    if returns:
-        return _cut(function, cut.code, block[begin:], None, True)
-    in_loop = any(isinstance(parent, _LOOPS) for parent, _, _ in blocks[: depth + 1])
-    return _cut(function, cut.code, run, function if not in_loop else None, False)
+    return _cut_in(function, cut.code, blocks[: depth + 1], begin + len(run), returns)
 
 
 def _cut_run(function: ast.FunctionDef, code: CodeType, body: list[ast.stmt], where: Where) -> Cut | None:
@@ -267,7 +275,7 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     return body[1:] if documented else body
 
 
-def _blocks(path: Sequence[ast.AST]) -> Iterator[tuple[ast.AST, list[ast.stmt], int]]:
+def _blocks(path: Sequence[ast.AST]) -> Iterator[Block]:
     """(parent, block, index of the statement) for each statement of a path that is in a block of its parent."""
     for parent, node in itertools.pairwise(path):
         for name in ("body", "orelse", "finalbody"):

@@ -113,9 +113,10 @@ class FloatRegions:
         return self._add(cut, kind)
 
     def _cut_for(self, spot: StatementSpot | FunctionSpot, for_sizes: bool) -> Cut | None:
-        where = spot.where if isinstance(spot, StatementSpot) else None
-        is_wide = where is not None and for_sizes and (spot.code, where) not in self.narrow
-        cut = wide_cut(spot.code, where) if is_wide and where is not None else find_cut(spot.code, where)
+        if for_sizes and isinstance(spot, StatementSpot) and (spot.code, spot.where) not in self.narrow:
+            cut = wide_cut(spot.code, spot.where)
+        else:
+            cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
         if cut is None or not self._functions_with(spot.code) or not _fits(cut):
             return None
         if shares_state(cut, self.no_containers, not for_sizes):

@@ -125,7 +125,7 @@ def _first_argument(function: ast.FunctionDef) -> str:
 @lru_cache(maxsize=1024)
 def computes_only(cut: Cut) -> bool:
     """Whether a part changes nothing: it sets local names, and calls functions of torch's and of Python's alone."""
-    nodes = [node for statement in cut.statements for node in ast.walk(statement)]
+    nodes = cut.nodes
     if any(isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load) for node in nodes):
         return False
     me = cut.code.co_varnames[:1]

@@ -53,10 +53,11 @@ def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bo
     code = tracer.recorder.written.get(frame.f_code, frame.f_code)
     if where is None or tracer.settings.sizes_built_in or (code, where) in tracer.settings.refused:
         return False
-    narrow = tracer.settings.narrow
-    if (code, where) not in narrow and _may_be_cut(tracer, wide_cut(code, where), frame, loops):
+    narrow, cut = tracer.settings.narrow, narrow_cut(code, where)
+    wider = cut if (code, where) in narrow else wide_cut(code, where)
+    if _may_be_cut(tracer, wider, frame, loops):
         return True
-    may = _may_be_cut(tracer, narrow_cut(code, where), frame, loops)
+    may = wider is not cut and _may_be_cut(tracer, cut, frame, loops)
     if may:
         narrow.add((code, where))
     return may

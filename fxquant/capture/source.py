@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import importlib.util
 import itertools
 import linecache
@@ -122,6 +123,14 @@ def position(code: CodeType, instruction: int) -> tuple[int, int, int, int] | No
     if found is None or None in found:
         return None
     return found  # type: ignore[return-value]
+
+
+def position_beside(frame: FrameType, step: int) -> tuple[int, int, int, int] | None:
+    """Position of the next instruction (``step`` 2) or the one before (-2), but for caches and parts of long ones."""
+    code, place = frame.f_code.co_code, frame.f_lasti + step
+    while 0 <= place < len(code) and dis.opname[code[place]] in ("CACHE", "EXTENDED_ARG"):
+        place += step
+    return position(frame.f_code, place) if place >= 0 else None
 
 
 def _expression(code: CodeType, instruction: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import CodeType
 
-from fxquant.capture.branches import function_name
+from fxquant.capture.branches import function_name, is_not
 from fxquant.capture.cut_function import Cut, Where, find_cut, widened
 from fxquant.capture.parsed_files import function_of
 
@@ -73,7 +73,7 @@ def _truths_of(cut: Cut) -> Iterator[str]:
     """Names by which statements give such a value, "" for what they return."""
     if not cut.returns:
         yield from (name for name in _constants_outside(cut) if name in cut.outputs)
-    for node in (node for statement in cut.statements for node in ast.walk(statement)):
+    for node in cut.nodes:
         if isinstance(node, ast.Return) and _may_be_truth(node.value):
             yield ""
         elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and _may_be_truth(node.value):
@@ -83,7 +83,7 @@ def _truths_of(cut: Cut) -> Iterator[str]:
 
 def _constants_outside(cut: Cut) -> Iterator[str]:
     """Names that the function sets to such a constant elsewhere: ``pad = None``, and a tuple where a size is odd."""
-    inside = {id(node) for statement in cut.statements for node in ast.walk(statement)}
+    inside = set(map(id, cut.nodes))
     function = function_of(cut.code)
     for node in ast.walk(function) if function is not None else ():
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and _may_be_truth(node.value):
@@ -95,9 +95,7 @@ def _may_be_truth(value: ast.expr | None) -> bool:
         return _may_be_truth(value.body) or _may_be_truth(value.orelse)
     if isinstance(value, ast.BoolOp):
         return any(map(_may_be_truth, value.values))
-    if isinstance(value, ast.UnaryOp):
-        return isinstance(value.op, ast.Not)
     if isinstance(value, ast.Call):
         return function_name(value.func) in _GIVE_TRUTH
     constant = isinstance(value, ast.Constant) and isinstance(value.value, (bool, str, type(None)))
-    return constant or isinstance(value, ast.Compare)
+    return constant or isinstance(value, ast.Compare) or (value is not None and is_not(value))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fxquant.capture.branches import is_not
 from fxquant.check.finding import FindingKind
 from fxquant.check.source_tree import Function
 from fxquant.check.watched_functions import kind_of_function
@@ -245,7 +246,7 @@ def _asked(test: ast.expr) -> Iterator[ast.expr]:
     if isinstance(test, ast.BoolOp):
         for part in test.values:
             yield from _asked(part)
-    elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+    elif is_not(test):
         yield from _asked(test.operand)
     elif isinstance(test, ast.Compare):
         yield from (test.left, *test.comparators)

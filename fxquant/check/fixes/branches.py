@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from fxquant.capture.branches import WRITES
+from fxquant.capture.branches import WRITES, is_not
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 from fxquant.check.fixes.inner_decisions import fix_inner_decision
 from fxquant.check.fixes.picks import fix_pick, is_called
@@ -77,7 +77,7 @@ def condition(test: ast.expr, subject: Subject) -> str:
     if isinstance(test, ast.BoolOp):
         joint = " & " if isinstance(test.op, ast.And) else " | "
         return joint.join(f"({condition(part, subject)})" for part in test.values)
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+    if is_not(test):
         return f"torch.logical_not({condition(test.operand, subject)})"
     if isinstance(test, ast.Compare):
         return _comparison(test, subject)
@@ -176,7 +176,7 @@ def _is_asked(node: ast.expr, subject: Subject) -> bool:
     for above in subject.file.parents(node):
         if isinstance(above, (ast.BoolOp, ast.IfExp, ast.comprehension)):
             return True
-        if (isinstance(above, ast.UnaryOp) and isinstance(above.op, ast.Not)) or called_name(above) == "bool":
+        if is_not(above) or called_name(above) == "bool":
             return True
     return _decides(node, subject)
 
@@ -224,7 +224,7 @@ def _only_writes(statement: ast.If) -> bool:
 
 def _negated(test: ast.expr, subject: Subject) -> str:
     """The condition under which an error is not raised."""
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+    if is_not(test):
         return condition(test.operand, subject)
     return f"torch.logical_not({condition(test, subject)})"
 

@@ -7,6 +7,7 @@ import io
 import tokenize
 from dataclasses import dataclass, replace
 
+from fxquant.capture.branches import function_name, is_not
 from fxquant.check.finding import Edit
 from fxquant.check.observation import Observation
 from fxquant.check.source_tree import SourceFile
@@ -91,7 +92,7 @@ class Subject:
         """The expression by which Python decides and that ``node`` is part of: a test, ``min(a, b)``; None for none."""
         inside: ast.AST = node
         for above in self.file.parents(node):
-            if isinstance(above, ast.BoolOp) or (isinstance(above, ast.UnaryOp) and isinstance(above.op, ast.Not)):
+            if isinstance(above, ast.BoolOp) or is_not(above):
                 return above
             if isinstance(above, ast.Call) and called_name(above) in _DECIDING and isinstance(above.func, ast.Name):
                 return above
@@ -126,11 +127,7 @@ def _without_comment(line: str) -> str:
 
 def called_name(node: ast.AST | None) -> str:
     """Last part of the name of the function that ``node`` calls: ``relu`` of ``F.relu(x)``; "" when it is no call."""
-    if not isinstance(node, ast.Call):
-        return ""
-    if isinstance(node.func, ast.Attribute):
-        return node.func.attr
-    return node.func.id if isinstance(node.func, ast.Name) else ""
+    return function_name(node.func) if isinstance(node, ast.Call) else ""
 
 
 def called_on(node: ast.AST | None) -> str:
