@@ -28,7 +28,6 @@ from fxquant.capture.trace_settings import TraceSettings
 from fxquant.capture.tracer import ValueTracer
 from fxquant.capture.trouble import Trouble
 from fxquant.capture.varying_lists import Path
-from fxquant.capture.watched_code import WatchedCode
 from fxquant.ir.float_part import FloatPart
 from fxquant.ir.walk_modules import Inventory
 
@@ -46,7 +45,6 @@ class Job:
         versions: see ``ValueTracer``.
         changing: names of buffers that training changes, whatever they are asked for in evaluation.
         parameters: of the model, for all its copies.
-        watched: what of the code of layers ran, see ``KnownCode``.
         spare: copies that traces which found something left as they were, for the next trace.
     """
 
@@ -59,7 +57,6 @@ class Job:
     versions: dict[int, tuple[Tensor, int]]
     changing: frozenset[str]
     parameters: SharedParameters
-    watched: dict[type, WatchedCode] = field(default_factory=dict)
     spare: list[Copied] = field(default_factory=list)
 
     @property
@@ -198,7 +195,7 @@ def _settings(
         looked_at=regions.looked_at,
         ends_early=regions.rounds < MOST_ROUNDS,
         each_layer=regions.each_layer or marks is not None or job.half is not None,
-        watched=job.watched,
+        watched=regions.watched,
         marks=marks,
     )
 

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
-from fxquant.capture.proxy import Depends, ValueProxy
+from fxquant.capture.plain_code import is_torchs
+from fxquant.capture.proxy import Depends, ValueAttribute, ValueProxy
+from fxquant.capture.repeated_parts import may_repeat
 from fxquant.capture.shared_state import computes_only
 from fxquant.capture.size_regions import reads_activations
 from fxquant.capture.structures import has_parts, holds_tensor, rebuild, require_no_proxies
@@ -65,16 +67,24 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         for name in (*cut.shared, *cut.outputs):
             if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
                 _report_change(tracer, name)
-        name = f"{cut.code.co_name}_line_{cut.first_line}"
-        proxy = call_part(tracer, part, name, made.inputs, not sizes_only)
+        part.label = f"{cut.code.co_name}_line_{cut.first_line}"
+        proxy = call_part(tracer, part, made.inputs, not sizes_only)
+        kept = {
+            name
+            for name in cut.outputs
+            if name not in cut.used.stored and not isinstance(values[name], (list, dict, set))
+        }
+        named = [] if cut.returns else zip(cut.outputs, proxy.value, strict=True)
+        given = [proxy.value] if cut.returns else [value for name, value in named if name not in kept]
+        part.repeats = may_repeat(part, given)
         if sizes_only:
-            _judge_sizes(tracer, cut, proxy, reads_activations(cut, values))
+            _judge_sizes(tracer, cut, proxy, given, reads_activations(cut, values))
         if cut.returns:
             return _take(tracer, proxy, None, str(cut), sizes_only)
-        results: list[Any] = []
-        for index, name in enumerate(cut.outputs):
-            kept = name not in cut.used.stored and not isinstance(values[name], (list, dict, set))
-            results.append(values[name] if kept else _take(tracer, proxy, index, str(cut), sizes_only))
+        results = [
+            values[name] if name in kept else _take(tracer, proxy, index, str(cut), sizes_only)
+            for index, name in enumerate(cut.outputs)
+        ]
         for result in results if sizes_only and not cut.loops else ():
             if isinstance(result, ValueProxy) and not holds_tensor(result.value):
                 result.depends = min(result.depends, Depends.SIZES)
@@ -100,16 +110,23 @@ def _acts(cut: Cut) -> bool:
     return stores or any(isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) for node in nodes)
 
 
-def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, by_values: bool) -> None:
-    """What is computed from sizes depends on sizes. A truth value, or None, moves the branch to what reads it."""
-    if by_values:
-        return
-    results = [proxy.value] if cut.returns else list(proxy.value)
-    if any(item is None or isinstance(item, (bool, str)) for item in results) or may_give_truth(cut):
+def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, given: list[Any], by_values: bool) -> None:
+    """What is computed from sizes depends on sizes. A truth value, or None, moves the branch to what reads it.
+
+    Code that sizes choose, as in ``act = F.relu if n > 8 else F.silu``, is no value of a graph: the choice is built in.
+    """
+    decides = any(item is None or isinstance(item, (bool, str)) for item in given) or may_give_truth(cut)
+    if any(map(_is_code, given)) or (decides and not by_values):
         tracer.rejected.append(cut)
         tracer.answers.checks.early_end.met(cut)
-    if not cut.loops:
+    if not cut.loops and not by_values:
         proxy.depends = min(proxy.depends, Depends.SIZES)
+
+
+def _is_code(value: Any) -> bool:
+    """Whether a value is code, or one of a few that code asks for by what they are: no value of a graph."""
+    is_function = isinstance(value, FunctionType) and not is_torchs(value)  # torch's only compute
+    return is_function or isinstance(value, (nn.Module, MethodType, type, Enum))
 
 
 def call_whole(tracer: ValueTracer, args: Any, kwargs: Any) -> Any:
@@ -119,13 +136,13 @@ def call_whole(tracer: ValueTracer, args: Any, kwargs: Any) -> Any:
     arguments = {name: made.lower(name, value) for name, value in given.items()}
     kind = type(tracer.root)
     part = FloatPart(ForwardCall(), arguments, made.children, f"forward of {kind.__qualname__}")
-    part.child_paths = made.paths
-    return call_part(tracer, part, "whole_model", made.inputs, True)
+    part.child_paths, part.label = made.paths, "whole_model"
+    return call_part(tracer, part, made.inputs, True)
 
 
-def call_part(tracer: ValueTracer, part: FloatPart, name: str, inputs: list[Any], by_values: bool) -> Any:
+def call_part(tracer: ValueTracer, part: FloatPart, inputs: list[Any], by_values: bool) -> Any:
     """Record the call of a part."""
-    name = tracer.add_module(name, part)
+    name = tracer.add_module(part.label, part)
     objects = GivenObjects(part.arguments, False)
     part.report_change = functools.partial(_report_change, tracer)
     proxy = objects.unchanged_by(tracer.create_proxy("call_module", name, tuple(inputs), {}), tracer.recorder)
@@ -164,6 +181,8 @@ class _Arguments:
         """What stands for the value of a local name."""
 
         def change(leaf: Any) -> Any:
+            if isinstance(leaf, ValueAttribute):
+                return BoundMethod(self._input(leaf.root), leaf.attr)
             if isinstance(leaf, (ValueProxy, Tensor)):
                 return self._input(leaf)
             if isinstance(leaf, nn.Module):
@@ -249,7 +268,7 @@ def _take(tracer: ValueTracer, proxy: ValueProxy, index: int | None, title: str,
     if value is None:
         tracer.create_proxy("call_function", require_none, (proxy, index, title), {})
         return None
-    if isinstance(value, (nn.Module, FunctionType, MethodType, type, ModuleType, Enum)):
+    if _is_code(value) or isinstance(value, ModuleType):
         if not sizes_only and proxy.depends is Depends.VALUES and not isinstance(value, ModuleType):
             tracer.report(FactKind.OPAQUE_CALL, f"which {type(value).__name__} it gives depends on values")
         return value

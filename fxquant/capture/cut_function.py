@@ -41,6 +41,7 @@ from fxquant.ir.float_part import find_code
 
 _LOOPS = (ast.For, ast.While)
 _MOST = 12  # statements that are taken along
+PART = "_fxquant_part_"  # how the names begin of what a function calls in the place of statements cut out of it
 Where = tuple[int, int, int, int]
 Block = tuple[ast.AST, list[ast.stmt], int]  # parent, its statements, which of them
 

@@ -14,11 +14,12 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
 from fxquant.capture.call_part import stand_in
-from fxquant.capture.cut_function import Cut, Where, find_cut, rewrite
+from fxquant.capture.cut_function import PART, Cut, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
 from fxquant.capture.shared_state import shares_state
 from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
 from fxquant.capture.truth_cuts import wide_cut
+from fxquant.capture.watched_code import WatchedCode
 from fxquant.ir.own_functions import copies_with
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class FloatRegions:
         no_containers: names of attributes of the model that are tensors and modules.
         is_read_around: whether code around the module at a path reads attributes that it sets.
         is_weightless: whether the module at a path, a part of the model, has no weights that could be int8.
+        watched: what of the code of layers ran in traces with these parts, see ``KnownCode``.
 
     A part kept because of one trouble is often the answer to others of the same trace: every layer runs the same code.
     ``begin_round`` is called between traces: what was there before it and did not help makes way for what is larger.
@@ -62,7 +64,9 @@ class FloatRegions:
     no_containers: frozenset[str] = frozenset()
     is_read_around: Callable[[str], bool] = lambda path: False
     is_weightless: Callable[[str], bool] = lambda path: False
+    watched: dict[type, WatchedCode] = field(default_factory=dict)
     _functions: dict[CodeType, list[FunctionType]] = field(default_factory=dict)
+    _calling: dict[CodeType, tuple[CodeType, list[str]]] = field(default_factory=dict)
     _new: set[Cut | str] = field(default_factory=set)
     _stateful: set[Spot] = field(default_factory=set)
     _found: dict[tuple[Spot, bool], Cut | None] = field(default_factory=dict)
@@ -98,6 +102,7 @@ class FloatRegions:
     def reject(self, cut: Cut) -> None:
         """Do not keep statements whole for the sake of sizes: branches depend on what they give."""
         self.cuts.get(cut.code, {}).pop(cut, None)
+        self._is_rewritten(cut.code)
         self.rounds += 1
         self.rejected.add((cut.code, cut.first_line, cut.last_line))
 
@@ -145,6 +150,7 @@ class FloatRegions:
         inside = [other for other in known if cut.holds(other)]
         kinds = {kind}.union(*(known.pop(other) for other in inside))
         known[cut] = kinds
+        self._is_rewritten(cut.code)
         self._new.add(cut)
         return str(cut)
 
@@ -155,11 +161,22 @@ class FloatRegions:
             self._functions[code] = found
         return self._functions[code]
 
+    def _rewritten(self, code: CodeType) -> tuple[CodeType, list[str]]:
+        """Code that calls parts, the same in all traces with these parts, and what it calls them."""
+        if code not in self._calling:
+            names = [f"{PART}{id(cut)}" for cut in self.cuts[code]]
+            self._calling[code] = rewrite(code, list(self.cuts[code]), names), names
+        return self._calling[code]
+
+    def _is_rewritten(self, code: CodeType) -> None:
+        """Other parts are cut out of some code from now on: what it does is not known any more."""
+        self._calling.pop(code, None)
+        self.watched.clear()
+
     def install(self, tracer: ValueTracer) -> Iterator[Undo]:
         """Make the functions call their parts as wholes; yields what undoes it."""
         for code, cuts in self.cuts.items():
-            names = [f"_fxquant_part_{id(tracer)}_{id(cut)}" for cut in cuts]
-            new = rewrite(code, list(cuts), names)
+            new, names = self._rewritten(code)
             tracer.recorder.written[new] = code
             for function in (*self._functions_with(code), *copies_with(code)):
                 space = function.__globals__

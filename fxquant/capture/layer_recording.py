@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,11 @@ from torch import fx
 from torch.fx.node import map_aggregate
 
 from fxquant.capture.facts import Fact
+from fxquant.capture.repeated_parts import likeness
 from fxquant.capture.structures import rebuild
 from fxquant.capture.trouble import ModuleSpot, Spot, Trouble
 from fxquant.ir.edit import nodes_after
+from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import info
 
 if TYPE_CHECKING:
@@ -63,17 +66,19 @@ class CallBegun:
     def recorded(self, inputs: list[fx.Node], result: Any) -> LayerRecording:
         """What the call left, which has ended now; ``inputs`` and ``result`` as in ``LayerRecording``."""
         tracer, (facts, checked, asked, questions) = self._tracer, self._lengths
-        checks = tracer.answers.checks
+        checks, nodes = tracer.answers.checks, nodes_after(self._last)
+        called = [str(node.target) for node in nodes if node.op == "call_module"]
         return LayerRecording(
             self._place,
             inputs,
-            nodes_after(self._last),
+            nodes,
             _from(tracer.recorder.facts, facts),
             result,
             _from(checks.made, checked),
             checks.asked[asked:],
             [(node, checks.questions[node]) for node in _from(checks.questions, questions)],
             tracer.scope.calls - self._place.calls,
+            {name: part for name in called if isinstance(part := tracer.constants.get(name), FloatPart)},
         )
 
 
@@ -111,6 +116,7 @@ class LayerRecording:
         asked: nodes whose dtype, number of dimensions or value was asked for in it, see ``Answers``.
         questions: what was asked about sizes in it, see ``Answers``.
         calls: how many calls of modules began in it.
+        parts: that run as Python in it, by the names that they are registered as.
         times: how many calls after each other left the same, this one included.
         decides_ranks: whether one of the nodes does, see ``Ranks``; None until it was looked at.
     """
@@ -124,6 +130,7 @@ class LayerRecording:
     asked: list[tuple[str, fx.Node]]
     questions: list[tuple[fx.Node, Trouble]]
     calls: int
+    parts: dict[str, FloatPart]
     times: int = 1
     decides_ranks: bool | None = None
     _deciding: dict[str, set[fx.Node]] = field(default_factory=dict)
@@ -149,24 +156,29 @@ class LayerRecording:
     def compared(self) -> Any:
         """What is equal for calls that left the same."""
         origin = Place("", 0, ("", 0, ""))
+        moved = functools.partial(self.place.moved, new=origin)
         index: dict[fx.Node, Any] = {node: ("input", position) for position, node in enumerate(self.inputs)}
         index |= {node: ("node", position) for position, node in enumerate(self.nodes)}
 
         def refer(leaf: Any) -> Any:
             if isinstance(leaf, fx.Node):
-                return index.get(leaf) or ("attribute", self.place.moved(str(leaf.target), origin))
+                return index.get(leaf) or ("attribute", moved(str(leaf.target)))
             return type(leaf), leaf
 
         found = []
         for node in self.nodes:
             known = info(node)
-            target = self.place.moved(node.target, origin) if isinstance(node.target, str) else node.target
+            target: Any = node.target
+            if target in self.parts:
+                target = likeness(self.parts[target], moved)
+            elif isinstance(target, str):
+                target = moved(target)
             where = known.origin.file, known.origin.line, known.origin.call - self.place.calls
-            path = self.place.moved(known.origin.module_path, origin)
+            path = moved(known.origin.module_path)
             changed = [position for position, other in enumerate(self.nodes) if other.name in known.mutates]
             arguments = map_aggregate(node.args, refer), map_aggregate(node.kwargs, refer)
             found.append((node.op, target, arguments, known.value, path, known.origin.module_type, where, changed))
-        facts = [replace(fact, module_path=self.place.moved(fact.module_path, origin)) for fact in self.facts]
+        facts = [replace(fact, module_path=moved(fact.module_path)) for fact in self.facts]
         result = rebuild(self.result, lambda proxy: (refer(proxy.node), proxy.depends, proxy.shape_depends))
         questions = [(index.get(node), self.place.moved_trouble(trouble, origin)) for node, trouble in self.questions]
         return found, facts, questions, result

@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.fx.node import map_arg
 
 from fxquant.capture.layer_recording import LayerRecording, Place
+from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import InfoAgain, NodeInfo, Origin, TensorMeta, info
 
 Take = Callable[[list[Any]], Any]
@@ -36,6 +37,7 @@ class Step:
     Attributes:
         op, call: of the node as recorded; what it calls is a path where it reads an attribute or calls a module.
         known: what is known of the node. describes: attaches it to others that do the same.
+        part: that it calls, None for anything else.
         path: place of the path of its module. target: place of the path that it calls or reads, -1 where it is none.
         args, keywords, kwargs: take its operands from a list; names of the last of them.
         changes: places of the nodes whose values it changes.
@@ -46,6 +48,7 @@ class Step:
     call: Any
     known: NodeInfo
     describes: InfoAgain
+    part: FloatPart | None
     path: int
     target: int
     args: Take
@@ -85,7 +88,7 @@ class LayerSteps:
 
     def __init__(self, known: LayerRecording, module_at: Callable[[str], nn.Module]) -> None:
         self.places = {node: index for index, node in enumerate(known.inputs)}
-        self._place, self._module_at = known.place, module_at
+        self._place, self._module_at, self._parts = known.place, module_at, known.parts
         self._paths: dict[str, int] = {}
         self.constants = [item for node in known.nodes for item in _operands(node) if _is_constant(item)]
         self._constants = {id(item): len(known.inputs) + index for index, item in enumerate(self.constants)}
@@ -112,6 +115,7 @@ class LayerSteps:
             node.target,
             known,
             InfoAgain(known),
+            self._parts.get(str(node.target)) if node.op == "call_module" else None,
             self._path(known.origin.module_path),
             self._path(str(node.target)) if is_path else -1,
             self._taking(node.args),

@@ -18,7 +18,7 @@ class ModuleViews:
 
     def __init__(self) -> None:
         self._views: dict[Any, nn.Module] = {}
-        self._parts: list[tuple[nn.Module, nn.Module, frozenset[str] | None]] = []
+        self._made: dict[int, tuple[nn.Module, nn.Module, frozenset[str] | None]] = {}
 
     def of(self, module: nn.Module, attributes: set[str | None]) -> nn.Module:
         """A module of the same class with the same attributes, of which only those named keep parameters.
@@ -34,13 +34,18 @@ class ModuleViews:
             view = type(module).__new__(type(module))
             chosen = None if every else frozenset(name for name in attributes if name is not None)
             self._views[key] = view
-            self._parts.append((view, module, chosen))
+            self._made[id(view)] = view, module, chosen
             _fill(view, module, chosen)
         return self._views[key]
 
+    def again(self, view: nn.Module, module: nn.Module) -> nn.Module:
+        """A view of another module, with the same choice of attributes as one that was made before."""
+        _, known, chosen = self._made[id(view)]
+        return view if known is module else self.of(module, {None} if chosen is None else {*chosen})
+
     def restore(self) -> None:
         """Give every view what its module has, class and attributes, put back already: parts may have set others."""
-        for view, module, chosen in self._parts:
+        for view, module, chosen in self._made.values():
             if type(view) is not type(module):
                 view.__class__ = type(module)
             vars(view).clear()

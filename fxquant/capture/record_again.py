@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
+from fxquant.capture import repeated_parts
 from fxquant.capture.describe_node import spelling
 from fxquant.capture.layer_recording import LayerRecording, Place, RepeatedCall
 from fxquant.capture.layer_signature import UnlikeError
@@ -17,6 +18,7 @@ from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.run_operation import without_gradients
 from fxquant.ir.edit import nodes_after
+from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import is_described_by, largest_magnitudes, storage_of
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class RecordAgain:
         self._nodes = [*given, *steps.constants]
         self._values = [*(proxy.value for proxy in given.values()), *steps.constants]
         self._largest: list[float] = []
+        self._parts: dict[int, FloatPart] = {}
         self._paths = steps.paths_at(place)
         self._path_of = functools.partial(known.place.moved, new=place)
 
@@ -81,7 +84,8 @@ class RecordAgain:
             tracer.ranks.settle((self._nodes[index] for index in places.values()), self._given)
         result = self._result(known.result, {})
         made = self._nodes[self._steps.behind :]
-        if nodes_after(before) == made:  # no parameter or buffer was read before
+        # No parameter or buffer was read before; and at other sizes, parts of other layers may do something else.
+        if not self._parts and nodes_after(before) == made:
             tracer.layers.repeated.append(RepeatedCall(known, list(self._given), made))
         for node, trouble in known.questions:
             tracer.answers.checks.ask_sizes(self._nodes[places[node]], known.place.moved_trouble(trouble, self._place))
@@ -107,7 +111,7 @@ class RecordAgain:
             args = step.args(values)
             kwargs = dict(zip(step.keywords, step.kwargs(values), strict=True)) if step.keywords else {}
             if step.op == "call_module":
-                value = tracer.layers.module_at(paths[step.target])(*args, **kwargs)
+                value = self._module(step)(*args, **kwargs)
             elif step.op == "call_method":
                 value = getattr(args[0], step.call)(*args[1:], **kwargs)
             else:
@@ -116,6 +120,13 @@ class RecordAgain:
                 raise UnlikeError
             values.append(value)
         self._measure(next(batches))
+
+    def _module(self, step: Step) -> nn.Module:
+        """The module that is called: the layer's, or a part of its own."""
+        if step.part is None:
+            return self._tracer.layers.module_at(self._paths[step.target])
+        part = self._parts[step.target] = repeated_parts.again(self._tracer, step.part, self._path_of)
+        return part
 
     def _measure(self, batch: Batch) -> None:
         """Find the largest magnitudes of what was computed, before something is written into it."""
@@ -132,13 +143,18 @@ class RecordAgain:
                 describe = functools.partial(self._describe, step, largest)
                 nodes.append(self._tracer.lowering.read(paths[step.target], describe)[0])
                 continue
-            target = paths[step.target] if step.op == "call_module" else step.call
+            target = self._called(step) if step.op == "call_module" else step.call
             kwargs = dict(zip(step.keywords, step.kwargs(nodes), strict=True)) if step.keywords else {}
             made = graph.create_node(
                 step.op, target, step.args(nodes), kwargs, titles[step.path] if step.named else None
             )
             self._describe(step, largest, made, value)
             nodes.append(made)
+
+    def _called(self, step: Step) -> str:
+        """What the module that is called is registered as."""
+        part = self._parts.get(step.target)
+        return self._paths[step.target] if part is None else self._tracer.add_module(part.label, part)
 
     def _describe(self, step: Step, largest: float, made: fx.Node, value: Any) -> None:
         changed = tuple([self._nodes[index].name for index in step.changes]) if step.changes else ()

@@ -27,7 +27,7 @@ from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.record_again import RecordAgain
 from fxquant.capture.source import user_line
 from fxquant.ir.effects import DATA_SHAPED, RANDOM, name_of
-from fxquant.ir.float_part import runs_user_code
+from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.meta import info
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ class RepeatedLayers:
         tracer = self.tracer
         answers, writes, recorder = tracer.answers, tracer.writes, tracer.recorder
         asked = answers.of_state, answers.of_gradients, answers.of_memory
-        met = tracer.constants, tracer.unhooked, tracer.rejected, tracer.submodule_paths or {}, tracer.settings.versions
+        constants = [item for item in tracer.constants.values() if not isinstance(item, FloatPart)]
+        met = constants, tracer.unhooked, tracer.rejected, tracer.submodule_paths or {}, tracer.settings.versions
         known: tuple[Sized, ...] = (*asked, *met, writes.pending, writes.replaced, recorder.troubles)
         return outside_gradients(), *map(len, known)
 
@@ -177,14 +178,24 @@ class RepeatedLayers:
                 return False
             if node in self.tracer.answers.caught:
                 return False
-            if node.op == "call_module" and runs_user_code(self.tracer.root.get_submodule(str(node.target))):
+            if node.op == "call_module" and not self._may_repeat(node, made):
                 return False
             if any(source not in own and source.op != "get_attr" for source in node.all_input_nodes):
                 return False
             for changed in info(node).mutates:
-                if changed not in by_name or by_name[changed].storage in given or _is_attribute(changed, made.nodes):
+                if (
+                    made.parts
+                    or changed not in by_name
+                    or by_name[changed].storage in given
+                    or _is_attribute(changed, made.nodes)
+                ):
                     return False
         return _is_made_of(made.result, own, kept)
+
+    def _may_repeat(self, call: fx.Node, made: LayerRecording) -> bool:
+        """Whether calling a module, or a part, may be recorded again."""
+        part = made.parts.get(str(call.target))
+        return not runs_user_code(self.module_at(str(call.target))) if part is None else part.repeats
 
     def _record_again(self, known: LayerRecording, place: Place, given: dict[fx.Node, ValueProxy]) -> Any:
         """Record what a call left, in another place, on other values.

@@ -49,7 +49,10 @@ def without_gradients() -> Iterator[None]:
 
 
 def _run_module(tracer: ValueTracer, module: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    given = GivenObjects(() if isinstance(module, FloatPart) else (args, kwargs), True)  # parts see to theirs
+    if isinstance(module, FloatPart):  # parts see to what they are given, and what they run leaves no nodes
+        with tracer.layers.code.not_watching():
+            return call(*args, **kwargs)
+    given = GivenObjects((args, kwargs), True)
     return given.unchanged_by(call(*args, **kwargs), tracer.recorder)
 
 

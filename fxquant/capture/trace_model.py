@@ -28,7 +28,7 @@ from fxquant.capture.varying_lists import varying_lists
 from fxquant.capture.written_inputs import check_written_inputs
 from fxquant.errors import CaptureError
 from fxquant.ir.checks import require_computed
-from fxquant.ir.float_part import EFFECTS, FloatPart, runs_user_code
+from fxquant.ir.float_part import EFFECTS, PYTHON, FloatPart, runs_user_code
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.walk_modules import Inventory
 
@@ -208,9 +208,12 @@ def _finish(model: nn.Module, attempt: Attempt, met: list[tuple[Trouble, str]], 
 
 
 def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:
-    """Mark the calls of what may do more than compute: the user's modules and parts."""
-    for node in graph.nodes:
-        if node.op == "call_module" and runs_user_code(root.get_submodule(str(node.target))):
+    """Mark the calls of the user's Python, and among them of what may do more than compute."""
+    for node in graph.find_nodes(op="call_module"):
+        called = root.get_submodule(str(node.target))
+        if isinstance(called, FloatPart):
+            node.meta[PYTHON] = True
+        if runs_user_code(called):
             node.meta[EFFECTS] = True
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from fxquant.capture.builtins_on_proxies import stands_for_builtin
 from fxquant.capture.contents import Contents, environment, is_users_class
+from fxquant.capture.cut_function import PART
 from fxquant.capture.plain_code import (
     BUILTINS,
     CHANGING,
@@ -189,12 +190,14 @@ class WatchedCode:
             if len(offsets) == self._looked_at.get(key):
                 continue
             self._looked_at[key] = len(offsets)
-            is_part, instructions = False, _instructions(key[0])
+            is_part, called, instructions = False, "", _instructions(key[0])
             for index, item in enumerate(instructions):
                 if item.offset in offsets or is_part:
                     self.is_plain &= self._instruction(item, key[0])
                     if item.opname == "LOAD_GLOBAL":
-                        self.is_plain &= self._global(item.argval, space, instructions[index + 1 :])
+                        is_for_part = item.argval == "locals" and called.startswith(PART)
+                        self.is_plain &= is_for_part or self._global(item.argval, space, instructions[index + 1 :])
+                        called = item.argval
                 is_part = item.opname == "EXTENDED_ARG" and (item.offset in offsets or is_part)
 
     def _instruction(self, item: dis.Instruction, code: CodeType) -> bool:

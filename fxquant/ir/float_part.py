@@ -27,6 +27,7 @@ from fxquant.ir.contents import contents, same_contents
 from fxquant.ir.part_state import PartState, every_attribute
 
 _DEPTH = 3
+PYTHON = "fxquant_python"  # key of a node's meta: it runs a part of the user's Python
 EFFECTS = "fxquant_effects"  # key of a node's meta: it runs the user's Python, and stays when nothing reads its result
 
 
@@ -46,9 +47,9 @@ class Child:
 
 @dataclass(frozen=True)
 class BoundMethod:
-    """Stands for a method of a module in the arguments of a part."""
+    """Stands for a method of a module, or of an input, in the arguments of a part."""
 
-    of: Child
+    of: Child | Hole
     name: str
 
 
@@ -113,7 +114,7 @@ class FloatPart(nn.Module):
     Args:
         code: called with the arguments by name.
         arguments: by name, with a ``Hole`` for each input of the part, a ``Child`` for each module, and a
-            ``BoundMethod`` for each method of one.
+            ``BoundMethod`` for each method of one of those.
         children: the modules by name.
         title: what it is, for people: ``lines 12-14 of Gate.forward``.
         file, first_line, last_line: where it is in the user's source, "" and 0 when unknown.
@@ -121,8 +122,10 @@ class FloatPart(nn.Module):
 
     Attributes:
         why: what stands in the way of a graph there: ``tensor-branch at `y.sum() > 0```.
+        label: what it is registered as on the root, but for a number.
         child_paths: where its modules are in the user's model, by name.
         sizes_only: whether it only computes from sizes; it may be left out when nothing reads what it gives.
+        repeats: whether other layers may have parts like it without running the Python around it.
         shared: names of arguments that others may hold too, and whose contents it has for itself: it must not change
             them.
         report_change: called with the name of one that it changed; None to raise an error.
@@ -146,9 +149,9 @@ class FloatPart(nn.Module):
         self.code, self.arguments = code, dict(arguments)
         self.title, self.file, self.module_path = title, file, module_path
         self.first_line, self.last_line = lines
-        self.why = ""
+        self.why = self.label = ""
         self.child_paths: dict[str, str] = {}
-        self.sizes_only = False
+        self.sizes_only = self.repeats = False
         self.shared: tuple[str, ...] = ()
         self.report_change: Callable[[str], None] | None = None
         self.reads: dict[str, frozenset[str]] = {}

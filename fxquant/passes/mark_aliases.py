@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from fxquant.ir.effects import name_of
-from fxquant.ir.float_part import EFFECTS
+from fxquant.ir.float_part import EFFECTS, PYTHON
 from fxquant.ir.meta import ALIASED, NodeInfo, by_storage, info, set_info, update_info, writers_in
 
 MADE_BY = "mark_aliases"
@@ -135,11 +135,11 @@ def _through_users_code(node: fx.Node, is_before: Callable[[fx.Node], bool]) -> 
         node: given by that code, or given to it.
         is_before: whether a node runs before what is written.
     """
-    giving = node if _is_users(node) else node.args[0] if node.target is operator.getitem else None
-    ran = isinstance(giving, fx.Node) and _is_users(giving) and is_before(giving)
+    giving = node if _runs_python(node) else node.args[0] if node.target is operator.getitem else None
+    ran = isinstance(giving, fx.Node) and _runs_python(giving) and is_before(giving)
     found = list(giving.all_input_nodes) if ran and isinstance(giving, fx.Node) else []
     for call in node.users:
-        if _is_users(call) and is_before(call):
+        if _runs_python(call) and is_before(call):
             found += [call, *(item for item in call.users if item.target is operator.getitem)]
     kind = info(node).tensor
     return [item for item in found if (own := info(item).tensor) is not None and kind and own.dtype == kind.dtype]
@@ -147,6 +147,11 @@ def _through_users_code(node: fx.Node, is_before: Callable[[fx.Node], bool]) -> 
 
 def _is_users(node: fx.Node) -> bool:
     return node.op == "call_module" and EFFECTS in node.meta
+
+
+def _runs_python(node: fx.Node) -> bool:
+    """Whether a node runs code of the user's, be it code that only computes."""
+    return PYTHON in node.meta or _is_users(node)
 
 
 def _is_of_part(node: fx.Node) -> bool:
