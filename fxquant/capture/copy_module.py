@@ -133,10 +133,15 @@ def _copied(model: nn.Module, modules: list[nn.Module], memo: dict[int, Any]) ->
     for module in plain:
         memo[id(module)] = type(module).__new__(type(module))
     for module in reversed(plain):  # what copies itself may ask the modules that it holds
-        made, state = memo[id(module)], dict[str, Any]()
-        for name, value in vars(module).items():
-            if name in _ENTRIES and type(value) is dict and id(value) not in memo:
-                state[name] = memo[id(value)] = {key: _copy_of(item, memo) for key, item in value.items()}
+        made, state = memo[id(module)], vars(module).copy()
+        for name, value in state.items():
+            kind, key = type(value), id(value)
+            if kind in LITERALS:
+                continue
+            if kind in _MAY_BE_EMPTY and not value and key not in memo:  # a module has a dozen
+                state[name] = memo[key] = kind()
+            elif name in _ENTRIES and kind is dict and key not in memo:
+                state[name] = memo[key] = {entry: _copy_of(item, memo) for entry, item in value.items()}
             else:
                 state[name] = _copy_of(value, memo)
         if type(made).__setstate__ is nn.Module.__setstate__:
@@ -153,8 +158,6 @@ def _copy_of(value: Any, memo: dict[int, Any]) -> Any:
     if kind in LITERALS or (kind is tuple and all(type(item) in LITERALS for item in value)):
         return value
     known = memo.get(id(value))
-    if known is None and kind in _MAY_BE_EMPTY and not value:
-        memo[id(value)] = known = kind()  # a module has a dozen, and ``deepcopy`` takes long for each
     if known is None and kind is Tensor and _is_dense(value):
         memo[id(value)] = known = _copy_of_dense(value, memo)
     return copy.deepcopy(value, memo) if known is None else known

@@ -107,14 +107,19 @@ class ModelState:
         self._loose: dict[int, tuple[Tensor, Tensor]] = {}
         self._contents: dict[int, tuple[Any, Any]] = {}
         self._empty: dict[int, Any] = {}
+        empty = self._empty
         for _, parts in self._modules.values():
             for item in parts.values():
-                self._note(item, _DEPTH - 1)
+                kind = type(item)
+                if kind in _MAY_BE_EMPTY and not item:  # a module has a dozen
+                    empty[id(item)] = item
+                elif kind not in LITERALS:
+                    self._note(item, _DEPTH - 1)
 
     def _note(self, structure: Any, depth: int) -> None:
         """Remember the contents of containers and objects."""
         kind = type(structure)
-        if kind in _MAY_BE_EMPTY and not structure:  # a module has a dozen
+        if kind in _MAY_BE_EMPTY and not structure:
             self._empty[id(structure)] = structure
             return
         if kind in LITERALS or depth == 0 or id(structure) in self._contents:

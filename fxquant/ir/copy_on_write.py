@@ -24,4 +24,4 @@ is_copied_on_write: Callable[[Tensor], bool] = _C._is_cow_tensor
 """Whether a tensor has its memory in common with others, or had, and was not written into since."""
 
 address_of: Callable[[Tensor], int] = _C._data_address
-"""Where the first number of a tensor is, 0 for empty ones; as ``tensor.data_ptr()``, which counts as writing."""
+"""Where the memory begins that a tensor lies in; to ask for that memory itself counts as writing into it."""

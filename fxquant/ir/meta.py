@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from fxquant.ir.copy_on_write import address_of, is_copied_on_write
+from fxquant.ir.copy_on_write import address_of
 
 _KEY = "fxquant"
 _SMALL = 4096  # numbers that are searched in no time, however they lie
@@ -304,9 +304,7 @@ def storage_of(value: Any) -> int:
         return int(value.__array_interface__["data"][0])
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
         return 0
-    if is_copied_on_write(value) and value.numel():  # to ask for the memory itself would copy it
-        return address_of(value) - int(value.storage_offset()) * value.element_size()
-    return value.untyped_storage().data_ptr()
+    return address_of(value)
 
 
 def writers_in(graph: fx.Graph) -> list[fx.Node]:

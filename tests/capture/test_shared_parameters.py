@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fxquant import convert_fx, get_default_qconfig_mapping, pipeline, prepare_fx
 from fxquant.capture import attempt
-from fxquant.ir.copy_on_write import is_copied_on_write
+from fxquant.ir.copy_on_write import copied_on_write, is_copied_on_write
+from fxquant.ir.meta import storage_of
 
 X = torch.linspace(-1, 1, 12).view(3, 4)
 
@@ -87,6 +88,14 @@ class ThroughNumpy(Square):
 
 
 KINDS: list[type[Square]] = [Adds, ThroughViews, DataAdds, Transposes, TakesOthers, WritesAndReplaces, ThroughNumpy]
+
+
+def test_a_view_lies_in_the_memory_of_what_it_looks_into() -> None:
+    plain, shared = torch.rand(4, 6), copied_on_write(torch.rand(4, 6))
+    for tensor in (plain, shared):
+        assert {storage_of(view) for view in (tensor[2:], tensor.t(), tensor[:, 1], tensor[:0])} == {storage_of(tensor)}
+    assert storage_of(plain) == plain.untyped_storage().data_ptr() != storage_of(shared)
+    assert is_copied_on_write(shared)
 
 
 @pytest.mark.parametrize("kind", KINDS)
