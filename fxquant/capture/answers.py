@@ -20,12 +20,13 @@ from fxquant.capture.asking_frame import asking_frame
 from fxquant.capture.branches import Other, catches_operations, in_message, is_caught, other_side
 from fxquant.capture.conditions import is_decided_elsewhere
 from fxquant.capture.facts import CHECKED, DECIDED_ELSEWHERE, NOT_RAISED, Fact, FactKind
+from fxquant.capture.identity_tests import tests_behind
 from fxquant.capture.layer_recording import DTYPE, RANK
 from fxquant.capture.lengths import Lengths
 from fxquant.capture.proxy import Depends, ValueProxy, is_of_state
 from fxquant.capture.size_regions import may_run_as_python
-from fxquant.capture.source import Place, frames_inside, is_user_file, position, user_frame, user_frames
-from fxquant.capture.trouble import Spot, StatementSpot, Trouble
+from fxquant.capture.source import Place, frames_inside, is_user_file, place_of, position, user_frame, user_frames
+from fxquant.capture.trouble import ModuleSpot, Spot, StatementSpot, Trouble
 from fxquant.ir.checks import type_name
 
 if TYPE_CHECKING:
@@ -193,6 +194,16 @@ class Answers:
             if fact is not None:
                 spots = self.tracer.recorder.spots() if spots is None else spots
                 self.of_state.append((fact, proxy.node, spots))
+
+    def identity(self, answer: bool, depends: Depends) -> None:
+        """A truth value is computed, and Python may be asked which one it is: ``flag is True`` asks no proxy."""
+        recorder = self.tracer.recorder
+        kind = FactKind.SIZE_BRANCH if depends is Depends.SIZES else FactKind.TENSOR_BRANCH
+        for code, instruction in tests_behind() if depends is not Depends.NOTHING else ():
+            where = position(code, instruction)
+            around = [spot for spot in recorder.spots() if isinstance(spot, ModuleSpot)]
+            inner = [] if where is None else [StatementSpot(recorder.written.get(code, code), where)]
+            recorder.report(kind, answer, place_of(code, instruction), [*inner, *around])
 
     # -- errors -------------------------------------------------------------------------------------
 

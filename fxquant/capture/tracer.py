@@ -305,6 +305,8 @@ class ValueTracer(OwnThread, fx.Tracer):
             mutates = mutates or arrays.changed(self)
             describe_node(self, node, value, mutates)
             self.answers.may_raise(node)
+            if type(value) is bool:
+                self.answers.identity(value, depends)
         for proxy in proxies:
             if id(proxy.value) in changed:
                 proxy.depends = max(proxy.depends, depends)
