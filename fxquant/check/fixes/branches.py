@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 
 from fxquant.capture.branches import WRITES, is_not
+from fxquant.check.fixes.both_sides import assigned, returned
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 from fxquant.check.fixes.inner_decisions import fix_inner_decision
 from fxquant.check.fixes.picks import fix_pick, is_called
+from fxquant.check.fixes.tensor_conditions import condition, of_all
 
-_BOOLEAN_CALLS = frozenset(("any", "all", "isnan", "isinf", "isfinite", "logical_and", "logical_or", "logical_not"))
 _EXTREMES = {"max": ("maximum", "min"), "min": ("minimum", "max")}
 
 
@@ -71,63 +72,6 @@ def _selected(node: ast.BoolOp, subject: Subject) -> str:
     return text
 
 
-def condition(test: ast.expr, subject: Subject) -> str:
-    """``test`` as a boolean tensor instead of a Python truth value."""
-    text = subject.source_of(test)
-    if isinstance(test, ast.BoolOp):
-        joint = " & " if isinstance(test.op, ast.And) else " | "
-        return joint.join(f"({condition(part, subject)})" for part in test.values)
-    if is_not(test):
-        return f"torch.logical_not({condition(test.operand, subject)})"
-    if isinstance(test, ast.Compare):
-        return _comparison(test, subject)
-    name = called_name(test)
-    if isinstance(test, ast.Call):
-        if isinstance(test.func, ast.Name) and name in ("any", "all") and len(test.args) == 1:
-            return _of_all(test.args[0], name, subject)
-        arguments = [subject.source_of(argument) for argument in test.args]
-        if name == "bool" and len(test.args) == 1:
-            return condition(test.args[0], subject)
-        if name in ("item", "bool") and not arguments and isinstance(test.func, ast.Attribute):
-            return condition(test.func.value, subject)
-        if name == "equal" and len(arguments) == 2:
-            return f"({arguments[0]} == {arguments[1]}).all()"
-        if name == "allclose" and len(arguments) >= 2:
-            return f"torch.isclose({', '.join(arguments)}).all()"
-    return text if name in _BOOLEAN_CALLS or isinstance(test, ast.Constant) else f"({text}) != 0"
-
-
-def _of_all(argument: ast.expr, name: str, subject: Subject) -> str:
-    """Python's ``any`` or ``all`` of some answers, as one of a tensor."""
-    if called_name(argument) == "map" and isinstance(argument, ast.Call) and isinstance(argument.args[0], ast.Lambda):
-        function, items = argument.args[0], subject.source_of(argument.args[1])
-        given = ", ".join(item.arg for item in function.args.args)
-        return f"torch.stack([{condition(function.body, subject)} for {given} in {items}]).{name}()"
-    if isinstance(argument, (ast.GeneratorExp, ast.ListComp)):
-        loops = "".join(ast.unparse(part) for part in argument.generators)
-        return f"torch.stack([{condition(argument.elt, subject)}{loops}]).{name}()"
-    if isinstance(argument, (ast.List, ast.Tuple)):
-        return f"torch.stack([{', '.join(condition(item, subject) for item in argument.elts)}]).{name}()"
-    return f"({subject.source_of(argument)}).{name}()"
-
-
-def _comparison(test: ast.Compare, subject: Subject) -> str:
-    left, operator, right = test.left, test.ops[0], test.comparators[0]
-    if len(test.ops) > 1:
-        parts = [test.left, *test.comparators]
-        pairs = zip(parts, test.ops, parts[1:], strict=False)
-        shown = [ast.unparse(ast.Compare(first, [between], [second])) for first, between, second in pairs]
-        return " & ".join(f"({part})" for part in shown)
-    if isinstance(operator, (ast.In, ast.NotIn)):
-        if isinstance(right, (ast.List, ast.Tuple, ast.Set)):
-            values = ", ".join(subject.source_of(item) for item in right.elts)
-            found = f"torch.isin({subject.source_of(left)}, torch.tensor([{values}]))"
-        else:
-            found = f"({subject.source_of(right)} == {subject.source_of(left)}).any()"
-        return f"torch.logical_not({found})" if isinstance(operator, ast.NotIn) else found
-    return subject.source_of(test)
-
-
 def _fix_call(node: ast.Call, subject: Subject) -> Fix | None:
     name, arguments = called_name(node), node.args
     if isinstance(node.func, ast.Name) and name in _EXTREMES and len(arguments) == 2 and not node.keywords:
@@ -155,7 +99,7 @@ def _fix_call(node: ast.Call, subject: Subject) -> Fix | None:
     if _decides(node, subject):
         return None
     if isinstance(node.func, ast.Name) and name in ("any", "all") and len(arguments) == 1:
-        return subject.replacing(node, _of_all(arguments[0], name, subject))
+        return subject.replacing(node, of_all(arguments[0], name, subject))
     if name == "bool" and len(arguments) == 1:
         return subject.replacing(node, condition(arguments[0], subject))
     if name in ("equal", "allclose") and called_on(node) == "torch":
@@ -193,12 +137,12 @@ def _fix_if(statement: ast.If, subject: Subject) -> Fix:
         if not message:
             return _without_selecting(subject)
         return subject.rewriting(statement, [f"torch._assert({_negated(statement.test, subject)}, {message})"])
-    returned = _returned(statement, subject)
-    if returned is not None:
-        return subject.rewriting(statement, [f"return {returned[0]}"], last=returned[1])
-    assigned = _assigned(statement, subject)
-    if assigned is not None:
-        return subject.rewriting(statement, [f"{name} = {value}" for name, value in assigned.items()])
+    given = returned(statement, subject)
+    if given is not None:
+        return subject.rewriting(statement, [f"return {given[0]}"], last=given[1])
+    values = assigned(statement, subject)
+    if values is not None:
+        return subject.rewriting(statement, [f"{name} = {value}" for name, value in values.items()])
     return _generic(subject, test)
 
 
@@ -344,91 +288,6 @@ def _is_text(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
         return isinstance(node.value, str)
     return isinstance(node, ast.JoinedStr) or called_name(node) in ("str", "repr", "format", "join")
-
-
-def _returned(statement: ast.If, subject: Subject) -> tuple[str, int] | None:
-    """What an ``if`` returns, as one expression, and the last line that this replaces."""
-    body, orelse, last = statement.body, statement.orelse, statement.end_lineno or 0
-    if not orelse:
-        following = _following(statement, subject)
-        orelse, last = ([following], following.end_lineno or 0) if following is not None else ([], 0)
-    if len(body) != 1 or len(orelse) != 1 or not isinstance(body[0], ast.Return) or body[0].value is None:
-        return None
-    other = orelse[0]
-    if isinstance(other, ast.Return) and other.value is not None:
-        second = subject.source_of(other.value)
-    elif isinstance(other, ast.If):
-        inner = _returned(other, subject)
-        if inner is None:
-            return None
-        second, last = inner[0], max(last, inner[1])
-    else:
-        return None
-    test = condition(statement.test, subject)
-    return f"torch.where({test}, {subject.source_of(body[0].value)}, {second})", last
-
-
-def _following(statement: ast.stmt, subject: Subject) -> ast.stmt | None:
-    """The statement after ``statement`` in its block."""
-    above = subject.file.parent(statement)
-    for block in (getattr(above, "body", []), getattr(above, "orelse", [])):
-        if isinstance(block, list) and statement in block:
-            index = block.index(statement) + 1
-            return block[index] if index < len(block) else None
-    return None
-
-
-def _assigned(statement: ast.If, subject: Subject) -> dict[str, str] | None:
-    """What an ``if`` assigns, as one expression a name; None where that is not all it does."""
-    first = _assignments(statement.body, subject)
-    if len(statement.orelse) == 1 and isinstance(statement.orelse[0], ast.If):
-        second = _assigned(statement.orelse[0], subject)
-    else:
-        second = _assignments(statement.orelse, subject)
-    if first is None or second is None:
-        return None
-    names = list(dict.fromkeys((*first, *second)))
-    if len(names) != 1 and any(_reads(value, names) for value in (*first.values(), *second.values())):
-        return None
-    if any((name not in first or name not in second) and not _bound_before(name, statement, subject) for name in names):
-        return None
-    test = condition(statement.test, subject)
-    return {name: f"torch.where({test}, {first.get(name, name)}, {second.get(name, name)})" for name in names}
-
-
-def _assignments(block: list[ast.stmt], subject: Subject) -> dict[str, str] | None:
-    found: dict[str, str] = {}
-    for statement in block:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-            target, value = statement.targets[0], subject.source_of(statement.value)
-        elif isinstance(statement, ast.AugAssign):
-            target = statement.target
-            value = ast.unparse(ast.BinOp(statement.target, statement.op, statement.value))
-        elif isinstance(statement, ast.Pass):
-            continue
-        else:
-            return None
-        if not isinstance(target, ast.Name) or target.id in found:
-            return None
-        found[target.id] = value
-    return found
-
-
-def _reads(value: str, names: list[str]) -> bool:
-    return any(isinstance(node, ast.Name) and node.id in names for node in ast.walk(ast.parse(value)))
-
-
-def _bound_before(name: str, statement: ast.stmt, subject: Subject) -> bool:
-    function = subject.file.function_of(statement)
-    if function is None:
-        return False
-    arguments = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
-    stored = (
-        node.id
-        for node in ast.walk(function)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.lineno < statement.lineno
-    )
-    return name in arguments or name in stored
 
 
 def _is_in(node: ast.AST | None, around: ast.AST) -> bool:
