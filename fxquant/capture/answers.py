@@ -99,6 +99,14 @@ class Answers:
             recorder.report(FactKind.TENSOR_BRANCH, answer)
         return answer
 
+    def flag(self, value: Any) -> Any:
+        """A flag of an operation that runs in int8 only where it is known: a size that decides it is built in."""
+        if not isinstance(value, ValueProxy) or value.depends is not Depends.SIZES:
+            return value
+        answer = bool(value.value)
+        self.build_in(FactKind.SIZE_BRANCH, value, answer, ())
+        return answer
+
     def number(self, proxy: ValueProxy) -> Any:
         """A proxy's value as a Python number, or what it is."""
         answer = proxy.value.item() if isinstance(proxy.value, Tensor) else proxy.value
@@ -236,7 +244,7 @@ class Answers:
 
     def runs_as_python(self, kind: FactKind, frame: FrameType | None, answer: Any, loops: bool) -> bool:
         """Whether the statement around is to run as Python, so that it is right for every size."""
-        if frame is None or not may_run_as_python(self.tracer, frame, loops):
+        if frame is None or not may_run_as_python(self.tracer, frame, loops, True):
             return False
         self.tracer.recorder.report(kind, answer, optional=True)
         self.checks.early_end.met((frame.f_code, frame.f_lasti))
@@ -250,7 +258,7 @@ class Answers:
         recorder = self.tracer.recorder
         inside = list(frames_inside(recorder.boundary))
         around = inside[inside.index(frame) :] if frame in inside else [frame] if frame is not None else []
-        found = next((each for each in around[:_CALLERS] if may_run_as_python(self.tracer, each, True)), None)
+        found = next((each for each in around[:_CALLERS] if may_run_as_python(self.tracer, each, True, True)), None)
         where = None if found is None else position(found.f_code, found.f_lasti)
         if found is None or where is None:
             return ()

@@ -190,7 +190,7 @@ def _settings(
         versions=job.versions,
         sizes_built_in=strict,
         refused=regions.refused,
-        narrow=regions.narrow,
+        chosen=regions.chosen,
         rejected_before=regions.rejected,
         looked_at=regions.looked_at,
         ends_early=regions.rounds < MOST_ROUNDS,

@@ -24,7 +24,7 @@ from fxquant.capture.repeated_parts import may_repeat
 from fxquant.capture.shared_state import computes_only
 from fxquant.capture.size_regions import reads_activations
 from fxquant.capture.structures import has_parts, holds_tensor, rebuild, require_no_proxies
-from fxquant.capture.truth_cuts import may_give_truth
+from fxquant.capture.truth_cuts import may_give_none
 from fxquant.ir.checks import require_none, require_some
 from fxquant.ir.float_part import BoundMethod, Child, FloatPart, ForwardCall, Hole, Imported, PartCode
 from fxquant.ir.own_functions import cell_content, parts_of_partial
@@ -74,12 +74,12 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
             for name in cut.outputs
             if name not in cut.used.stored and not isinstance(values[name], (list, dict, set))
         }
-        named = [] if cut.returns else zip(cut.outputs, proxy.value, strict=True)
-        given = [proxy.value] if cut.returns else [value for name, value in named if name not in kept]
+        named = [] if cut.gives_one else zip(cut.outputs, proxy.value, strict=True)
+        given = [proxy.value] if cut.gives_one else [value for name, value in named if name not in kept]
         part.repeats = may_repeat(part, given)
         if sizes_only:
             _judge_sizes(tracer, cut, proxy, given, reads_activations(cut, values))
-        if cut.returns:
+        if cut.gives_one:
             return _take(tracer, proxy, None, str(cut), sizes_only)
         results = [
             values[name] if name in kept else _take(tracer, proxy, index, str(cut), sizes_only)
@@ -111,11 +111,11 @@ def _acts(cut: Cut) -> bool:
 
 
 def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, given: list[Any], by_values: bool) -> None:
-    """What is computed from sizes depends on sizes. A truth value, or None, moves the branch to what reads it.
+    """What is computed from sizes depends on sizes. None, or a text, moves the branch to what reads it.
 
     Code that sizes choose, as in ``act = F.relu if n > 8 else F.silu``, is no value of a graph: the choice is built in.
     """
-    decides = any(item is None or isinstance(item, (bool, str)) for item in given) or may_give_truth(cut)
+    decides = any(item is None or isinstance(item, str) for item in given) or may_give_none(cut)
     if any(map(_is_code, given)) or (decides and not by_values):
         tracer.rejected.append(cut)
         tracer.answers.checks.early_end.met(cut)

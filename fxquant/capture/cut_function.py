@@ -20,7 +20,8 @@ After: the statement is a function of the names it uses, and the user's function
         (y,) = part_0(locals())
         return self.head(y)
 
-A statement that returns takes everything after it along.
+A statement that returns takes everything after it along. Of a statement that multiplies by weights, an expression may
+be cut out: ``self.head(part_0(locals()))``.
 """
 
 from __future__ import annotations
@@ -43,21 +44,23 @@ _LOOPS = (ast.For, ast.While)
 _MOST = 12  # statements that are taken along
 PART = "_fxquant_part_"  # how the names begin of what a function calls in the place of statements cut out of it
 Where = tuple[int, int, int, int]
+CutKey = tuple[CodeType, tuple[int, int], tuple[int, int]]
 Block = tuple[ast.AST, list[ast.stmt], int]  # parent, its statements, which of them
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """One run of statements of a function.
+    """One run of statements of a function, or one expression.
 
     Attributes:
         code: of the function.
-        statements: what is cut out.
+        statements: what is cut out; that return its value where it is an expression.
         inputs: local names that it may read, outputs: those that it sets and that are read after it.
         shared: those that it may change and does not give: they may be arguments, or in variables around the function.
         returns: whether it ends the function.
         used: the names it uses.
         first_line, last_line: in the user's file.
+        expression: what is cut out where that is no statement.
     """
 
     code: CodeType
@@ -69,6 +72,7 @@ class Cut:
     first_line: int
     last_line: int
     shared: tuple[str, ...] = ()
+    expression: ast.expr | None = None
 
     def __str__(self) -> str:
         lines = (
@@ -82,6 +86,16 @@ class Cut:
     def nodes(self) -> list[ast.AST]:
         """All of its source."""
         return [node for statement in self.statements for node in ast.walk(statement)]
+
+    @property
+    def gives_one(self) -> bool:
+        """Whether it gives one value, and no names."""
+        return self.returns or self.expression is not None
+
+    @property
+    def key(self) -> CutKey:
+        """What tells it from other cuts of all functions."""
+        return self.code, *self._ends()
 
     @property
     def loops(self) -> bool:
@@ -100,7 +114,13 @@ class Cut:
 
     def holds(self, other: Cut) -> bool:
         """Whether ``other`` is a part of this."""
-        return self.first_line <= other.first_line and other.last_line <= self.last_line
+        (first, last), (begin, end) = self._ends(), other._ends()
+        return first <= begin and end <= last
+
+    def _ends(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(line, column) where it begins and where it ends."""
+        first, last = self.statements[0], self.statements[-1]
+        return (first.lineno, first.col_offset), (last.end_lineno or 0, last.end_col_offset or 0)
 
     def source(self) -> str:
         """The part as a function called ``part``."""
@@ -120,7 +140,7 @@ class Cut:
         owner = self.code.co_qualname.rpartition(".")[0].rpartition(".")[2]
         arguments = ast.arguments([], [ast.arg(name) for name in self.inputs], None, [], [], None, [])
         body: list[ast.stmt] = [_named_super(statement, self.code) for statement in copy.deepcopy(self.statements)]
-        if not self.returns:
+        if not self.gives_one:
             got = "".join(f"_found.get({name!r})," for name in self.outputs)  # what is not bound is None
             ending = ast.parse(f"_found = locals()\nreturn ({got})")
             body += [self._placed(item, (item, *ast.walk(item))) for item in ending.body]
@@ -164,7 +184,7 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
     path = path_to(function, where)
     if path == [function]:
         return _cut_run(function, code, body, where)
-    blocks = list(_blocks(path))
+    blocks = list(blocks_of(path))
     for depth in range(len(blocks) - 1, -1, -1):
         _, block, index = blocks[depth]
         if depth and block is function.body and index < len(function.body) - len(body):
@@ -172,7 +192,7 @@ def find_cut(code: CodeType, where: Where | None) -> Cut | None:
         returns, jumps, yields = leaves_its_place([block[index]])
         if yields:
             return None
-        if any(_is_caught(parent, around) for parent, around, _ in blocks[: depth + 1]):
+        if any(has_caught(parent, around) for parent, around, _ in blocks[: depth + 1]):
             continue  # what it raises is caught by the user's code, not by the graph
         if returns and block is not function.body:
             continue
@@ -197,10 +217,10 @@ def widened(cut: Cut, names: Collection[str]) -> Cut | None:
     None where no statement does, or where these cannot be cut out.
     """
     function, first = function_of(cut.code), cut.statements[0]
-    if not isinstance(function, ast.FunctionDef) or cut.returns:
+    if not isinstance(function, ast.FunctionDef) or cut.gives_one:
         return None
     where = first.lineno, first.end_lineno or 0, first.col_offset, first.end_col_offset or 0
-    blocks = list(_blocks(path_to(function, where)))
+    blocks = list(blocks_of(path_to(function, where)))
     depth = next((depth for depth, (_, block, index) in enumerate(blocks) if block[index] is first), None)
     if depth is None:
         return None
@@ -230,7 +250,8 @@ def _cut_run(function: ast.FunctionDef, code: CodeType, body: list[ast.stmt], wh
     return _cut(function, code, inside, function, False)
 
 
-def _is_caught(parent: ast.AST, block: list[ast.stmt]) -> bool:
+def has_caught(parent: ast.AST, block: list[ast.stmt]) -> bool:
+    """Whether what statements raise is caught by what is around their block."""
     return catches(parent) and block is getattr(parent, "body", None)
 
 
@@ -276,7 +297,7 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     return body[1:] if documented else body
 
 
-def _blocks(path: Sequence[ast.AST]) -> Iterator[Block]:
+def blocks_of(path: Sequence[ast.AST]) -> Iterator[Block]:
     """(parent, block, index of the statement) for each statement of a path that is in a block of its parent."""
     for parent, node in itertools.pairwise(path):
         for name in ("body", "orelse", "finalbody"):
@@ -303,7 +324,10 @@ def rewrite(code: CodeType, cuts: Sequence[Cut], names: Sequence[str]) -> CodeTy
     memo: dict[int, Any] = {}
     new = copy.deepcopy(function, memo)
     for cut, name in zip(cuts, names, strict=True):
-        _replace(new, [memo[id(statement)] for statement in cut.statements], _call(cut, name))
+        if cut.expression is not None:
+            _replace_expression(new, memo[id(cut.expression)], _call_of(name))
+        else:
+            _replace(new, [memo[id(statement)] for statement in cut.statements], _call(cut, name))
     new.decorator_list, new.returns = [], None
     new.args.defaults, new.args.kw_defaults = [], [None] * len(new.args.kwonlyargs)
     if code.co_freevars:  # keep the closure as it is
@@ -324,9 +348,12 @@ def rewrite(code: CodeType, cuts: Sequence[Cut], names: Sequence[str]) -> CodeTy
     return found
 
 
+def _call_of(name: str) -> ast.expr:
+    return ast.parse(f"{name}(locals())", mode="eval").body
+
+
 def _call(cut: Cut, name: str) -> ast.stmt:
-    call = ast.parse(f"{name}(locals())", mode="eval").body
-    made: ast.stmt
+    call, made = _call_of(name), ast.stmt()
     if cut.returns:
         made = ast.Return(call)
     elif cut.outputs:
@@ -339,6 +366,17 @@ def _call(cut: Cut, name: str) -> ast.stmt:
         if hasattr(node, "end_lineno"):
             node.end_lineno, node.end_col_offset = last.end_lineno, last.end_col_offset  # type: ignore[attr-defined]
     return made
+
+
+def _replace_expression(function: ast.FunctionDef, expression: ast.expr, call: ast.expr) -> None:
+    for node in ast.walk(call):
+        ast.copy_location(node, expression)
+
+    class Replacer(ast.NodeTransformer):
+        def visit(self, node: ast.AST) -> Any:
+            return call if node is expression else super().visit(node)
+
+    Replacer().visit(function)
 
 
 def _replace(function: ast.FunctionDef, statements: list[ast.stmt], call: ast.stmt) -> None:

@@ -14,11 +14,11 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
 from fxquant.capture.call_part import stand_in
-from fxquant.capture.cut_function import PART, Cut, Where, find_cut, rewrite
+from fxquant.capture.cut_function import PART, Cut, CutKey, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
 from fxquant.capture.shared_state import shares_state
 from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
-from fxquant.capture.truth_cuts import wide_cut
+from fxquant.capture.truth_cuts import narrow_cut, wide_cut
 from fxquant.capture.watched_code import WatchedCode
 from fxquant.ir.own_functions import copies_with
 
@@ -38,8 +38,9 @@ class FloatRegions:
         cuts: statements, with what kinds of trouble they are kept whole for, by the code of their function.
         whole: whether it is the whole model.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
-        narrow: (code, position) of statements that are kept whole without what they decide, see ``truth_cuts``.
-        rejected: (code, first line, last line) of those on whose results branches depend.
+        chosen: what is cut out, by (code, position) of what asks for a size, where that is not the statement with all
+            that it decides, see ``truth_cuts``.
+        rejected: the keys of those on whose results branches depend.
         rounds: how many traces there were.
         each_layer: whether each layer is traced by itself, also where many are alike.
         looked_at: statements that ask for sizes, and that traces need not end early for.
@@ -56,8 +57,8 @@ class FloatRegions:
     cuts: dict[CodeType, dict[Cut, set[FactKind]]] = field(default_factory=dict)
     whole: bool = False
     refused: set[tuple[CodeType, Where]] = field(default_factory=set)
-    narrow: set[tuple[CodeType, Where]] = field(default_factory=set)
-    rejected: set[tuple[CodeType, int, int]] = field(default_factory=set)
+    chosen: dict[tuple[CodeType, Where], Cut] = field(default_factory=dict)
+    rejected: set[CutKey] = field(default_factory=set)
     rounds: int = 0
     each_layer: bool = False
     looked_at: set[Spot] = field(default_factory=set)
@@ -103,25 +104,28 @@ class FloatRegions:
         """Do not keep statements whole for the sake of sizes: branches depend on what they give."""
         self.cuts.get(cut.code, {}).pop(cut, None)
         self._is_rewritten(cut.code)
+        self._found = {key: found for key, found in self._found.items() if found is not cut}
         self.rounds += 1
-        self.rejected.add((cut.code, cut.first_line, cut.last_line))
+        self.rejected.add(cut.key)
 
-    def _keep(self, spot: Spot, kind: FactKind, rejected: Collection[tuple[CodeType, int, int]] = ()) -> str:
+    def _keep(self, spot: Spot, kind: FactKind, rejected: Collection[CutKey] = ()) -> str:
         if isinstance(spot, ModuleSpot):
             return "" if self.is_read_around(spot.path) else self._add_module(spot.path)
         key = spot, kind in _SIZES
         if key not in self._found:  # every layer that runs the same code has the same spots
             self._found[key] = self._cut_for(*key)
         cut = self._found[key]
-        if cut is None or (cut.code, cut.first_line, cut.last_line) in rejected:
+        if cut is None or cut.key in rejected:
             return ""
         return self._add(cut, kind)
 
     def _cut_for(self, spot: StatementSpot | FunctionSpot, for_sizes: bool) -> Cut | None:
-        if for_sizes and isinstance(spot, StatementSpot) and (spot.code, spot.where) not in self.narrow:
-            cut = wide_cut(spot.code, spot.where)
+        if isinstance(spot, FunctionSpot):
+            cut = find_cut(spot.code, None)
+        elif for_sizes:
+            cut = self.chosen.get((spot.code, spot.where)) or wide_cut(spot.code, spot.where)
         else:
-            cut = find_cut(spot.code, spot.where if isinstance(spot, StatementSpot) else None)
+            cut = narrow_cut(spot.code, spot.where)
         if cut is None or not self._functions_with(spot.code) or not _fits(cut):
             return None
         if shares_state(cut, self.no_containers, not for_sizes):

@@ -74,7 +74,8 @@ class Lengths:
 
     def of_loop(self, steps: ValueProxy) -> int:
         """How often a loop over a size is unrolled."""
-        self._answers.build_in(FactKind.SIZE_LOOP, steps, steps.value, ())
+        spots = self._answers.movable_spots(user_frame())
+        self._answers.build_in(FactKind.SIZE_LOOP, steps, steps.value, spots)
         return int(steps.value)
 
     def _container_length(self, proxy: ValueProxy, length: int) -> None:

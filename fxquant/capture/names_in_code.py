@@ -6,8 +6,9 @@ import ast
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+_OWN_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+SCOPES = (*_OWN_SCOPES, *_COMPREHENSIONS)
 _LOOPS = (ast.For, ast.While, ast.AsyncFor)
 _ASKED_ONLY = frozenset(("shape", "size", "device", "dtype", "ndim", "dim", "numel"))
 
@@ -102,7 +103,7 @@ class _Visitor(ast.NodeVisitor):
         if isinstance(node, _COMPREHENSIONS):
             targets = names_used(part.target for part in node.generators).stored
             self._inside(node, targets)
-        elif isinstance(node, _SCOPES):
+        elif isinstance(node, _OWN_SCOPES):
             name = getattr(node, "name", None)
             if name and not self.hidden:
                 self.found.stored.add(name)
@@ -136,7 +137,7 @@ def leaves_its_place(statements: Iterable[ast.stmt]) -> tuple[bool, bool, bool]:
         returns |= isinstance(node, ast.Return)
         jumps |= isinstance(node, (ast.Break, ast.Continue)) and not in_loop
         yields |= isinstance(node, (ast.Yield, ast.YieldFrom, ast.Await, ast.Global, ast.Nonlocal))
-        if isinstance(node, _SCOPES):
+        if isinstance(node, _OWN_SCOPES):
             return
         for child in ast.iter_child_nodes(node):
             look(child, in_loop or isinstance(node, _LOOPS))

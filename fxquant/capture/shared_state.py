@@ -52,7 +52,8 @@ def shares_state(cut: Cut, no_containers: Collection[str], tables: bool) -> bool
     if not names:
         return False
     names |= {item.name for item in called}
-    own_lines = [(cut.first_line, cut.last_line), *((item.lineno, item.end_lineno or 0) for item in called)]
+    lines = [] if cut.expression is not None else [(cut.first_line, cut.last_line)]  # what else is there is outside
+    own_lines = [*lines, *((item.lineno, item.end_lineno or 0) for item in called)]
     owner = cut.code.co_qualname.rpartition(".")[0].rpartition(".")[2]
     for kind in classes:
         related = owner in (kind.name, *(getattr(base, "id", "") for base in kind.bases))

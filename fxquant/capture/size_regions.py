@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
+from fxquant.capture.expression_cuts import expression_cuts
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.source import position
 from fxquant.capture.structures import leaves
-from fxquant.capture.truth_cuts import may_give_truth, narrow_cut, wide_cut
+from fxquant.capture.truth_cuts import may_give_none, narrow_cut, wide_cut
 from fxquant.ir.codes import codes_in
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _SHAPE_ONLY = frozenset(
 )
 
 
-def may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bool:
+def may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool, inside: bool = False) -> bool:
     """Whether the statement that ``frame`` is at may be kept whole.
 
     Args:
@@ -43,28 +44,28 @@ def may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> boo
         frame: of the user's code.
         loops: whether it is a loop over a size. Such a loop may read activations: unrolled, it would be right for one
             length only.
+        inside: whether it may be an expression of the statement, where the statement multiplies by weights.
     """
     with tracer.nothing_recorded():  # looking at the model's tensors is no part of the trace
-        return _may_run_as_python(tracer, frame, loops)
+        return _may_run_as_python(tracer, frame, loops, inside)
 
 
-def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool) -> bool:
+def _may_run_as_python(tracer: ValueTracer, frame: FrameType, loops: bool, inside: bool) -> bool:
     where = position(frame.f_code, frame.f_lasti)
     code = tracer.recorder.written.get(frame.f_code, frame.f_code)
     if where is None or tracer.settings.sizes_built_in or (code, where) in tracer.settings.refused:
         return False
-    narrow, cut = tracer.settings.narrow, narrow_cut(code, where)
-    wider = cut if (code, where) in narrow else wide_cut(code, where)
-    if _may_be_cut(tracer, wider, frame, loops):
-        return True
-    may = wider is not cut and _may_be_cut(tracer, cut, frame, loops)
-    if may:
-        narrow.add((code, where))
-    return may
+    every = [wide_cut(code, where), narrow_cut(code, where), *(expression_cuts(code, where) if inside else ())]
+    known = tracer.settings.chosen.get((code, where))
+    for cut in every[every.index(known) :] if known in every else every if known is None else ():
+        if cut is not None and _may_be_cut(tracer, cut, frame, loops):
+            tracer.settings.chosen[code, where] = cut
+            return True
+    return False
 
 
-def _may_be_cut(tracer: ValueTracer, cut: Cut | None, frame: FrameType, loops: bool) -> bool:
-    if cut is None or (cut.code, cut.first_line, cut.last_line) in tracer.settings.rejected_before:
+def _may_be_cut(tracer: ValueTracer, cut: Cut, frame: FrameType, loops: bool) -> bool:
+    if cut.key in tracer.settings.rejected_before:
         return False
     names = frame.f_locals
     values = {name: names[name] for name in cut.inputs if name in names}
@@ -72,7 +73,7 @@ def _may_be_cut(tracer: ValueTracer, cut: Cut | None, frame: FrameType, loops: b
         return False
     if reads_activations(cut, values):
         return loops
-    return not may_give_truth(cut)  # what asks for it next would be built in
+    return not may_give_none(cut)  # what asks for it next would be built in
 
 
 def _has_weights(value: Any, name: str, cut: Cut) -> bool:

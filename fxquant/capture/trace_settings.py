@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fxquant.capture.against_eager import Marks
+from fxquant.capture.cut_function import Cut, CutKey, Where
 from fxquant.capture.half_precision import HalfPrecision
 from fxquant.capture.trouble import Spot
 from fxquant.capture.varying_lists import Path
@@ -32,9 +33,8 @@ class TraceSettings:
             identity; the trace adds to them.
         sizes_built_in: whether answers about sizes are always built in.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
-        narrow: (code, position) of those that are kept whole without what they decide, see ``truth_cuts``; the trace
-            adds to them.
-        rejected_before: (code, first line, last line) of those on whose results branches depend.
+        chosen: what is cut out around such a statement, see ``FloatRegions``; the trace adds to it.
+        rejected_before: keys of those on whose results branches depend.
         looked_at: statements of which is known whether other sizes answer them differently; the trace adds to them.
         ends_early: whether the trace may end before the model does, see ``EarlyEnd``.
         each_layer: whether layers that repeat are traced each.
@@ -53,8 +53,8 @@ class TraceSettings:
     versions: dict[int, tuple[Tensor, int]]
     sizes_built_in: bool
     refused: set[tuple[CodeType, Any]]
-    narrow: set[tuple[CodeType, Any]]
-    rejected_before: set[tuple[CodeType, int, int]]
+    chosen: dict[tuple[CodeType, Where], Cut]
+    rejected_before: set[CutKey]
     looked_at: set[Spot]
     ends_early: bool
     each_layer: bool

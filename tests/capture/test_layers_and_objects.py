@@ -389,7 +389,6 @@ class GivesOther(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "of", "other"),
     [
-        (Indexes, lambda x: x.shape[1], torch.ones(2, 5)),
         (Refuses, lambda x: (x > 50).any(), torch.full((2, 4), 60.0)),
         (AsksForType, lambda x: x, torch.ones(2, 4, dtype=torch.long)),
         (AsksForClass, lambda x: x, torch.ones(2, 4, dtype=torch.double)),
@@ -404,3 +403,10 @@ def test_questions_about_another_input_are_checked(
     assert torch.allclose(model(SMALL, SMALL), captured(SMALL, SMALL + 0), atol=1e-5)
     with pytest.raises(FxquantError, match="asks for what was"):
         captured(SMALL, other)
+
+
+def test_what_the_size_of_another_input_chooses_is_chosen_anew() -> None:
+    model = GivesOther(Indexes, lambda x: x.shape[1]).eval()
+    captured = pipeline.capture(model, (SMALL, SMALL * 2))
+    for other in (SMALL, torch.ones(2, 5), torch.ones(2, 7)):
+        assert torch.allclose(model(SMALL, other), captured(SMALL, other), atol=1e-5)
