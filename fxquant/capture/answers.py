@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import operator
-from types import FrameType
+from collections.abc import Collection, Iterable
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx
@@ -20,7 +21,7 @@ from fxquant.capture.asking_frame import asking_frame
 from fxquant.capture.branches import Other, catches_operations, in_message, is_caught, other_side
 from fxquant.capture.conditions import is_decided_elsewhere
 from fxquant.capture.facts import CHECKED, DECIDED_ELSEWHERE, NOT_RAISED, Fact, FactKind
-from fxquant.capture.identity_tests import tests_behind
+from fxquant.capture.identity_tests import tests_behind, tests_of
 from fxquant.capture.layer_recording import DTYPE, RANK
 from fxquant.capture.lengths import Lengths
 from fxquant.capture.proxy import Depends, ValueProxy, is_of_state
@@ -99,8 +100,8 @@ class Answers:
             recorder.report(FactKind.TENSOR_BRANCH, answer)
         return answer
 
-    def flag(self, value: Any) -> Any:
-        """A flag of an operation that runs in int8 only where it is known: a size that decides it is built in."""
+    def in_place(self, value: Any) -> Any:
+        """Whether an operation writes into its operand: where a size decides that, it is built in."""
         if not isinstance(value, ValueProxy) or value.depends is not Depends.SIZES:
             return value
         answer = bool(value.value)
@@ -153,6 +154,8 @@ class Answers:
             self.asked_of_gradients(fact)
         if name == "is_contiguous":
             self._asked_of_memory(fact)
+            if proxy.from_part:
+                self.checks.check(self.tracer.create_proxy("call_method", name, (proxy,), {}), answer)
         for source in sources:
             self.checks.check_dtype(source)
 
@@ -205,9 +208,17 @@ class Answers:
 
     def identity(self, answer: bool, depends: Depends) -> None:
         """A truth value is computed, and Python may be asked which one it is: ``flag is True`` asks no proxy."""
-        recorder = self.tracer.recorder
         kind = FactKind.SIZE_BRANCH if depends is Depends.SIZES else FactKind.TENSOR_BRANCH
-        for code, instruction in tests_behind() if depends is not Depends.NOTHING else ():
+        self._report_identity(kind, answer, tests_behind() if depends is not Depends.NOTHING else ())
+
+    def identity_of(self, names: Collection[str], depends: Depends) -> None:
+        """A part gives a tensor, and Python may be asked whether it is one that the part was given."""
+        kind = FactKind.SIZE_BRANCH if depends is Depends.SIZES else FactKind.TENSOR_BRANCH
+        self._report_identity(kind, "which tensor it is", tests_of(names))
+
+    def _report_identity(self, kind: FactKind, answer: Any, tests: Iterable[tuple[CodeType, int]]) -> None:
+        recorder = self.tracer.recorder
+        for code, instruction in tests:
             where = position(code, instruction)
             around = [spot for spot in recorder.spots() if isinstance(spot, ModuleSpot)]
             inner = [] if where is None else [StatementSpot(recorder.written.get(code, code), where)]

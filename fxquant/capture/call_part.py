@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import functools
 import operator
@@ -16,15 +15,17 @@ import numpy as np
 from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
+from fxquant.capture.effects_in_code import acts, may_write, writes
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
+from fxquant.capture.hidden_values import hides_values
 from fxquant.capture.plain_code import is_torchs
 from fxquant.capture.proxy import Depends, ValueAttribute, ValueProxy
 from fxquant.capture.repeated_parts import may_repeat
 from fxquant.capture.shared_state import computes_only
 from fxquant.capture.size_regions import reads_activations
-from fxquant.capture.structures import has_parts, holds_tensor, rebuild, require_no_proxies
-from fxquant.capture.truth_cuts import may_give_none
+from fxquant.capture.structures import has_parts, holds_tensor, rebuild
+from fxquant.capture.truth_cuts import may_give_truth
 from fxquant.ir.checks import require_none, require_some
 from fxquant.ir.float_part import BoundMethod, Child, FloatPart, ForwardCall, Hole, Imported, PartCode
 from fxquant.ir.own_functions import cell_content, parts_of_partial
@@ -56,13 +57,19 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         arguments = {name: made.lower(name, value) for name, value in values.items()}
         for name in made.behind_functions:  # they would not be trained, moved or saved
             tracer.recorder.report(FactKind.OPAQUE_CALL, f"{name!r} reaches modules of the model")
+        if made.hidden and sizes_only:
+            tracer.rejected.append(cut)
+        elif made.hidden:
+            tracer.recorder.report(FactKind.OPAQUE_CALL, f"{made.hidden[0]!r} keeps values of the trace")
         lines = cut.first_line, cut.last_line
         part = FloatPart(
             code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path
         )
         part.child_paths = made.paths
         part.learns = not computes_only(cut)
-        part.sizes_only = sizes_only and not _acts(cut)
+        reads = reads_activations(cut, values)
+        part.writes = reads and may_write(cut)
+        part.sizes_only = sizes_only and not (acts(cut) or part.writes)
         part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
         for name in (*cut.shared, *cut.outputs):
             if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
@@ -77,8 +84,10 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         named = [] if cut.gives_one else zip(cut.outputs, proxy.value, strict=True)
         given = [proxy.value] if cut.gives_one else [value for name, value in named if name not in kept]
         part.repeats = may_repeat(part, given)
+        if any(isinstance(value, Tensor) for value in given) and any(map(_is_tensor, made.inputs)):
+            tracer.answers.identity_of(cut.outputs, Depends.SIZES if sizes_only else Depends.VALUES)
         if sizes_only:
-            _judge_sizes(tracer, cut, proxy, given, reads_activations(cut, values))
+            _judge_sizes(tracer, cut, proxy, given, reads)
         if cut.gives_one:
             return _take(tracer, proxy, None, str(cut), sizes_only)
         results = [
@@ -93,30 +102,24 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
     return call
 
 
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, ValueProxy) and isinstance(value.value, Tensor))
+
+
 def _is_held(value: Any) -> bool:
     """Whether a value has contents that a part would have for itself."""
     containers = (list, dict, set, deque, np.ndarray)
     return not isinstance(value, (ValueProxy, nn.Module)) and (isinstance(value, containers) or has_parts(value))
 
 
-def _acts(cut: Cut) -> bool:
-    """Whether statements may do more than compute what they give: change something, or raise an error."""
-    nodes = cut.nodes
-    if any(isinstance(node, (ast.Raise, ast.Assert)) for node in nodes):
-        return True
-    stores = any(
-        isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)) for node in nodes if not isinstance(node, ast.Name)
-    )
-    return stores or any(isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) for node in nodes)
-
-
 def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, given: list[Any], by_values: bool) -> None:
-    """What is computed from sizes depends on sizes. None, or a text, moves the branch to what reads it.
+    """What is computed from sizes depends on sizes. A truth value, or None, moves the branch to what reads it.
 
-    Code that sizes choose, as in ``act = F.relu if n > 8 else F.silu``, is no value of a graph: the choice is built in.
+    Code that sizes choose is no value of a graph: the choice is built in. Torch's functions are, where all compute.
     """
-    decides = any(item is None or isinstance(item, str) for item in given) or may_give_none(cut)
-    if any(map(_is_code, given)) or (decides and not by_values):
+    decides = any(item is None or isinstance(item, (bool, str)) for item in given) or may_give_truth(cut)
+    writes_there = any(map(callable, given)) and writes(cut)
+    if writes_there or any(map(_is_code, given)) or (decides and not by_values):
         tracer.rejected.append(cut)
         tracer.answers.checks.early_end.met(cut)
     if not cut.loops and not by_values:
@@ -175,6 +178,7 @@ class _Arguments:
         self.children: dict[str, nn.Module] = {}
         self.paths: dict[str, str] = {}
         self.behind_functions: list[str] = []
+        self.hidden: list[str] = []
         self._names: dict[int, str] = {}
 
     def lower(self, name: str, value: Any) -> Any:
@@ -191,15 +195,16 @@ class _Arguments:
                 return BoundMethod(self._module(leaf.__self__, {None}), leaf.__name__)
             if isinstance(leaf, ModuleType):
                 return Imported(leaf.__name__)
-            if isinstance(leaf, FunctionType):
-                require_no_proxies(leaf)
             return leaf
 
         if any(map(self._reaches_model, _in_containers(value, _DEPTH))):
             self.behind_functions.append(name)
         if has_parts(value) and holds_tensor(value):  # an object: passed on as a value of the graph
             return self._input(value)
-        return rebuild(self._as_it_is_now(value) if has_parts(value) else value, change)
+        made = rebuild(self._as_it_is_now(value) if has_parts(value) else value, change)
+        if hides_values(made):
+            self.hidden.append(name)
+        return made
 
     def _reaches_model(self, thing: Any) -> bool:
         """Whether a function reaches modules of the model, in another way than as a method of one."""

@@ -14,10 +14,12 @@ from types import CodeType
 
 from fxquant.capture.branches import is_not
 from fxquant.capture.cut_function import Cut, Where, blocks_of, has_caught
+from fxquant.capture.effects_in_code import writes
 from fxquant.capture.names_in_code import SCOPES, names_used
 from fxquant.capture.parsed_files import function_of, path_to
 from fxquant.capture.truth_cuts import multiplies
 
+_ASK_THE_FRAME = ("super", "locals", "vars", "dir", "eval", "exec", "inspect", "sys")
 _OF_VALUES = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr)  # statements that ask nothing themselves
 
 
@@ -26,9 +28,10 @@ def expression_cuts(code: CodeType, where: Where) -> tuple[Cut, ...]:
     """The expressions of a function around a position that could be cut out of their statement, the smallest first.
 
     Not those that decide a branch, or are a part of what does: what they give would be asked for next. Nor those that
-    multiply matrices, which is done in int8.
+    multiply matrices, which is done in int8, or write into what others read.
     """
-    return tuple(cut for cut in _expressions_around(code, where) if not any(map(multiplies, cut.statements)))
+    found = _expressions_around(code, where)
+    return tuple(cut for cut in found if not any(map(multiplies, cut.statements)) and not writes(cut))
 
 
 def _expressions_around(code: CodeType, where: Where) -> Iterator[Cut]:
@@ -54,7 +57,7 @@ def _is_bound(node: ast.expr) -> bool:
     """Whether an expression has no value of its own, or has to stay in its function."""
     no_value = isinstance(node, (ast.Slice, ast.Starred)) or not isinstance(getattr(node, "ctx", ast.Load()), ast.Load)
     stay = (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)
-    own = any(isinstance(item, ast.Name) and item.id in ("super", "locals") for item in ast.walk(node))
+    own = any(isinstance(item, ast.Name) and item.id in _ASK_THE_FRAME for item in ast.walk(node))
     return no_value or own or any(isinstance(item, stay) for item in ast.walk(node))
 
 

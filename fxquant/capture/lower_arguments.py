@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.facts import FactKind
+from fxquant.capture.hidden_values import hides_values
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import Depends, ValueProxy
-from fxquant.capture.structures import has_parts, holds_tensor, leaves, require_no_proxies, unwrap
+from fxquant.capture.structures import has_parts, holds_tensor, leaves, unwrap
 from fxquant.ir.own_functions import cell_content, parts_of_partial
 from fxquant.ir.rebuild import Rebuild, Refill, complete
 
@@ -160,7 +161,8 @@ class ArgumentLowering:
             return self.constant(a).node
         if isinstance(a, FunctionType):
             a = vars(a).get("stands_for", a)  # what takes its place during a trace
-            require_no_proxies(a)
+            if hides_values(a):
+                raise TypeError(f"{a.__qualname__} keeps values of the trace")
         if isinstance(a, nn.Module):
             raise TypeError(f"a {kind.__name__} is passed to a function that is kept whole")
         return self._make(a)

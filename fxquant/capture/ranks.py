@@ -15,7 +15,7 @@ from torch import fx
 
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.ir.effects import name_of
-from fxquant.ir.float_part import runs_user_code
+from fxquant.ir.float_part import FloatPart, runs_user_code
 from fxquant.ir.meta import TensorMeta, info
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ class Ranks:
 
     def may_have_another_dtype(self, node: fx.Node) -> bool:
         """Whether a value is a tensor that the model, or code of the user's that runs as Python, is free to choose."""
-        return self.is_given(node) or (isinstance(info(node).value, TensorMeta) and self._is_given_by_user(node))
+        if self.is_given(node):
+            return True
+        by_node = any(isinstance(info(source).value, torch.dtype) for source in node.all_input_nodes)
+        return isinstance(info(node).value, TensorMeta) and (by_node or self._is_given_by_user(node))
 
     def decides(self, node: fx.Node) -> bool:
         """Whether an operation makes as many dimensions as the values or sizes that it is given decide."""
@@ -101,7 +104,10 @@ class Ranks:
 
     def _is_given_by_user(self, node: fx.Node) -> bool:
         node = _taken_from(node)
-        return node.op == "call_module" and runs_user_code(self.tracer.root.get_submodule(str(node.target)))
+        if node.op != "call_module":
+            return False
+        module = self.tracer.root.get_submodule(str(node.target))
+        return isinstance(module, FloatPart) or runs_user_code(module)
 
     def _rank(self, node: fx.Node) -> Any:
         """Record the question, which asks for no values."""

@@ -58,7 +58,7 @@ def again(tracer: ValueTracer, part: FloatPart, moved: Callable[[str], str]) -> 
     lines = part.first_line, part.last_line
     made = FloatPart(part.code, part.arguments, children, part.title, part.file, lines, moved(part.module_path))
     made.child_paths, made.label = paths, part.label
-    made.sizes_only, made.repeats, made.learns = part.sizes_only, part.repeats, part.learns
+    made.sizes_only, made.repeats, made.learns, made.writes = part.sizes_only, part.repeats, part.learns, part.writes
     return made
 
 

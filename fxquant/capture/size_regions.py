@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from types import FrameType
+from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.expression_cuts import expression_cuts
+from fxquant.capture.plain_code import is_torchs
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.source import position
 from fxquant.capture.structures import leaves
-from fxquant.capture.truth_cuts import may_give_none, narrow_cut, wide_cut
+from fxquant.capture.truth_cuts import may_give_truth, narrow_cut, wide_cut
 from fxquant.ir.codes import codes_in
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ _GO_THROUGH_ALL = frozenset(
     ("children", "modules", "named_children", "named_modules", "parameters", "named_parameters", "state_dict",
      "_modules", "_parameters", "getattr", "vars", "__dict__", "get_submodule", "get_parameter", "__call__", "forward")
 )  # fmt: skip
+_LITERALS = (int, float, complex, bool, str, bytes, type(None))
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
 _SHAPE_ONLY = frozenset(
     ("shape", "size", "device", "dtype", "ndim", "dim", "numel", "is_cuda", "is_contiguous", "new_zeros", "new_ones")
@@ -71,9 +74,22 @@ def _may_be_cut(tracer: ValueTracer, cut: Cut, frame: FrameType, loops: bool) ->
     values = {name: names[name] for name in cut.inputs if name in names}
     if any(_has_weights(value, name, cut) for name, value in values.items()):
         return False
+    if cut.expression is not None and not all(map(_cannot_change, values.values())):
+        return False
     if reads_activations(cut, values):
         return loops
-    return not may_give_none(cut)  # what asks for it next would be built in
+    return not may_give_truth(cut)  # what asks for it next would be built in
+
+
+def _cannot_change(value: Any) -> bool:
+    """Whether an expression may read a local name without changing what the statement around it reads, too."""
+    if type(value) in (tuple, torch.Size):
+        return all(map(_cannot_change, value))
+    if isinstance(value, ValueProxy):
+        return isinstance(value.value, (Tensor, int, float, torch.Size, tuple))
+    if isinstance(value, (FunctionType, BuiltinFunctionType, type)):
+        return is_torchs(value)
+    return isinstance(value, (*_LITERALS, nn.Module, Tensor, ModuleType, torch.dtype, torch.device))
 
 
 def _has_weights(value: Any, name: str, cut: Cut) -> bool:

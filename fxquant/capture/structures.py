@@ -108,27 +108,6 @@ def holds_tensor(structure: Any) -> bool:
     return any(isinstance(leaf, (ValueProxy, Tensor)) for leaf in leaves(structure))
 
 
-def require_no_proxies(function: FunctionType, seen: frozenset[int] = frozenset()) -> None:
-    """Raise when a function keeps values of the trace in its variables.
-
-    Args:
-        function: that is passed on as a constant.
-        seen: ids of the functions around it.
-
-    Raises:
-        TypeError: it does.
-    """
-    for cell in function.__closure__ or ():
-        try:
-            kept = cell.cell_contents
-        except ValueError:  # not set yet
-            continue
-        if holds_proxy(kept):
-            raise TypeError(f"{function.__qualname__} keeps values of the trace")
-        if isinstance(kept, FunctionType) and id(kept) not in seen:  # a function may be in its own closure
-            require_no_proxies(kept, seen | {id(function), id(kept)})
-
-
 def unwrap(structure: Any) -> Any:
     """Replace every proxy in nested containers and objects by its value.
 

@@ -57,7 +57,6 @@ _SWAPPED = {
     "__rdiv__": operator.truediv, "__rfloordiv__": operator.floordiv, "__rpow__": operator.pow,
     "__rmod__": operator.mod, "__rmatmul__": operator.matmul,
 }  # fmt: skip
-_IS_CAUSAL = 5  # place of that argument of scaled_dot_product_attention
 _FACTS = frozenset((torch.is_floating_point, torch.is_complex, torch.is_grad_enabled))
 
 
@@ -129,10 +128,8 @@ def record_torch(tracer: ValueTracer, function: Any, args: tuple[Any, ...], kwar
         return _answer(tracer, function, args, kwargs)
     if function in _FACTORIES:
         record_factory(tracer, function, args, kwargs)
-    if function is F.scaled_dot_product_attention:
-        causal = tracer.answers.flag
-        args = (*args[:_IS_CAUSAL], *map(causal, args[_IS_CAUSAL : _IS_CAUSAL + 1]), *args[_IS_CAUSAL + 1 :])
-        kwargs = {name: causal(value) if name == "is_causal" else value for name, value in kwargs.items()}
+    if "inplace" in kwargs:
+        kwargs = {**kwargs, "inplace": tracer.answers.in_place(kwargs["inplace"])}
     if function is F.multi_head_attention_forward:
         with TracingMode(tracer):
             return attend(AttentionCall(*args, **kwargs), functools.partial(_linear, tracer))

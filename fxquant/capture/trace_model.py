@@ -28,7 +28,7 @@ from fxquant.capture.varying_lists import varying_lists
 from fxquant.capture.written_inputs import check_written_inputs
 from fxquant.errors import CaptureError
 from fxquant.ir.checks import require_computed
-from fxquant.ir.float_part import EFFECTS, PYTHON, FloatPart, runs_user_code
+from fxquant.ir.float_part import COMPUTES, EFFECTS, HOLDS, PYTHON, WRITES, FloatPart, runs_user_code
 from fxquant.ir.meta import NodeInfo, info, set_info
 from fxquant.ir.walk_modules import Inventory
 
@@ -212,7 +212,7 @@ def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:
     for node in graph.find_nodes(op="call_module"):
         called = root.get_submodule(str(node.target))
         if isinstance(called, FloatPart):
-            node.meta[PYTHON] = True
+            node.meta[PYTHON] = WRITES if called.writes else HOLDS if called._modules else COMPUTES
         if runs_user_code(called):
             node.meta[EFFECTS] = True
 

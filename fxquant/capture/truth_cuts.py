@@ -2,14 +2,13 @@
 
 Before: ``odd = height % 2 == 1 or width % 2 == 1`` is asked in the statement behind it: ``if odd: x = F.pad(x, ...)``.
 
-After: both statements are one part. Where weights are between them, each is one, and the second is given the truth
-value that the first gives. None is no value of a graph: what gives it is built in.
+After: both statements are one part.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import CodeType
 
@@ -70,41 +69,25 @@ def may_give_truth(cut: Cut) -> bool:
     return any(True for _ in _truths_of(cut))
 
 
-@lru_cache(maxsize=1024)
-def may_give_none(cut: Cut) -> bool:
-    """Whether statements give None or a text, on the path of the example or on another one: no values of a graph."""
-    return any(True for _ in _truths_of(cut, _may_be_none))
-
-
-def _truths_of(cut: Cut, may_be: Callable[[ast.expr | None], bool] | None = None) -> Iterator[str]:
+def _truths_of(cut: Cut) -> Iterator[str]:
     """Names by which statements give such a value, "" for what they return."""
-    may_be = may_be or _may_be_truth
     if not cut.gives_one:
-        yield from (name for name in _constants_outside(cut, may_be) if name in cut.outputs)
+        yield from (name for name in _constants_outside(cut) if name in cut.outputs)
     for node in cut.nodes:
-        if isinstance(node, ast.Return) and may_be(node.value):
+        if isinstance(node, ast.Return) and _may_be_truth(node.value):
             yield ""
-        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and may_be(node.value):
+        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and _may_be_truth(node.value):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             yield from (item.id for item in targets if isinstance(item, ast.Name) and item.id in cut.outputs)
 
 
-def _constants_outside(cut: Cut, may_be: Callable[[ast.expr | None], bool]) -> Iterator[str]:
+def _constants_outside(cut: Cut) -> Iterator[str]:
     """Names that the function sets to such a constant elsewhere: ``pad = None``, and a tuple where a size is odd."""
     inside = set(map(id, cut.nodes))
     function = function_of(cut.code)
     for node in ast.walk(function) if function is not None else ():
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and may_be(node.value):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and _may_be_truth(node.value):
             yield from (item.id for item in node.targets if isinstance(item, ast.Name) and id(node) not in inside)
-
-
-def _may_be_none(value: ast.expr | None) -> bool:
-    """Whether an expression may be None or a text."""
-    if isinstance(value, ast.IfExp):
-        return _may_be_none(value.body) or _may_be_none(value.orelse)
-    if isinstance(value, ast.BoolOp):
-        return any(map(_may_be_none, value.values))
-    return isinstance(value, ast.Constant) and isinstance(value.value, (str, type(None)))
 
 
 def _may_be_truth(value: ast.expr | None) -> bool:

@@ -12,7 +12,9 @@ After: ``%conv = conv2d(%x, ...);  %part = call_module[forward_line_12](%conv); 
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import CodeType, FunctionType
@@ -28,6 +30,7 @@ from fxquant.ir.part_state import PartState, every_attribute
 
 _DEPTH = 3
 PYTHON = "fxquant_python"  # key of a node's meta: it runs a part of the user's Python
+COMPUTES, HOLDS, WRITES = "computes", "holds", "writes"  # what that may do: have modules' tensors; write into inputs
 EFFECTS = "fxquant_effects"  # key of a node's meta: it runs the user's Python, and stays when nothing reads its result
 
 
@@ -125,6 +128,7 @@ class FloatPart(nn.Module):
         label: what it is registered as on the root, but for a number.
         child_paths: where its modules are in the user's model, by name.
         sizes_only: whether it only computes from sizes; it may be left out when nothing reads what it gives.
+        writes: whether its source may write into the tensors that it is given.
         repeats: whether other layers may have parts like it without running the Python around it.
         shared: names of arguments that others may hold too, and whose contents it has for itself: it must not change
             them.
@@ -151,7 +155,7 @@ class FloatPart(nn.Module):
         self.first_line, self.last_line = lines
         self.why = self.label = ""
         self.child_paths: dict[str, str] = {}
-        self.sizes_only = self.repeats = False
+        self.sizes_only = self.repeats = self.writes = False
         self.shared: tuple[str, ...] = ()
         self.report_change: Callable[[str], None] | None = None
         self.reads: dict[str, frozenset[str]] = {}
@@ -238,10 +242,20 @@ class FloatPart(nn.Module):
             return getattr(self._fill(structure.of, inputs), structure.name)
         if isinstance(structure, Imported):
             return importlib.import_module(structure.name)
-        if type(structure) in (tuple, list):
+        if isinstance(structure, tuple) and hasattr(structure, "_fields"):  # a named tuple
+            return type(structure)(*(self._fill(item, inputs) for item in structure))
+        if type(structure) in (tuple, list, set, frozenset):
             return type(structure)(self._fill(item, inputs) for item in structure)
-        if type(structure) is dict:
-            return {key: self._fill(item, inputs) for key, item in structure.items()}
+        if isinstance(structure, deque):
+            return deque((self._fill(item, inputs) for item in structure), structure.maxlen)
+        if isinstance(structure, slice):
+            return slice(*(self._fill(item, inputs) for item in (structure.start, structure.stop, structure.step)))
+        if isinstance(structure, dict):
+            made = {key: self._fill(item, inputs) for key, item in structure.items()}
+            if type(structure) is not dict:
+                made, filled = copy.copy(structure), made  # of its class, as a ``defaultdict`` with what it makes
+                made.update(filled)
+            return made
         return structure
 
     def extra_repr(self) -> str:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
 
 from fxquant.ir.effects import name_of
-from fxquant.ir.float_part import EFFECTS, PYTHON
+from fxquant.ir.float_part import EFFECTS, HOLDS, PYTHON, WRITES
 from fxquant.ir.meta import ALIASED, NodeInfo, by_storage, info, set_info, update_info, writers_in
 
 MADE_BY = "mark_aliases"
@@ -38,8 +39,8 @@ _MAY_COPY = frozenset(("contiguous", "reshape", "reshape_as", "flatten", "ravel"
 
 def mark_aliases(graph: fx.Graph) -> None:
     """Mark nodes of ``graph``, which must still be spelled as the user wrote it."""
-    writers = writers_in(graph)
-    if not writers:
+    writers, parts = writers_in(graph), [node for node in graph.nodes if node.meta.get(PYTHON) == WRITES]
+    if not writers and not parts:
         return
     order = {node: position for position, node in enumerate(graph.nodes)}
     by_name = {node.name: node for node in graph.nodes}
@@ -49,6 +50,12 @@ def mark_aliases(graph: fx.Graph) -> None:
             target = by_name.get(name) or next((source for source in node.all_input_nodes if source.name == name), None)
             if target is not None:
                 _mark(node, target, order, sharing.get(info(target).storage, []))
+    for part in parts:  # for some inputs, it may write into what it is given
+        for source in part.all_input_nodes:
+            if info(source).tensor is not None and any(order[user] > order[part] for user in source.users):
+                for member in _same_memory(source):
+                    if member.op.startswith("call_"):
+                        update_info(member, op=ALIASED)
     for nodes in sharing.values():
         if any(node.target in FORMS for node in nodes) and _writes_values(writers, nodes):
             for node in nodes:
@@ -135,7 +142,9 @@ def _through_users_code(node: fx.Node, is_before: Callable[[fx.Node], bool]) -> 
         node: given by that code, or given to it.
         is_before: whether a node runs before what is written.
     """
-    giving = node if _runs_python(node) else node.args[0] if node.target is operator.getitem else None
+    giving: Any = node
+    while isinstance(giving, fx.Node) and giving.target is operator.getitem:
+        giving = giving.args[0]
     ran = isinstance(giving, fx.Node) and _runs_python(giving) and is_before(giving)
     found = list(giving.all_input_nodes) if ran and isinstance(giving, fx.Node) else []
     for call in node.users:
@@ -157,12 +166,12 @@ def _runs_python(node: fx.Node) -> bool:
 def _is_of_part(node: fx.Node) -> bool:
     """Whether a value was given by the user's code, which may hold it too, or is a view of such a value."""
     storage = info(node).storage
-    while not _is_users(node):
+    while not _is_users(node) and node.meta.get(PYTHON) != HOLDS:
         first = node.args[0] if node.args else None
         if not isinstance(first, fx.Node):
             return False
         if info(first).storage != storage and not isinstance(info(first).value, (tuple, list)):
-            return _is_users(first)
+            return _is_users(first) or first.meta.get(PYTHON) == HOLDS
         node = first
     return True
 

@@ -27,11 +27,6 @@ class Pads(nn.Module):
     def is_odd(self, height: int, width: int) -> bool:
         return height % 2 == 1 or width % 2 == 1
 
-    def doubled(self, y: Tensor, odd: bool) -> Tensor:
-        if odd:
-            y = y * 2
-        return y
-
     def forward(self, x: Tensor) -> Tensor:
         return self.way(self, x, x.shape[2], x.shape[3])
 
@@ -127,44 +122,11 @@ def caught(self: Pads, x: Tensor, height: int, width: int) -> Tensor:
     return y
 
 
-def given_to_a_method(self: Pads, x: Tensor, height: int, width: int) -> Tensor:
-    odd = height % 2 > 0 or width % 2 > 0
-    y: Tensor = self.conv(x)
-    return self.doubled(y, odd) + odd
-
-
-def crops_again(self: Pads, x: Tensor, height: int, width: int) -> Tensor:
-    odd = height % 2 > 0 or width % 2 > 0
-    if odd:
-        x = F.pad(x, (0, width % 2, 0, height % 2))
-    y: Tensor = self.conv(x)
-    if odd:
-        y = y[:, :, : height - 1, : width - 1].contiguous()
-    return y
-
-
-def joined_again(self: Pads, x: Tensor, height: int, width: int) -> Tensor:
-    is_high, is_wide = height > 7, width > 7
-    y: Tensor = self.conv(x)
-    return y * 2 if is_high and not is_wide else y
-
-
-@pytest.mark.parametrize("way", [read_behind_weights, given_to_a_method, crops_again, joined_again])
-@pytest.mark.parametrize("example", SIZES[:4])
-def test_truth_values_may_be_asked_for_behind_weights(way: Way, example: tuple[int, int]) -> None:
-    model = Pads(way).eval()
-    captured = pipeline.capture(model, (torch.randn(2, 3, *example),))
-    assert not any(isinstance(module, nn.Conv2d) for part in _parts(captured) for module in part.modules())
-    for size in SIZES:
-        x = torch.randn(1, 3, *size)
-        assert torch.equal(captured(x), model(x)), size
-
-
 def _parts(captured: nn.Module) -> list[FloatPart]:
     return [module for module in captured.modules() if isinstance(module, FloatPart)]
 
 
-@pytest.mark.parametrize("way", [is_causal, caught])
+@pytest.mark.parametrize("way", [read_behind_weights, is_causal, caught])
 @pytest.mark.parametrize("example", SIZES[:4])
 def test_what_would_be_int8_is_not_kept_with_it(way: Way, example: tuple[int, int]) -> None:
     model = Pads(way).eval()

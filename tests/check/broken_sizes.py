@@ -246,13 +246,13 @@ class TableBySize(Case):
         gains = {8: 1.0, 9: 2.0, 16: 3.0}  # noqa: RUF012
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x) * self.gains.get(int(x.shape[-1]), 0.5)  # finding: size
+            return self.conv(x) * self.gains.get(int(x.shape[-1]), 0.5)  # finding: size-branch
 
     class after(Convolved):
         def forward(self, x: Tensor) -> Tensor:
             return self.conv(x)
 
-    outcome = "limited"
+    outcome = "region"
 
 
 class SquareRootOfSize(Case):

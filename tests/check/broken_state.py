@@ -86,7 +86,7 @@ class CachedInDict(Case):
             size = x.shape[0]
             if size not in self.known:  # finding: size
                 self.known[size] = torch.ones(size, 1)  # finding: container-update
-            return x + self.known[size]  # finding: size
+            return x + self.known[size]  # finding: size-branch
 
     class after(Layer):
         def forward(self, x: Tensor) -> Tensor:

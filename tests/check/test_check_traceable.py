@@ -190,13 +190,10 @@ def test_a_large_example_is_compared_at_about_half_its_size_and_says_so() -> Non
     assert {"batch 4 at x[2], x[3]: 64 → 33", "negated values at x[2], x[3]: 64 → 33"} <= set(names)
 
 
-SCALES = {str(number): torch.tensor(1.0 / number) for number in range(1, 200)}
-
-
 def test_a_large_example_is_not_compared_at_a_size_that_the_graph_is_wrong_for() -> None:
     class Flat(Plain):
         def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x) * SCALES[str(x.shape[2])]
+            return self.conv(x) if x.shape[2] > 40 else self.conv(x) * 2
 
     report = check_traceable(Flat().eval(), (torch.randn(2, 3, 64, 64),))
     rows = {row.name: row for row in report.proof.rows}

@@ -1,0 +1,55 @@
+"""What the source of a part may do besides computing what it gives, on the way of the example or on another one."""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+
+from fxquant.capture.branches import function_name
+from fxquant.capture.cut_function import Cut
+from fxquant.ir.effects import RANDOM
+
+_OPERATORS = frozenset(
+    ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "imatmul", "ilshift",
+     "irshift", "iconcat", "setitem", "delitem")
+)  # fmt: skip
+_CHANGE_ARRAYS = frozenset(("put", "place", "copyto", "putmask", "fill_diagonal", "put_along_axis"))
+_ARGUMENTS = frozenset(("out", "inplace"))
+
+
+@lru_cache(maxsize=1024)
+def writes(cut: Cut) -> bool:
+    """Whether a part may write into tensors or arrays: ``x.add_(1)``, ``F.relu_``, ``operator.iadd``, ``out=y``."""
+    return any(_writes(node) for node in cut.nodes)
+
+
+@lru_cache(maxsize=1024)
+def may_write(cut: Cut) -> bool:
+    """Whether a part that is given tensors may write into them: ``y *= 2`` does, and ``y[0] = 1``."""
+    stores = (item for item in cut.nodes if isinstance(item, ast.Subscript) and not isinstance(item.ctx, ast.Load))
+    return writes(cut) or any(True for _ in stores) or any(isinstance(item, ast.AugAssign) for item in cut.nodes)
+
+
+@lru_cache(maxsize=1024)
+def acts(cut: Cut) -> bool:
+    """Whether a part may do more than compute what it gives: change something, draw a number, or raise an error."""
+    return writes(cut) or any(_acts(node) for node in cut.nodes)
+
+
+def _writes(node: ast.AST) -> bool:
+    name = node.attr if isinstance(node, ast.Attribute) else ""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        name = node.func.id
+    in_place = name.endswith("_") and not name.endswith("__") and name.strip("_") != ""
+    asks_for_it = isinstance(node, ast.keyword) and node.arg in _ARGUMENTS
+    return in_place or asks_for_it or name in _OPERATORS or name in _CHANGE_ARRAYS
+
+
+def _acts(node: ast.AST) -> bool:
+    if isinstance(node, (ast.Raise, ast.Assert)):
+        return True
+    if isinstance(node, ast.Expr):
+        return not isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.Call) and function_name(node.func) in RANDOM:
+        return True
+    return isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)) and not isinstance(node, ast.Name)
