@@ -202,8 +202,8 @@ KINDS = [
     InPlaceArgument, InPlaceMethod, InADict, OtherRank, OtherDtype, ChosenDtype, OtherOrder, IsWhatItWasGiven,
 ]  # fmt: skip
 REFUSED = {
-    KeptInPartial, KeptInPartialOfStatement, KeptInDefault, KeptInMethodCaller, KeptInClass, FillsAList, FillsADict,
-    InPlaceOrNot, InPlaceArgument, InPlaceMethod, OtherRank, OtherDtype, ChosenDtype, OtherOrder,
+    KeptInPartial, KeptInPartialOfStatement, KeptInDefault, KeptInMethodCaller, KeptInClass, KeptInArray, FillsAList,
+    FillsADict, InPlaceOrNot, InPlaceArgument, InPlaceMethod, OtherRank, OtherDtype, ChosenDtype, OtherOrder,
 }  # fmt: skip
 
 
