@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
-from fxquant.capture.effects_in_code import acts, may_write, writes
+from fxquant.capture.effects_in_code import acts, writes, written_names
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
 from fxquant.capture.hidden_values import hides_values
@@ -68,7 +68,8 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         part.child_paths = made.paths
         part.learns = not computes_only(cut)
         reads = reads_activations(cut, values)
-        part.writes = reads and may_write(cut)
+        written = written_names(cut) if reads else ()
+        part.writes = tuple(item.index for name in written if isinstance(item := arguments.get(name), Hole))
         part.sizes_only = sizes_only and not (acts(cut) or part.writes)
         part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
         for name in (*cut.shared, *cut.outputs):

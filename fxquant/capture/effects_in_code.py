@@ -24,10 +24,31 @@ def writes(cut: Cut) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def may_write(cut: Cut) -> bool:
-    """Whether a part that is given tensors may write into them: ``y *= 2`` does, and ``y[0] = 1``."""
-    stores = (item for item in cut.nodes if isinstance(item, ast.Subscript) and not isinstance(item.ctx, ast.Load))
-    return writes(cut) or any(True for _ in stores) or any(isinstance(item, ast.AugAssign) for item in cut.nodes)
+def written_names(cut: Cut) -> frozenset[str]:
+    """Names of tensors that a part may write into: ``y *= 2`` does, ``y[0] = 1``, and ``z.add_(1)`` after ``z = y``."""
+    found = {name for node in cut.nodes for name in _written_by(node)}
+    given = [node for node in cut.nodes if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value]
+    before = -1
+    while before != len(found):  # what is behind another name may be written into, too
+        before = len(found)
+        for node in given:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(found & _names_in(target, ast.Store) for target in targets) and node.value is not None:
+                found |= _names_in(node.value)
+    return frozenset(found)
+
+
+def _written_by(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        return _names_in(node.value)
+    if isinstance(node, ast.AugAssign):
+        return _names_in(node.target)
+    called = node.func if isinstance(node, ast.Call) else node
+    return _names_in(node) if any(_writes(item) for item in (node, called)) else set()
+
+
+def _names_in(node: ast.AST, context: type[ast.expr_context] = ast.expr_context) -> set[str]:
+    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, context)}
 
 
 @lru_cache(maxsize=1024)

@@ -212,7 +212,7 @@ def _mark_effects(root: nn.Module, graph: fx.Graph) -> None:
     for node in graph.find_nodes(op="call_module"):
         called = root.get_submodule(str(node.target))
         if isinstance(called, FloatPart):
-            node.meta[PYTHON] = WRITES if called.writes else HOLDS if called._modules else COMPUTES
+            node.meta[PYTHON], node.meta[WRITES] = HOLDS if called._modules else COMPUTES, called.writes
         if runs_user_code(called):
             node.meta[EFFECTS] = True
 

@@ -30,7 +30,8 @@ from fxquant.ir.part_state import PartState, every_attribute
 
 _DEPTH = 3
 PYTHON = "fxquant_python"  # key of a node's meta: it runs a part of the user's Python
-COMPUTES, HOLDS, WRITES = "computes", "holds", "writes"  # what that may do: have modules' tensors; write into inputs
+COMPUTES, HOLDS = "computes", "holds"  # what that does: has tensors of modules, or none but those that it is given
+WRITES = "fxquant_writes"  # key of a node's meta: which of its inputs such a part may write into
 EFFECTS = "fxquant_effects"  # key of a node's meta: it runs the user's Python, and stays when nothing reads its result
 
 
@@ -128,7 +129,7 @@ class FloatPart(nn.Module):
         label: what it is registered as on the root, but for a number.
         child_paths: where its modules are in the user's model, by name.
         sizes_only: whether it only computes from sizes; it may be left out when nothing reads what it gives.
-        writes: whether its source may write into the tensors that it is given.
+        writes: which of its inputs its source may write into.
         repeats: whether other layers may have parts like it without running the Python around it.
         shared: names of arguments that others may hold too, and whose contents it has for itself: it must not change
             them.
@@ -155,7 +156,8 @@ class FloatPart(nn.Module):
         self.first_line, self.last_line = lines
         self.why = self.label = ""
         self.child_paths: dict[str, str] = {}
-        self.sizes_only = self.repeats = self.writes = False
+        self.sizes_only = self.repeats = False
+        self.writes: tuple[int, ...] = ()
         self.shared: tuple[str, ...] = ()
         self.report_change: Callable[[str], None] | None = None
         self.reads: dict[str, frozenset[str]] = {}

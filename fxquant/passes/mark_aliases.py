@@ -39,7 +39,7 @@ _MAY_COPY = frozenset(("contiguous", "reshape", "reshape_as", "flatten", "ravel"
 
 def mark_aliases(graph: fx.Graph) -> None:
     """Mark nodes of ``graph``, which must still be spelled as the user wrote it."""
-    writers, parts = writers_in(graph), [node for node in graph.nodes if node.meta.get(PYTHON) == WRITES]
+    writers, parts = writers_in(graph), [node for node in graph.nodes if node.meta.get(WRITES)]
     if not writers and not parts:
         return
     order = {node: position for position, node in enumerate(graph.nodes)}
@@ -50,17 +50,24 @@ def mark_aliases(graph: fx.Graph) -> None:
             target = by_name.get(name) or next((source for source in node.all_input_nodes if source.name == name), None)
             if target is not None:
                 _mark(node, target, order, sharing.get(info(target).storage, []))
-    for part in parts:  # for some inputs, it may write into what it is given
-        for source in part.all_input_nodes:
-            if info(source).tensor is not None and any(order[user] > order[part] for user in source.users):
-                for member in _same_memory(source):
-                    if member.op.startswith("call_"):
-                        update_info(member, op=ALIASED)
+    for part in parts:
+        _mark_written_by(part, order)
     for nodes in sharing.values():
         if any(node.target in FORMS for node in nodes) and _writes_values(writers, nodes):
             for node in nodes:
                 if node.op.startswith("call_"):
                     update_info(node, op=ALIASED)
+
+
+def _mark_written_by(part: fx.Node, order: dict[fx.Node, int]) -> None:
+    """Keep what a part that runs as Python may write into, for some inputs, and what is read after it, in float."""
+    for source in [part.args[place] for place in part.meta[WRITES]]:
+        memory = _same_memory(source, lambda item: order[item] < order[part]) if isinstance(source, fx.Node) else ()
+        before = [member for member in memory if order[member] < order[part]]
+        read_later = [member for member in before if any(order[user] > order[part] for user in member.users)]
+        for member in (*read_later, *([source] if read_later else ())):
+            if info(member).tensor is not None and member.op.startswith("call_"):
+                update_info(member, op=ALIASED)
 
 
 def _writes_values(writers: list[fx.Node], sharing: list[fx.Node]) -> bool:
