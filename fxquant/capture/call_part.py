@@ -68,7 +68,7 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         part.child_paths = made.paths
         part.learns = not computes_only(cut)
         reads = reads_activations(cut, values)
-        written = written_names(cut) if reads else ()
+        written = sorted(written_names(cut)) if reads else ()
         part.writes = tuple(item.index for name in written if isinstance(item := arguments.get(name), Hole))
         part.sizes_only = sizes_only and not (acts(cut) or part.writes)
         part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))

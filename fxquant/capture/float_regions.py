@@ -38,8 +38,7 @@ class FloatRegions:
         cuts: statements, with what kinds of trouble they are kept whole for, by the code of their function.
         whole: whether it is the whole model.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
-        chosen: what is cut out, by (code, position) of what asks for a size, where that is not the statement with all
-            that it decides, see ``truth_cuts``.
+        chosen: what is cut out, by (code, position) of what asks for a size: see ``size_regions``.
         rejected: the keys of those on whose results branches depend.
         rounds: how many traces there were.
         each_layer: whether each layer is traced by itself, also where many are alike.
