@@ -14,6 +14,14 @@ _OPERATORS = frozenset(
      "irshift", "iconcat", "setitem", "delitem")
 )  # fmt: skip
 _CHANGE_ARRAYS = frozenset(("put", "place", "copyto", "putmask", "fill_diagonal", "put_along_axis"))
+# Methods and functions of torch's that give what they are given, or a look into it. Source: torch's "Tensor Views".
+_SAME_MEMORY = frozenset(
+    ("view", "view_as", "reshape", "reshape_as", "transpose", "permute", "t", "swapaxes", "swapdims", "movedim",
+     "moveaxis", "expand", "expand_as", "squeeze", "unsqueeze", "flatten", "unflatten", "ravel", "contiguous", "detach",
+     "to", "type", "type_as", "float", "double", "half", "bfloat16", "int", "long", "bool", "cpu", "cuda", "narrow",
+     "select", "chunk", "split", "tensor_split", "hsplit", "vsplit", "unbind", "unfold", "diagonal", "as_strided",
+     "real", "imag", "numpy", "from_numpy", "as_tensor", "asarray", "broadcast_to", "broadcast_tensors", "get", "pop")
+)  # fmt: skip
 _ARGUMENTS = frozenset(("out", "inplace"))
 
 
@@ -33,9 +41,27 @@ def written_names(cut: Cut) -> frozenset[str]:
         before = len(found)
         for node in given:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(found & _names_in(target, ast.Store) for target in targets) and node.value is not None:
-                found |= _names_in(node.value)
+            if any(found & _names_in(target, ast.Store) for target in targets):
+                found |= _names_behind(node.value)
     return frozenset(found)
+
+
+def _names_behind(value: ast.expr | None) -> set[str]:
+    """Names of tensors that the value of an expression may be, or look into."""
+    if isinstance(value, (ast.BinOp, ast.UnaryOp, ast.Compare, ast.Constant)):
+        return set()
+    if isinstance(value, ast.Call):
+        name, base = function_name(value.func), value.func
+        while isinstance(base, (ast.Attribute, ast.Subscript, ast.Call)):
+            base = base.func if isinstance(base, ast.Call) else base.value
+        is_plain = isinstance(value.func, ast.Attribute) and not (isinstance(base, ast.Name) and base.id == "self")
+        if is_plain and name not in _SAME_MEMORY and not name.endswith("_"):
+            return set()  # a method of a tensor, or a function of torch's, that gives something new
+        return _names_in(value)
+    if isinstance(value, (ast.IfExp, ast.BoolOp)):
+        parts = value.values if isinstance(value, ast.BoolOp) else [value.body, value.orelse]
+        return set().union(*map(_names_behind, parts))
+    return _names_in(value) if value is not None else set()
 
 
 def _written_by(node: ast.AST) -> set[str]:

@@ -56,6 +56,27 @@ class OfASize(Layer):
         return y
 
 
+def doubled(y: Tensor, is_long: Any) -> Tensor:
+    return y * 2 if is_long is True else y
+
+
+class GivenToAFunction(Layer):
+    def forward(self, x: Tensor) -> Any:
+        return doubled(self.linear(x), x.shape[1] > 6)
+
+
+class GivenToAMethod(Layer):
+    def changed(self, y: Tensor, *, positive: Any = None) -> Tensor:
+        if positive is not False:
+            y = y + 1
+        return y
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.linear(x)
+        positive = (y.sum() > 0).item()
+        return self.changed(y, positive=positive)
+
+
 class OfAFlag(Layer):
     """No part is needed: what is asked for is no value of the graph."""
 
@@ -72,7 +93,16 @@ class OfAFlag(Layer):
 
 
 @pytest.mark.parametrize(
-    ("kind", "parts"), [(InTheCondition, 1), (OfAVariable, 1), (OfAFunction, 1), (OfASize, 1), (OfAFlag, 0)]
+    ("kind", "parts"),
+    [
+        (InTheCondition, 1),
+        (OfAVariable, 1),
+        (OfAFunction, 1),
+        (OfASize, 1),
+        (GivenToAFunction, 1),
+        (GivenToAMethod, 1),
+        (OfAFlag, 0),
+    ],
 )
 def test_the_statement_runs_as_python(kind: type[Layer], parts: int) -> None:
     model, x = kind().eval(), torch.randn(2, 6, 4)
