@@ -83,8 +83,7 @@ class Answers:
         frame = user_frame()
         other = Other.COMPUTES if frame is None else other_side(frame, answer)
         if other is Other.WRITES:
-            kind = FactKind.SIZE_BRANCH if proxy.depends is Depends.SIZES else FactKind.TENSOR_BRANCH
-            recorder.record(kind, answer, "the other side only writes messages")
+            recorder.record(_kind_of_branch(proxy.depends), answer, "the other side only writes messages")
         elif proxy.depends is Depends.SIZES:
             if frame is not None and type(proxy.value) is bool and is_decided_elsewhere(frame, answer):
                 recorder.record(FactKind.SIZE_BRANCH, answer, DECIDED_ELSEWHERE)
@@ -208,21 +207,19 @@ class Answers:
 
     def identity(self, answer: bool, depends: Depends) -> None:
         """A truth value is computed, and Python may be asked which one it is: ``flag is True`` asks no proxy."""
-        kind = FactKind.SIZE_BRANCH if depends is Depends.SIZES else FactKind.TENSOR_BRANCH
-        self._report_identity(kind, answer, tests_behind() if depends is not Depends.NOTHING else ())
+        self._report_identity(depends, answer, tests_behind() if depends is not Depends.NOTHING else ())
 
     def identity_of(self, names: Collection[str], depends: Depends) -> None:
         """A part gives a tensor, and Python may be asked whether it is one that the part was given."""
-        kind = FactKind.SIZE_BRANCH if depends is Depends.SIZES else FactKind.TENSOR_BRANCH
-        self._report_identity(kind, "which tensor it is", tests_of(names))
+        self._report_identity(depends, "which tensor it is", tests_of(names))
 
-    def _report_identity(self, kind: FactKind, answer: Any, tests: Iterable[tuple[CodeType, int]]) -> None:
+    def _report_identity(self, depends: Depends, answer: Any, tests: Iterable[tuple[CodeType, int]]) -> None:
         recorder = self.tracer.recorder
         for code, instruction in tests:
             where = position(code, instruction)
             around = [spot for spot in recorder.spots() if isinstance(spot, ModuleSpot)]
             inner = [] if where is None else [StatementSpot(recorder.written.get(code, code), where)]
-            recorder.report(kind, answer, place_of(code, instruction), [*inner, *around])
+            recorder.report(_kind_of_branch(depends), answer, place_of(code, instruction), [*inner, *around])
 
     # -- errors -------------------------------------------------------------------------------------
 
@@ -283,6 +280,10 @@ class Answers:
         fact = self.tracer.recorder.record(kind, answer, CHECKED, place)
         check = self.checks.check(proxy, answer, place)
         self.checks.may_change(check, fact, spots)
+
+
+def _kind_of_branch(depends: Depends) -> FactKind:
+    return FactKind.SIZE_BRANCH if depends is Depends.SIZES else FactKind.TENSOR_BRANCH
 
 
 def _is_number(value: Any) -> bool:

@@ -24,7 +24,7 @@ from fxquant.capture.proxy import Depends, ValueAttribute, ValueProxy
 from fxquant.capture.repeated_parts import may_repeat
 from fxquant.capture.shared_state import computes_only
 from fxquant.capture.size_regions import reads_activations
-from fxquant.capture.structures import has_parts, holds_tensor, rebuild
+from fxquant.capture.structures import has_parts, holds_tensor, rebuild, unwrap
 from fxquant.capture.truth_cuts import may_give_truth
 from fxquant.ir.checks import require_none, require_some
 from fxquant.ir.float_part import BoundMethod, Child, FloatPart, ForwardCall, Hole, Imported, PartCode
@@ -53,30 +53,9 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         values = {name: names.get(name) for name in cut.inputs}
         if tracer.executing:
             return code(**values)
-        made = _Arguments(tracer, cut.used.attributes)
-        arguments = {name: made.lower(name, value) for name, value in values.items()}
-        for name in made.behind_functions:  # they would not be trained, moved or saved
-            tracer.recorder.report(FactKind.OPAQUE_CALL, f"{name!r} reaches modules of the model")
-        if made.hidden and sizes_only:
-            tracer.rejected.append(cut)
-        elif made.hidden:
-            tracer.recorder.report(FactKind.OPAQUE_CALL, f"{made.hidden[0]!r} keeps values of the trace")
-        lines = cut.first_line, cut.last_line
-        part = FloatPart(
-            code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path
-        )
-        part.child_paths = made.paths
-        part.learns = not computes_only(cut)
         reads = reads_activations(cut, values)
-        written = sorted(written_names(cut)) if reads else ()
-        part.writes = tuple(item.index for name in written if isinstance(item := arguments.get(name), Hole))
-        part.sizes_only = sizes_only and not (acts(cut) or part.writes)
-        part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
-        for name in (*cut.shared, *cut.outputs):
-            if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
-                _report_change(tracer, name)
-        part.label = f"{cut.code.co_name}_line_{cut.first_line}"
-        proxy = call_part(tracer, part, made.inputs, not sizes_only)
+        part, inputs = _part_of(tracer, cut, code, values, sizes_only, reads)
+        proxy = call_part(tracer, part, inputs, not sizes_only)
         kept = {
             name
             for name in cut.outputs
@@ -85,7 +64,9 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         named = [] if cut.gives_one else zip(cut.outputs, proxy.value, strict=True)
         given = [proxy.value] if cut.gives_one else [value for name, value in named if name not in kept]
         part.repeats = may_repeat(part, given)
-        if any(isinstance(value, Tensor) for value in given) and any(map(_is_tensor, made.inputs)):
+        if any(isinstance(value, Tensor) for value in given) and any(
+            isinstance(unwrap(item), Tensor) for item in inputs
+        ):
             tracer.answers.identity_of(cut.outputs, Depends.SIZES if sizes_only else Depends.VALUES)
         if sizes_only:
             _judge_sizes(tracer, cut, proxy, given, reads)
@@ -103,8 +84,37 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
     return call
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, ValueProxy) and isinstance(value.value, Tensor))
+def _part_of(
+    tracer: ValueTracer, cut: Cut, code: PartCode, values: dict[str, Any], sizes_only: bool, reads: bool
+) -> tuple[FloatPart, list[Any]]:
+    """The part that statements are, and what is passed to it.
+
+    Args:
+        tracer, cut, sizes_only: as for ``stand_in``.
+        code: of the part.
+        values: of the local names that it reads.
+        reads: whether these have numbers among them that depend on the values of inputs.
+    """
+    made = _Arguments(tracer, cut.used.attributes)
+    arguments = {name: made.lower(name, value) for name, value in values.items()}
+    for name in made.behind_functions:  # they would not be trained, moved or saved
+        tracer.recorder.report(FactKind.OPAQUE_CALL, f"{name!r} reaches modules of the model")
+    if made.hidden and sizes_only:
+        tracer.rejected.append(cut)
+    elif made.hidden:
+        tracer.recorder.report(FactKind.OPAQUE_CALL, f"{made.hidden[0]!r} keeps values of the trace")
+    lines = cut.first_line, cut.last_line
+    part = FloatPart(code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path)
+    part.label, part.child_paths = f"{cut.code.co_name}_line_{cut.first_line}", made.paths
+    part.learns = not computes_only(cut)
+    written = sorted(written_names(cut)) if reads else ()
+    part.writes = tuple(item.index for name in written if isinstance(item := arguments.get(name), Hole))
+    part.sizes_only = sizes_only and not (acts(cut) or part.writes)
+    part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
+    for name in (*cut.shared, *cut.outputs):
+        if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
+            _report_change(tracer, name)
+    return part, made.inputs
 
 
 def _is_held(value: Any) -> bool:

@@ -353,7 +353,8 @@ def _call_of(name: str) -> ast.expr:
 
 
 def _call(cut: Cut, name: str) -> ast.stmt:
-    call, made = _call_of(name), ast.stmt()
+    call = _call_of(name)
+    made: ast.stmt
     if cut.returns:
         made = ast.Return(call)
     elif cut.outputs:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from fxquant.capture.branches import function_name
 from fxquant.capture.cut_function import Cut
+from fxquant.capture.names_in_code import names_in, targets_of
 from fxquant.ir.effects import RANDOM
 
 _OPERATORS = frozenset(
@@ -35,13 +36,12 @@ def writes(cut: Cut) -> bool:
 def written_names(cut: Cut) -> frozenset[str]:
     """Names of tensors that a part may write into: ``y *= 2`` does, ``y[0] = 1``, and ``z.add_(1)`` after ``z = y``."""
     found = {name for node in cut.nodes for name in _written_by(node)}
-    given = [node for node in cut.nodes if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and node.value]
+    given = [node for node in cut.nodes if isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr))]
     before = -1
     while before != len(found):  # what is behind another name may be written into, too
         before = len(found)
         for node in given:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(found & _names_in(target, ast.Store) for target in targets):
+            if any(found & names_in(target, ast.Store) for target in targets_of(node)):
                 found |= _names_behind(node.value)
     return frozenset(found)
 
@@ -57,24 +57,20 @@ def _names_behind(value: ast.expr | None) -> set[str]:
         is_plain = isinstance(value.func, ast.Attribute) and not (isinstance(base, ast.Name) and base.id == "self")
         if is_plain and name not in _SAME_MEMORY and not name.endswith("_"):
             return set()  # a method of a tensor, or a function of torch's, that gives something new
-        return _names_in(value)
+        return names_in(value)
     if isinstance(value, (ast.IfExp, ast.BoolOp)):
         parts = value.values if isinstance(value, ast.BoolOp) else [value.body, value.orelse]
         return set().union(*map(_names_behind, parts))
-    return _names_in(value) if value is not None else set()
+    return names_in(value) if value is not None else set()
 
 
 def _written_by(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-        return _names_in(node.value)
+        return names_in(node.value)
     if isinstance(node, ast.AugAssign):
-        return _names_in(node.target)
+        return names_in(node.target)
     called = node.func if isinstance(node, ast.Call) else node
-    return _names_in(node) if any(_writes(item) for item in (node, called)) else set()
-
-
-def _names_in(node: ast.AST, context: type[ast.expr_context] = ast.expr_context) -> set[str]:
-    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, context)}
+    return names_in(node) if any(_writes(item) for item in (node, called)) else set()
 
 
 @lru_cache(maxsize=1024)

@@ -15,7 +15,7 @@ from types import CodeType
 from fxquant.capture.branches import is_not
 from fxquant.capture.cut_function import Cut, Where, blocks_of, has_caught
 from fxquant.capture.effects_in_code import writes
-from fxquant.capture.names_in_code import SCOPES, names_used
+from fxquant.capture.names_in_code import SCOPES, names_used, targets_of
 from fxquant.capture.parsed_files import function_of, path_to
 from fxquant.capture.truth_cuts import multiplies
 
@@ -63,8 +63,8 @@ def _is_bound(node: ast.expr) -> bool:
 
 def _is_all(node: ast.expr, statement: ast.AST) -> bool:
     """Whether an expression is as much as a statement is."""
-    targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
-    names_only = isinstance(statement, (ast.Assign, ast.AnnAssign)) and all(isinstance(t, ast.Name) for t in targets)
+    targets = targets_of(statement)
+    names_only = bool(targets) and all(isinstance(target, ast.Name) for target in targets)
     return node is getattr(statement, "value", None) and (names_only or isinstance(statement, (ast.Return, ast.Expr)))
 
 

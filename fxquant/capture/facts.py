@@ -12,8 +12,9 @@ from enum import StrEnum
 CHECKED = "checked when the graph runs"
 """How an answer that is built in was dealt with."""
 RECORDED = "recorded as an operation"
-DECIDED_ELSEWHERE = "another part of the condition decides"
 """How what plain tracing fails at is dealt with, where the graph has it and nothing is built in."""
+DECIDED_ELSEWHERE = "another part of the condition decides"
+"""How a question about a size is dealt with whose answer makes no difference."""
 NOT_RAISED = "none on the example"
 """Value of an error that code would catch, and that nothing raises."""
 

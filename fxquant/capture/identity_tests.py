@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from fxquant.capture.names_in_code import names_in, targets_of
 from fxquant.capture.parsed_files import function_of, path_to, tree_of
 from fxquant.capture.source import position, user_frame, user_frames
 
@@ -32,7 +33,7 @@ def tests_behind() -> Iterator[Test]:
     for frame in user_frames():
         code, tests = frame.f_code, _tests_in(frame.f_code, True)
         if tests:
-            yield from ((code, each) for _, each in _asked(code, tests, position(code, frame.f_lasti), ()))
+            yield from _asked(code, tests, position(code, frame.f_lasti), ())
         asking = [(call, called) for call in _calls_in(code) if (called := _called(call, frame)) is not None]
         if asking:
             yield from _asked_in(asking, *_around(code, position(code, frame.f_lasti)))
@@ -46,8 +47,7 @@ def tests_of(names: Collection[str]) -> Iterator[Test]:
     """
     frame = user_frame()
     if frame is not None and (tests := _tests_in(frame.f_code, False)):
-        where = position(frame.f_code, frame.f_lasti)
-        yield from ((frame.f_code, instruction) for _, instruction in _asked(frame.f_code, tests, where, names))
+        yield from _asked(frame.f_code, tests, position(frame.f_code, frame.f_lasti), names)
 
 
 def _asked(
@@ -55,19 +55,19 @@ def _asked(
     tests: Sequence[tuple[int, ast.AST]],
     where: Where | None,
     names: Collection[str],
-) -> Iterator[tuple[ast.AST, int]]:
+) -> Iterator[Test]:
     """Which of some questions are around a position, or about what is set there."""
     path, targets = _around(code, where)
     for instruction, compare in tests:
-        if compare in path or not _names_in(compare).isdisjoint({*names, *targets}):
-            yield compare, instruction
+        if compare in path or not names_in(compare).isdisjoint({*names, *targets}):
+            yield code, instruction
 
 
 def _around(code: CodeType, where: Where | None) -> tuple[list[ast.AST], set[str]]:
     """Nodes down to a position, and the names that are set there."""
     tree = tree_of(code.co_filename) if where is not None else None
     path = [] if tree is None or where is None else path_to(tree, where)
-    return path, {name for node in path for name in _targets_of(node)}
+    return path, {name for node in path for target in targets_of(node) for name in names_in(target)}
 
 
 def _asked_in(
@@ -79,8 +79,8 @@ def _asked_in(
         is_method = int(isinstance(call.func, ast.Attribute) and "self" in code.co_varnames[:1])
         given = {code.co_varnames[place + is_method]: item for place, item in enumerate(call.args[: code.co_argcount])}
         given |= {item.arg: item.value for item in call.keywords if item.arg is not None}
-        names = {name for name, item in given.items() if item in path or not _names_in(item).isdisjoint(targets)}
-        yield from ((code, each) for each, compare in _tests_in(code, True) if not _names_in(compare).isdisjoint(names))
+        names = {name for name, item in given.items() if item in path or not names_in(item).isdisjoint(targets)}
+        yield from ((code, each) for each, compare in _tests_in(code, True) if not names_in(compare).isdisjoint(names))
 
 
 @lru_cache(maxsize=1024)
@@ -127,15 +127,3 @@ def _tests_in(code: CodeType, for_truth: bool) -> tuple[tuple[int, ast.AST], ...
         if of_truth is for_truth and not (of_none and not for_truth):
             found.append((item.offset, path_to(tree, where)[-1]))
     return tuple(found)
-
-
-def _targets_of(node: ast.AST) -> Iterator[str]:
-    """Names that a statement sets."""
-    if isinstance(node, ast.Assign):
-        yield from (name for target in node.targets for name in _names_in(target))
-    elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
-        yield from _names_in(node.target)
-
-
-def _names_in(node: ast.AST) -> set[str]:
-    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}

@@ -128,6 +128,18 @@ def _own_names(node: ast.AST) -> set[str]:
     return names | (names_used(body).stored if isinstance(body, list) else set())
 
 
+def names_in(node: ast.AST, context: type[ast.expr_context] = ast.expr_context) -> set[str]:
+    """The names in a piece of source: all of them, or those that are read, set or deleted (``context``)."""
+    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, context)}
+
+
+def targets_of(node: ast.AST) -> list[ast.expr]:
+    """What an assignment sets; nothing where a node is none."""
+    if isinstance(node, ast.Assign):
+        return node.targets
+    return [node.target] if isinstance(node, (ast.AnnAssign, ast.NamedExpr)) else []
+
+
 def leaves_its_place(statements: Iterable[ast.stmt]) -> tuple[bool, bool, bool]:
     """Whether statements return, whether they break out of or continue a loop around them, and whether they yield."""
     returns = jumps = yields = False

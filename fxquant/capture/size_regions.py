@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.expression_cuts import expression_cuts
-from fxquant.capture.plain_code import is_torchs
+from fxquant.capture.plain_code import is_literal, is_torchs
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.source import position
 from fxquant.capture.structures import leaves
@@ -32,7 +32,6 @@ _GO_THROUGH_ALL = frozenset(
     ("children", "modules", "named_children", "named_modules", "parameters", "named_parameters", "state_dict",
      "_modules", "_parameters", "getattr", "vars", "__dict__", "get_submodule", "get_parameter", "__call__", "forward")
 )  # fmt: skip
-_LITERALS = (int, float, complex, bool, str, bytes, type(None))
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
 _SHAPE_ONLY = frozenset(
     ("shape", "size", "device", "dtype", "ndim", "dim", "numel", "is_cuda", "is_contiguous", "new_zeros", "new_ones")
@@ -89,7 +88,7 @@ def _cannot_change(value: Any) -> bool:
         return isinstance(value.value, (Tensor, int, float, torch.Size, tuple))
     if isinstance(value, (FunctionType, BuiltinFunctionType, type)):
         return is_torchs(value)
-    return isinstance(value, (*_LITERALS, nn.Module, Tensor, ModuleType, torch.dtype, torch.device))
+    return is_literal(value) or isinstance(value, (nn.Module, Tensor, ModuleType, torch.dtype, torch.device))
 
 
 def _has_weights(value: Any, name: str, cut: Cut) -> bool:

@@ -14,6 +14,7 @@ from types import CodeType
 
 from fxquant.capture.branches import function_name, is_not
 from fxquant.capture.cut_function import Cut, Where, find_cut, widened
+from fxquant.capture.names_in_code import names_in, targets_of
 from fxquant.capture.parsed_files import function_of
 
 _MULTIPLY = ("matmul", "bmm", "mm", "einsum", "baddbmm", "addmm", "scaled_dot_product_attention")
@@ -43,14 +44,10 @@ def _only_decide(statements: Sequence[ast.stmt], names: set[str]) -> bool:
     nodes = [node for statement in statements for node in ast.walk(statement)]
     decided = set[int]()
     for node in nodes:
-        if isinstance(node, (ast.If, ast.IfExp, ast.While, ast.Assert)) and not names.isdisjoint(_read(node.test)):
+        if isinstance(node, (ast.If, ast.IfExp, ast.While, ast.Assert)) and not names.isdisjoint(names_in(node.test)):
             decided.update(map(id, ast.walk(node)))
     read = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
     return all(id(node) in decided for node in read if node.id in names)
-
-
-def _read(expression: ast.expr) -> set[str]:
-    return {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
 
 
 def multiplies(statement: ast.stmt) -> bool:
@@ -77,8 +74,7 @@ def _truths_of(cut: Cut) -> Iterator[str]:
         if isinstance(node, ast.Return) and _may_be_truth(node.value):
             yield ""
         elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.NamedExpr)) and _may_be_truth(node.value):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (item.id for item in targets if isinstance(item, ast.Name) and item.id in cut.outputs)
+            yield from (item.id for item in targets_of(node) if isinstance(item, ast.Name) and item.id in cut.outputs)
 
 
 def _constants_outside(cut: Cut) -> Iterator[str]:

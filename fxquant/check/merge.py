@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from fxquant.capture.names_in_code import names_in
 from fxquant.check.finding import FindingKind
 from fxquant.check.hooks import defined, forward_hooks_of, gradient_hooks_of, name_of
 from fxquant.check.kinds import MEANINGS, Rule
@@ -111,7 +112,7 @@ def _with_cause(
     node = file.expression_like(item.place.line, item.place.expression)
     if node is None and isinstance(above := file.statement_at(item.place.line), (ast.If, ast.While, ast.Assert)):
         node = above.test
-    read = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} if node is not None else set()
+    read = names_in(node) if node is not None else set()
     for draw in draws:
         statement = file.statement_at(draw.line)
         assigned = {ast.unparse(target) for target in getattr(statement, "targets", ())}

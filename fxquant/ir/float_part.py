@@ -253,10 +253,8 @@ class FloatPart(nn.Module):
         if isinstance(structure, slice):
             return slice(*(self._fill(item, inputs) for item in (structure.start, structure.stop, structure.step)))
         if isinstance(structure, dict):
-            made = {key: self._fill(item, inputs) for key, item in structure.items()}
-            if type(structure) is not dict:
-                made, filled = copy.copy(structure), made  # of its class, as a ``defaultdict`` with what it makes
-                made.update(filled)
+            made = copy.copy(structure)  # of its class, as a ``defaultdict`` with what it makes
+            made.update({key: self._fill(item, inputs) for key, item in structure.items()})
             return made
         return structure
 

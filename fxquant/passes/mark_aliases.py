@@ -62,7 +62,9 @@ def mark_aliases(graph: fx.Graph) -> None:
 def _mark_written_by(part: fx.Node, order: dict[fx.Node, int]) -> None:
     """Keep what a part that runs as Python may write into, for some inputs, and what is read after it, in float."""
     for source in [part.args[place] for place in part.meta[WRITES]]:
-        memory = _same_memory(source, lambda item: order[item] < order[part]) if isinstance(source, fx.Node) else ()
+        if not isinstance(source, fx.Node):
+            continue
+        memory = _same_memory(source, lambda item: order[item] < order[part])
         before = [member for member in memory if order[member] < order[part]]
         read_later = [member for member in before if any(order[user] > order[part] for user in member.users)]
         for member in (*read_later, *([source] if read_later else ())):
@@ -170,15 +172,20 @@ def _runs_python(node: fx.Node) -> bool:
     return PYTHON in node.meta or _is_users(node)
 
 
+def _may_hold(node: fx.Node) -> bool:
+    """Whether what a node gives may be a tensor that the code which it runs has for itself."""
+    return _is_users(node) or node.meta.get(PYTHON) == HOLDS
+
+
 def _is_of_part(node: fx.Node) -> bool:
     """Whether a value was given by the user's code, which may hold it too, or is a view of such a value."""
     storage = info(node).storage
-    while not _is_users(node) and node.meta.get(PYTHON) != HOLDS:
+    while not _may_hold(node):
         first = node.args[0] if node.args else None
         if not isinstance(first, fx.Node):
             return False
         if info(first).storage != storage and not isinstance(info(first).value, (tuple, list)):
-            return _is_users(first) or first.meta.get(PYTHON) == HOLDS
+            return _may_hold(first)
         node = first
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from fxquant.capture.branches import WRITES, is_not
+from fxquant.capture.names_in_code import names_in
 from fxquant.check.fixes.both_sides import assigned, returned
 from fxquant.check.fixes.fix import Fix, Subject, called_name, called_on
 from fxquant.check.fixes.inner_decisions import fix_inner_decision
@@ -218,7 +219,7 @@ def _is_of_inputs(subject: Subject) -> bool:
         return False
     stored = {part.id for part in ast.walk(function) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
     arguments = {item.arg for item in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)}
-    read = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} - {"self", "torch", "bool", "F"}
+    read = names_in(node) - {"self", "torch", "bool", "F"}
     return bool(read) and read <= arguments - stored
 
 
