@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 
+# Their results have as many dimensions as they are given sizes.
+_SIZED = frozenset(("reshape", "view", "expand", "broadcast_to", "permute", "repeat"))
+
+
 class Ranks:
     """The sources of one trace.
 
@@ -54,11 +58,11 @@ class Ranks:
             if self.is_given(node) or self.decides(node):
                 yield self._rank(node), self.is_given(node)
             else:
-                pending += node.all_input_nodes
+                pending += _operands_of(node)
 
     def operands_of(self, node: fx.Node) -> list[fx.Node]:
         """The operands that decide how many dimensions a node makes; none where it decides that by itself."""
-        return [] if self.decides(node) else node.all_input_nodes
+        return [] if self.decides(node) else _operands_of(node)
 
     def has_unasked(self, node: fx.Node) -> bool:
         """Whether ``asked_for`` would give something; nothing is asked."""
@@ -70,7 +74,7 @@ class Ranks:
             if self.is_given(node) or self.decides(node):
                 return True
             walked.add(node)
-            pending += node.all_input_nodes
+            pending += _operands_of(node)
         self._seen |= walked  # there is nothing behind them
         return False
 
@@ -114,6 +118,20 @@ class Ranks:
         without_data = torch.empty(info(node).value.shape, device="meta")
         tensor = ValueProxy(node, self.tracer, without_data, Depends.VALUES, Depends.SIZES)
         return self.tracer.create_proxy("call_function", getattr, (tensor, "ndim"), {})
+
+
+def _operands_of(node: fx.Node) -> list[fx.Node]:
+    """The operands that decide how many dimensions a node makes, where it does not decide that by itself."""
+    if node.op not in ("call_function", "call_method") or name_of(node.target) not in _SIZED or node.kwargs:
+        return node.all_input_nodes
+    sizes = node.args[1:]
+    if len(sizes) != 1:
+        return [] if sizes else node.all_input_nodes
+    (given,) = sizes
+    value = info(given).value if isinstance(given, fx.Node) else given
+    if isinstance(value, (tuple, list)):
+        return [given] if isinstance(given, fx.Node) else []
+    return [] if isinstance(value, int) else node.all_input_nodes
 
 
 def _taken_from(node: fx.Node) -> fx.Node:

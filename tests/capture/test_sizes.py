@@ -319,6 +319,39 @@ def test_inputs_of_another_type_are_refused_where_code_asks_for_it(asks: Any, ot
         captured(other)
 
 
+GIVES_FORM: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda x: x.view(x.shape[0], -1),
+    lambda x: x.reshape((x.size(0), -1)),
+    lambda x: torch.reshape(x, [x.shape[0], -1]) + 1,
+    lambda x: x.sum().expand(3, 4),
+    lambda x: (x + 1).view(x.shape[0], -1).repeat(2, 1),
+)
+
+
+@pytest.mark.parametrize("form", GIVES_FORM)
+def test_inputs_of_more_dimensions_are_taken_where_code_asks_for_those_it_gives(form: Any) -> None:
+    model = AsksForType(lambda x: form(x).dim() == 2)
+    captured = pipeline.capture(model, (torch.ones(3, 4),))
+    for given in (torch.rand(5, 6), torch.rand(2, 3, 4)):
+        assert torch.equal(captured(given), model(given))
+
+
+class LooksAlike(nn.Module):
+    """Gives one tensor the form of another one, and asks for it."""
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        y = x.reshape(like.shape)
+        return y.sum(0) if y.dim() == 3 else y
+
+
+def test_form_of_another_tensor_is_asked_for_there() -> None:
+    captured, model = pipeline.capture(LooksAlike(), (torch.ones(3, 4), torch.ones(4, 3))), LooksAlike()
+    x, like = torch.rand(2, 1, 6), torch.ones(2, 6)
+    assert torch.equal(captured(x, like), model(x, like))
+    with pytest.raises(FxquantError, match="when the model was captured"):
+        captured(torch.rand(3, 4), torch.ones(2, 3, 2))
+
+
 def test_inputs_of_another_type_are_taken_where_no_code_asks_for_it() -> None:
     captured = pipeline.capture(nn.ReLU(), (torch.ones(3, 4),))
     for given in (torch.ones(2, 3, 4), torch.ones(3, 4, dtype=torch.int64)):
