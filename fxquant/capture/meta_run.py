@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate
 
 from fxquant.capture.layer_recording import RepeatedCall
+from fxquant.capture.result_shapes import result_of
 from fxquant.capture.structures import rebuild
 from fxquant.ir.checks import CHECKS, require_same
 from fxquant.ir.meta import writers_in
@@ -142,6 +143,9 @@ class MetaRun:
             return bool(args[0] is not args[1] and args[0] != args[1])
         if target in CHECKS:
             return None
+        known = result_of(target, args, kwargs) if _is_of_torch(node) else None
+        if known is not None:
+            return known
         with META:  # only here: inside, torch takes long for every question about a tensor
             return self._call(node, args, kwargs)
 
@@ -172,7 +176,7 @@ class MetaRun:
             raise UnlikeAnyError
         if node.op == "get_attr":
             return node.target
-        if node.op not in ("call_function", "call_method") or not _is_torchs(node.target):
+        if not _is_of_torch(node):
             raise UnlikeAnyError
         args = tuple([self._part(item, env) for item in node.args])
         kwargs = tuple([(name, self._part(item, env)) for name, item in node.kwargs.items()]) if node.kwargs else ()
@@ -226,8 +230,11 @@ def _steps_of(nodes: list[fx.Node], repeated: Iterable[RepeatedCall]) -> list[_S
     return steps
 
 
-def _is_torchs(target: Any) -> bool:
-    """Whether a target is a method, an operator, or a function of torch's: one that computes, and no more."""
+def _is_of_torch(node: fx.Node) -> bool:
+    """Whether a node calls a method, an operator, or a function of torch's: one that computes, and no more."""
+    target: Any = node.target
+    if node.op not in ("call_function", "call_method"):
+        return False
     if isinstance(target, str) or type(target) is BuiltinFunctionType:
         return True
     return isinstance(target, FunctionType) and target.__module__.startswith("torch.")
