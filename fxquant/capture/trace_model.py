@@ -232,9 +232,14 @@ def _kept(met: list[tuple[Trouble, str]], constants: Iterable[object]) -> Iterat
     for part in constants:
         if isinstance(part, FloatPart):
             modules.setdefault(part.title, []).append(part.module_path)
+    everywhere = set[Fact]()
     for trouble, title in met:
-        for path in dict.fromkeys((trouble.fact.module_path, *modules.get(title, ()))):
-            yield replace(trouble.fact, module_path=path, handled=f"runs as Python, in float: {title}")
+        fact = replace(trouble.fact, handled=f"runs as Python, in float: {title}")
+        yield fact
+        anywhere = replace(fact, module_path="")
+        if anywhere not in everywhere:  # deep models meet the same in each of many layers
+            everywhere.add(anywhere)
+            yield from (replace(fact, module_path=path) for path in modules.get(title, ()))
 
 
 def _causes(met: list[tuple[Trouble, str]]) -> dict[str, str]:

@@ -205,6 +205,32 @@ def _calls(model: nn.Module) -> int:
     return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
 
 
+class Accumulates(nn.Module):
+    """Adds to what all layers have in one memory, and changes what it computes in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x += F.relu(self.linear(x), inplace=True)
+        return x
+
+
+class AsksForValues(nn.Module):
+    """Has a statement that runs as Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        if y.abs().max() > 9:
+            y = y / 2
+        return y
+
+
 def _same(model: nn.Module, captured: nn.Module, x: Tensor) -> None:
     assert torch.equal(model(x), captured(x))
 
@@ -302,7 +328,7 @@ def test_as_many_layers_as_it_takes_to_see(monkeypatch: pytest.MonkeyPatch, node
     _same(model, captured, torch.randn(2, 2, 4, 5))
 
 
-@pytest.mark.parametrize("layer", [Normed, Attends, Writes])
+@pytest.mark.parametrize("layer", [Normed, Attends, Writes, Accumulates, AsksForValues])
 def test_the_work_grows_with_the_number_of_layers(layer: Callable[[], nn.Module]) -> None:
     def calls(count: int) -> int:
         """The fewest of some captures: values may lie where others lay before, which is looked into."""
