@@ -11,6 +11,8 @@ from __future__ import annotations
 import abc
 import builtins
 import dis
+import functools
+import inspect
 import math
 import types
 from collections.abc import Hashable, Mapping
@@ -38,6 +40,12 @@ CHANGING = frozenset(
      "tree_map_only", "tree_leaves", "tree_flatten", "tree_iter", "backends", "get_num_threads",
      "are_deterministic_algorithms_enabled", "get_float32_matmul_precision", "get_deterministic_debug_mode")
 )  # fmt: skip
+# Of these, methods of lists, dictionaries and sets; the instructions that make a new one of those.
+_OF_CONTAINERS = frozenset(
+    ("append", "extend", "insert", "pop", "popitem", "update", "setdefault", "clear", "remove", "discard", "sort",
+     "reverse")
+)  # fmt: skip
+_MAKE_CONTAINERS = frozenset(("BUILD_LIST", "BUILD_MAP", "BUILD_SET", "BUILD_CONST_KEY_MAP"))
 NAMES = frozenset(("__class__", "__name__", "__qualname__", "__module__"))
 _BEGINS = ("forward", "__call__", "__getattr__", "__getattribute__", "keys")  # ``f(**mapping)`` asks for the last
 # Of the methods that Python calls by itself, those that no layer's forward makes it call.
@@ -176,7 +184,8 @@ class Reading:
         if does_more(item, code):
             raise NotPlainError
         if item.opname in _READ_ATTRIBUTE and name not in NAMES and _may_change(name):
-            raise NotPlainError
+            if item.offset not in changes_of_own(code):
+                raise NotPlainError
         if item.opname in LOADS_ATTRIBUTE:
             self._waiting.append(name)
         if item.opname in MAKES_TEXTS or name in OF_TEXTS:
@@ -229,6 +238,26 @@ def _function_of(value: Any) -> Any:
 
 def _may_change(name: str) -> bool:
     return name in CHANGING or name.startswith(("__", "set_"))
+
+
+@functools.lru_cache(maxsize=512)
+def changes_of_own(code: CodeType) -> frozenset[int]:
+    """Where a function asks for methods that change lists, dictionaries and sets which it made itself."""
+    instructions = [item for item in dis.get_instructions(code) if item.opname not in ("CACHE", "EXTENDED_ARG")]
+    pairs = list(zip(instructions, instructions[1:], strict=False))
+    given = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
+    made, others = set(), set(code.co_varnames[: given + bool(code.co_flags & inspect.CO_VARKEYWORDS)])
+    for before, item in pairs:
+        if item.opname.startswith("STORE_FAST") or item.opname == "DELETE_FAST":
+            is_new = item.opname == "STORE_FAST" and before.opname in _MAKE_CONTAINERS and not item.is_jump_target
+            (made if is_new else others).update(item.argval if isinstance(item.argval, tuple) else (item.argval,))
+    own = made - others
+    return frozenset(
+        item.offset
+        for before, item in pairs
+        if item.opname in _READ_ATTRIBUTE and item.argval in _OF_CONTAINERS and not item.is_jump_target
+        and before.opname in ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK") and before.argval in own
+    )  # fmt: skip
 
 
 def does_more(item: dis.Instruction, code: CodeType) -> bool:

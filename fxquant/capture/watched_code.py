@@ -32,6 +32,7 @@ from fxquant.capture.plain_code import (
     OF_TEXTS,
     NotPlainError,
     Reading,
+    changes_of_own,
     does_more,
     is_called_by_python,
 )
@@ -212,7 +213,8 @@ class WatchedCode:
             if name in _BY_NAME:  # of objects of the class that it is of, see ``_finds_by_name``
                 return code.co_name in _BY_NAME
             special = name.startswith("__") and name not in NAMES and name != "__dict__"
-            return not special and name not in CHANGING and not name.startswith("set_")
+            may_change = name in CHANGING or name.startswith("set_")
+            return not special and (not may_change or item.offset in changes_of_own(code))
         return True
 
     def _global(self, name: str, space: dict[str, Any], following: list[dis.Instruction]) -> bool:

@@ -466,6 +466,33 @@ class Inverts(nn.Module):
         return x + x @ inverse
 
 
+class Collects(Limited):
+    """Keeps what it computes in a list and a dictionary that it makes for it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = []
+        named = {}
+        steps.append(self.linear(x))
+        named.update(last=steps[0].tanh())
+        steps.extend([x, named["last"]])
+        return torch.stack(steps).sum(0)
+
+
+SEEN: list[int] = []
+
+
+class CollectsInOne(Limited):
+    """Adds to a list that all layers have, for it makes none of its own; the last layers do something else."""
+
+    own = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = SEEN if not self.own else []
+        seen.append(1)
+        y: Tensor = self.linear(x)
+        return x + (y if len(seen) < 10 else -y)
+
+
 class WithoutGradients(Limited):
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -496,6 +523,7 @@ REPEATED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "causal attention": (_stack(Causal), SEQUENCE),
     "a configuration": (_by_shape, SEQUENCE),
     "a marked function": (_stack(CallsMarked), SEQUENCE),
+    "lists of its own": (_stack(Collects), SEQUENCE),
 }
 TRACED_EACH: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "writes into its input": (_stack(WritesInput), SEQUENCE),
@@ -514,6 +542,7 @@ NOTICED: dict[str, tuple[Callable[[], nn.Module], Any]] = {
     "one without gradients": (OneIsOff, SEQUENCE),
     "an integer buffer": (lambda: nn.Sequential(*(ByBuffer(9 * (index > 8)) for index in range(LAYERS))), SEQUENCE),
     "a dictionary that is written": (lambda: WithPenalty(Penalized), SEQUENCE),
+    "a list that all have": (_stack(CollectsInOne), SEQUENCE),
     "a list of the file": (lambda: WithPenalty(Collected), SEQUENCE),
     "an object at the same address": (OneBlock, SEQUENCE),
     "one that fails": (lambda: _inverts(10), SEQUENCE),
@@ -584,8 +613,10 @@ def test_a_layer_that_differs_is_noticed(name: str, again: list[str]) -> None:
     captured = pipeline.capture(model, (x,))
     for other in (x, x[:1] * -2, x * 100):
         STEPS[0] = 0
+        SEEN.clear()
         expected = model(other.clone())
         STEPS[0] = 0
+        SEEN.clear()
         assert torch.allclose(expected, captured(other), atol=1e-5), again
 
 
