@@ -13,6 +13,7 @@ import builtins
 import dis
 import functools
 import inspect
+import itertools
 import math
 import types
 from collections.abc import Hashable, Mapping
@@ -183,9 +184,9 @@ class Reading:
         name = item.argrepr if item.opname == "BINARY_OP" else str(item.argval)
         if does_more(item, code):
             raise NotPlainError
-        if item.opname in _READ_ATTRIBUTE and name not in NAMES and _may_change(name):
-            if item.offset not in changes_of_own(code):
-                raise NotPlainError
+        may_change = item.opname in _READ_ATTRIBUTE and name not in NAMES and _may_change(name)
+        if may_change and item.offset not in changes_of_own(code):
+            raise NotPlainError
         if item.opname in LOADS_ATTRIBUTE:
             self._waiting.append(name)
         if item.opname in MAKES_TEXTS or name in OF_TEXTS:
@@ -244,9 +245,9 @@ def _may_change(name: str) -> bool:
 def changes_of_own(code: CodeType) -> frozenset[int]:
     """Where a function asks for methods that change lists, dictionaries and sets which it made itself."""
     instructions = [item for item in dis.get_instructions(code) if item.opname not in ("CACHE", "EXTENDED_ARG")]
-    pairs = list(zip(instructions, instructions[1:], strict=False))
+    pairs = list(itertools.pairwise(instructions))
     given = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
-    made, others = set(), set(code.co_varnames[: given + bool(code.co_flags & inspect.CO_VARKEYWORDS)])
+    made, others = set[str](), set(code.co_varnames[: given + bool(code.co_flags & inspect.CO_VARKEYWORDS)])
     for before, item in pairs:
         if item.opname.startswith("STORE_FAST") or item.opname == "DELETE_FAST":
             is_new = item.opname == "STORE_FAST" and before.opname in _MAKE_CONTAINERS and not item.is_jump_target
