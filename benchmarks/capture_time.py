@@ -1,10 +1,11 @@
 """Seconds to capture against depth, beside the forward pass of eager, plain torch.fx and torch.export.
 
-Five families of small networks, so that what is measured is the tool and not the kernels: ``conv``, blocks of
-convolution, batch norm and ReLU; ``norm``, blocks of ``x + layer_norm(relu(linear(x)))``; ``padded``, convolutions that
-pad odd sizes, so that a branch on a size is in each; ``encoder``, torch.nn's transformer layers; ``causal``, attention
-and MLP as decoders write them, 53 operations a block. Capture is asked to take no longer than two forward passes and a
-second, and to grow with the number of nodes.
+Six families of small networks, so that what is measured is the tool and not the kernels: ``conv``, blocks of
+convolution, batch norm and ReLU; ``bottleneck``, three of those with ReLU and sum in place, as ResNets have them;
+``norm``, blocks of ``x + layer_norm(relu(linear(x)))``; ``padded``, convolutions that pad odd sizes, so that a branch
+on a size is in each; ``encoder``, torch.nn's transformer layers; ``causal``, attention and MLP as decoders write them,
+53 operations a block. Capture is asked to take no longer than two forward passes and a second, and to grow with the
+number of nodes. ``first s`` is the first capture of a row: with one row, that of a process.
 
 With ``--networks``, transformers of 12 layers of full width, with random weights, one sequence of 128 tokens; or of
 another number of layers and width.
@@ -46,6 +47,26 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, 8, H, W] to the same shape."""
         return torch.relu(self.norm(self.conv(x)))
+
+
+class Bottleneck(nn.Module):
+    """A block of a ResNet on [N, 16, H, W]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(16, 4, 1, bias=False), nn.BatchNorm2d(4)
+        self.conv2, self.norm2 = nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+        self.conv3, self.norm3 = nn.Conv2d(4, 16, 1, bias=False), nn.BatchNorm2d(16)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, 16, H, W] to the same shape."""
+        y = self.relu(self.norm1(self.conv1(x)))
+        y = self.relu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        y += x
+        result: Tensor = self.relu(y)
+        return result
 
 
 class Padded(Conv):
@@ -119,6 +140,7 @@ def _network(name: str, layers: int, width: int) -> tuple[nn.Module, dict[str, T
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv": (Conv, (2, 8, 16, 16)),
+    "bottleneck": (Bottleneck, (2, 16, 8, 8)),
     "norm": (Norm, (4, 8)),
     "padded": (Padded, (2, 8, 16, 16)),
     "encoder": (_encoder, (2, 10, 32)),
@@ -126,15 +148,17 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+def once(call: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def seconds(call: Callable[[], Any]) -> float:
     """Median seconds of a call, after one that is not counted."""
     call()
-    taken = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return median(taken)
+    return median(once(call) for _ in range(ROUNDS))
 
 
 def measure(
@@ -144,9 +168,10 @@ def measure(
     model.eval()
     with torch.no_grad():
         eager = seconds(lambda: model(**inputs))
+    first = once(lambda: pipeline.capture(model, inputs))
     taken = seconds(lambda: pipeline.capture(model, inputs))
     nodes = len(pipeline.capture(model, inputs).graph.nodes)
-    row = {"family": name, "depth": depth, "nodes": nodes, "eager s": eager, "capture s": taken}
+    row = {"family": name, "depth": depth, "nodes": nodes, "eager s": eager, "first s": first, "capture s": taken}
     row |= {"allowed s": 2 * eager + 1, "ms per node": 1000 * taken / nodes}
     if given.prepare:
         row["prepare_fx s"] = seconds(lambda: prepare_fx(model, get_default_qconfig_mapping(), inputs))
