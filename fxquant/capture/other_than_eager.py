@@ -35,7 +35,29 @@ def other_than_eager(
         strict: whether answers about sizes stay built in.
         met: what was met in traces before it.
     """
-    inputs, results, equal = bind_inputs(job.model, job.example_inputs), list[Any](), False
+    inputs = bind_inputs(job.model, job.example_inputs)
+    results, equal, gradients = _called(job, attempt, inputs)
+    if not equal and len(results) < 2:
+        return
+    if not equal and same_results(*results):
+        path = _where_it_parts(job, regions, strict, inputs)
+        inside = [item for item in met if _is_inside(item.fact.module_path, path)]
+        yield inside
+        yield [Trouble(_divergence(job.model, path, "the example"), spots_around(path))]
+    elif not equal and _differs_unseen(attempt, met):
+        path = _where_eager_differs(job, inputs)
+        yield [Trouble(_divergence(job.model, path, "the example, and eager not what it does"), spots_around(path))]
+    else:
+        yield from _other_after_calls(job, attempt, strict, met, inputs, gradients)
+
+
+def _called(job: Job, attempt: Attempt, inputs: BoundInputs) -> tuple[list[Any], bool, bool]:
+    """Call eager, again where it computes something else than a trace, or fails.
+
+    Returns:
+        Results of up to two calls; whether the last is that of the trace; whether parameters had gradients in it.
+    """
+    results, equal = list[Any](), False
     for gradients in (False, True, False):  # forward may ask whether parameters have them, and may refuse it
         is_own = attempt.is_pristine and not results
         try:
@@ -52,19 +74,13 @@ def other_than_eager(
         equal = same_results(results[-1], attempt.tracer.result)
         if equal or len(results) == 2:
             break
-    if not equal and len(results) < 2:
-        return
-    if not equal and same_results(*results):
-        path = _where_it_parts(job, regions, strict, inputs)
-        inside = [item for item in met if _is_inside(item.fact.module_path, path)]
-        yield inside
-        yield [Trouble(_divergence(job.model, path, "the example"), spots_around(path))]
-        return
+    return results, equal, gradients
 
-    if not equal and _differs_unseen(attempt, met):
-        path = _where_eager_differs(job, inputs)
-        yield [Trouble(_divergence(job.model, path, "the example, and eager not what it does"), spots_around(path))]
-        return
+
+def _other_after_calls(
+    job: Job, attempt: Attempt, strict: bool, met: list[Trouble], inputs: BoundInputs, gradients: bool
+) -> Iterator[list[Trouble]]:
+    """The same for a graph that is called several times, and under other circumstances, where that may matter."""
 
     def restore() -> None:
         attempt.was_called()

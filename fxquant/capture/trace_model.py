@@ -93,43 +93,79 @@ def trace_model(
         is_read_around=functools.partial(is_read_around, model),
         is_weightless=functools.partial(_is_weightless, model),
     )
-    met, runs = list[tuple[Trouble, str]](), False
     require_no_identity(held, example_inputs)
     half = HalfPrecision.of(held, example_inputs)
     varying = varying_lists(model, example_inputs)
     trains = trains or model.training
     parameters = SharedParameters(held.parameters)
     job = Job(held, example_inputs, leaf_classes, trains, half, varying, {}, frozenset(changing), parameters)
+    rounds = _Rounds(job, regions, strict)
     for _ in range(_ROUNDS):
         attempt = make_attempt(job, regions, strict)
-        for cut in dict.fromkeys(attempt.tracer.rejected):
-            regions.reject(cut)
-            met = [(trouble, title) for trouble, title in met if title != str(cut)]
-        if attempt.tracer.rejected:
-            continue
-        failed = any(trouble.fact.kind is FactKind.ERROR for trouble in attempt.troubles)
-        if failed and not strict and not runs:
-            runs = _require_eager(model, example_inputs)
-        regions.begin_round()
-        for troubles in filter(None, _in_the_way(job, attempt, regions, strict, [trouble for trouble, _ in met])):
-            if strict:
-                raise _refusal(troubles)
-            kept = [(trouble, regions.keep(trouble)) for trouble in troubles]
-            met += [(trouble, title) for trouble, title in kept if title]
-            if any(title for _, title in kept):
-                break
-            if attempt.troubles and not any(trouble.optional for trouble in troubles):
-                raise _refusal(troubles)
-        else:
-            if regions.each_layer and attempt.tracer.layers.used:
-                continue
-            if not attempt.troubles and not attempt.ended_by:
-                return _finish(model, attempt, met, half)
+        if rounds.is_last(attempt):
+            return _finish(model, attempt, rounds.met, half)
     # What sizes decide is built in.
     attempt = make_attempt(job, regions, True)
     if attempt.troubles:
         raise _refusal(attempt.troubles)
-    return _finish(model, attempt, met, half)
+    return _finish(model, attempt, rounds.met, half)
+
+
+class _Rounds:
+    """Traces of one model, each with more of its parts kept whole, until nothing is in the way.
+
+    Args:
+        job, regions: of the traces.
+        strict: whether what is in the way is an error.
+
+    Attributes:
+        met: what was in the way, and what is kept whole for it.
+    """
+
+    def __init__(self, job: Job, regions: FloatRegions, strict: bool) -> None:
+        self.met: list[tuple[Trouble, str]] = []
+        self._job, self._regions, self._strict = job, regions, strict
+        self._eager_runs = False
+
+    def is_last(self, attempt: Attempt) -> bool:
+        """Whether nothing is in the way of a trace; else more is kept whole in the next one.
+
+        Raises:
+            CaptureError: nothing can be kept whole for it, or nothing may be; or the model itself fails.
+        """
+        regions = self._regions
+        if self._has_rejected(attempt):
+            return False
+        failed = any(trouble.fact.kind is FactKind.ERROR for trouble in attempt.troubles)
+        if failed and not self._strict and not self._eager_runs:
+            _require_eager(self._job.model, self._job.example_inputs)
+            self._eager_runs = True
+        regions.begin_round()
+        before = [trouble for trouble, _ in self.met]
+        for troubles in filter(None, _in_the_way(self._job, attempt, regions, self._strict, before)):
+            if self._strict:
+                raise _refusal(troubles)
+            if self._keeps(troubles):
+                return False
+            if attempt.troubles and not any(trouble.optional for trouble in troubles):
+                raise _refusal(troubles)
+        if regions.each_layer and attempt.tracer.layers.used:
+            return False
+        return not attempt.troubles and not attempt.ended_by
+
+    def _has_rejected(self, attempt: Attempt) -> bool:
+        """Whether a trace found parts that may not be kept whole."""
+        for cut in dict.fromkeys(attempt.tracer.rejected):
+            self._regions.reject(cut)
+            self.met = [(trouble, title) for trouble, title in self.met if title != str(cut)]
+        return bool(attempt.tracer.rejected)
+
+    def _keeps(self, troubles: list[Trouble]) -> bool:
+        """Whether something is kept whole for what was met that was not before."""
+        kept = [(trouble, self._regions.keep(trouble)) for trouble in troubles]
+        found = [(trouble, title) for trouble, title in kept if title]
+        self.met += found
+        return bool(found)
 
 
 def _no_containers(held: Inventory) -> frozenset[str]:
@@ -273,8 +309,8 @@ def _refusal(troubles: list[Trouble]) -> CaptureError:
     )
 
 
-def _require_eager(model: nn.Module, example_inputs: Any) -> bool:
-    """Raise when the model itself does not run; True where it does.
+def _require_eager(model: nn.Module, example_inputs: Any) -> None:
+    """Raise when the model itself does not run.
 
     Raises:
         CaptureError: with its message.
@@ -286,4 +322,3 @@ def _require_eager(model: nn.Module, example_inputs: Any) -> bool:
             f"{type(model).__name__} itself fails on example_inputs: {type(error).__name__}: {error}",
             remedy="pass example_inputs on which the model runs",
         ) from error
-    return True
