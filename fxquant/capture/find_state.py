@@ -24,10 +24,12 @@ from fxquant.capture.attribute_uses import (
 )
 from fxquant.capture.attribute_writes import RENORMALIZING
 from fxquant.capture.call_history import depends_on_history, run_eagerly
+from fxquant.capture.carried_over import carried_over
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.fingerprint import fingerprint
 from fxquant.capture.keep_state import Change
+from fxquant.capture.set_anew import set_anew
 from fxquant.capture.trouble import Spot, Trouble, spots_around
 from fxquant.ir.ancestors import with_ancestors
 from fxquant.ir.meta import Origin, by_storage, info
@@ -72,21 +74,27 @@ def find_state(
     used = copy_module(model)
     again = changing_again(used, example_inputs, {change: _reading(used, change) for change in attributes})
     known = any(change.tensor or Uses.of(functions, change.name, ()).read for change in changes)
+    uses_of = {change: Uses.of(functions, change.name, _lines_of(tracer, change)) for change in attributes}
+    read = [change for change, uses in uses_of.items() if uses.read and change not in again]
+    carried, anew = (set(), set()) if depends else carried_over(model, example_inputs, read)
+    counted = [change for change in read if uses_of[change].counted]
+    unused = set() if depends else set_anew(model, example_inputs, counted)
     for change in attributes:
         if change.name == "training":  # the mode of a module is no attribute of a graph: what sets it is kept whole
             owner = change.module_path.rpartition(".")[0]
-            troubles.append(Trouble(_take_fact(tracer, change, functions), spots_around(owner)))
+            troubles.append(Trouble(_take_facts(tracer, change, functions)[0], spots_around(owner)))
             continue
-        uses = Uses.of(functions, change.name, _lines_of(tracer, change))
-        fact = _take_fact(tracer, change, functions)
-        counts = change in again and uses.read
+        uses, (fact, *others) = uses_of[change], _take_facts(tracer, change, functions)
+        counts = change in again or ((uses.counted or change in carried) and change not in unused)
         if change.name in _HOOKS and (depends or change in again):  # on whatever module, and by whichever
             troubles.append(Trouble(fact, spots_around("")))
-        elif counts or (uses.read and uses.counted) or (depends and (uses.read or not known or change.name == _CLASS)):
+        elif (counts and uses.read) or (depends and (uses.read or not known or change.name == _CLASS)):
             troubles.append(Trouble(fact, _spots_of_change(model, change, example_inputs, functions)))
         else:
-            handled = "a cache: the graph computes it anew" if uses.read else "nothing in the model reads it"
-            tracer.recorder.facts[_handled(fact, handled)] = None
+            is_new = change in unused or change in anew
+            why = "each call sets it anew" if is_new else "a cache: the graph computes it anew"
+            handled = why if uses.read else "nothing in the model reads it"
+            tracer.recorder.facts.update(dict.fromkeys(_handled(item, handled) for item in (fact, *others)))
     return troubles
 
 
@@ -201,15 +209,19 @@ def _lines_of(tracer: ValueTracer, change: Change) -> set[tuple[str, int]]:
     }
 
 
-def _take_fact(tracer: ValueTracer, change: Change, functions: Functions) -> Fact:
-    """The fact of a change: the one written down when it happened, else one at the first line that mentions it."""
-    for fact in list(tracer.recorder.facts):
-        if fact.kind in _NOTED and fact.module_path == change.module_path and fact.value == change.name:
-            del tracer.recorder.facts[fact]
-            return fact
+def _take_facts(tracer: ValueTracer, change: Change, functions: Functions) -> list[Fact]:
+    """The facts of a change: those written down when it happened, else one at the first line that mentions it."""
+    known = [
+        fact
+        for fact in tracer.recorder.facts
+        if fact.kind in _NOTED and fact.module_path == change.module_path and fact.value == change.name
+    ]
+    for fact in known:
+        del tracer.recorder.facts[fact]
     file, line = first_mention(functions, change.name)
     code = linecache.getline(file, line).strip() if line else ""
-    return Fact(FactKind.CONTAINER_UPDATE, file, line, code, change.module_path, f"self.{change.name}", change.name)
+    first = Fact(FactKind.CONTAINER_UPDATE, file, line, code, change.module_path, f"self.{change.name}", change.name)
+    return known or [first]
 
 
 def _handled(fact: Fact, handled: str) -> Fact:
