@@ -139,7 +139,8 @@ def _isinstance(tracer: ValueTracer, thing: Any, kind: Any) -> bool:
     answer = builtins.isinstance(thing.value, kind)
     if isinstance(thing.value, Tensor) and any(map(_tells_dtype, kind if type(kind) is tuple else (kind,))):
         tracer.answers.static(thing, "dtype", answer)
-    tracer.record(FactKind.TYPE_TEST, answer)
+    if answer:  # for a proxy that plain tracing has in its place it is False, too
+        tracer.record(FactKind.TYPE_TEST, answer)
     if not tracer.executing:
         tracer.answers.checks.check_type(thing)
     return answer

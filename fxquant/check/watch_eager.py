@@ -45,12 +45,8 @@ _ANSWERS = {
     "__format__": FindingKind.FORMAT,
     "__repr__": FindingKind.FORMAT,
     "__len__": FindingKind.SIZE,
-    "nonzero": FindingKind.TENSOR_SHAPE,
-    "argwhere": FindingKind.TENSOR_SHAPE,
-    "masked_select": FindingKind.TENSOR_SHAPE,
-    "unique": FindingKind.TENSOR_SHAPE,
-    "unique_consecutive": FindingKind.TENSOR_SHAPE,
 }
+_DATA_SHAPED = frozenset(("nonzero", "argwhere", "masked_select", "unique", "unique_consecutive"))
 _SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]
 _DROPOUTS = frozenset(
     (
@@ -132,7 +128,9 @@ class EagerWatch(TorchFunctionMode):
             self.record(FindingKind.BUFFER_UPDATE, frame)
         if versions is not None:
             self._wrote(versions, frame)
-        if self.user.asked(frame):
+        if name in _DATA_SHAPED or (name == "where" and len(args) + len(kwargs) == 1):  # called by torch's Python, too
+            self.record(FindingKind.TENSOR_SHAPE, frame, _shown(result))
+        elif self.user.asked(frame):
             self._answered(name, args, result, frame)
         return result
 

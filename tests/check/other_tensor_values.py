@@ -353,3 +353,25 @@ class ActNorm(Case):
 
     inputs = staticmethod(rows)
     outcome = "region"
+
+
+class PlacesOfValues(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            y = self.first(x)
+            found = torch.unique(y.round())  # finding: tensor-shape
+            places = torch.where(y > 0)  # finding: tensor-shape
+            return y + found.sum() + places[0].sum()
+
+    inputs = staticmethod(rows)
+
+
+class StateOfOneCall(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Any:
+            self.total = torch.zeros_like(x)  # finding: attribute-update
+            for _ in range(3):
+                self.total = self.total + self.first(x)
+            return self.total
+
+    inputs = staticmethod(rows)

@@ -136,3 +136,14 @@ class UnreachedAndHarmless(Case):
             return y
 
     inputs = staticmethod(rows)
+
+
+class TensorThatIsNoList(Case):
+    class before(Layer):
+        def forward(self, x: Any) -> Tensor:
+            if isinstance(x, (list, tuple)):
+                x = torch.cat(x, 1)
+            y: Tensor = self.first(x)
+            return y
+
+    inputs = staticmethod(rows)
