@@ -131,6 +131,8 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         copied = job.spare.pop() if job.spare else _copied(job, plain)
         held, state, outer, root = copied.held, copied.state, copied.outer, copied.held.model
         settings = _settings(job, regions, strict, marks, not inputs.share_memory, plain)
+        for tensor in state.loose_tensors():
+            job.versions[id(tensor)] = tensor, -1 if tensor.is_inference() else tensor._version
         tracer = ValueTracer(BoundInputs(values), settings)
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)

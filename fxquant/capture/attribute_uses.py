@@ -145,7 +145,7 @@ class Uses:
         for file, function in functions:
             told = {id(node) for statement in ast.walk(function) for node in _told(statement)}
             for node in ast.walk(function):
-                load = is_attribute(name, node) and isinstance(getattr(node, "ctx", None), ast.Load)
+                load = is_attribute(name, node) and isinstance(getattr(node, "ctx", ast.Load()), ast.Load)
                 read |= load and id(node) not in told
                 if isinstance(node, (ast.AugAssign, ast.Assign)) and _at(node, file, lines):
                     counted |= _updates(node, name)
@@ -175,5 +175,9 @@ def _updates(node: ast.AugAssign | ast.Assign, name: str) -> bool:
 
 
 def is_attribute(name: str, node: ast.AST) -> bool:
-    """Whether a node of the source is an attribute of a name."""
-    return isinstance(node, ast.Attribute) and node.attr == name
+    """Whether a node of the source is an attribute of a name, or asks for one by it: ``getattr(self, "n", 0)``."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == name
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr")):
+        return False
+    return any(isinstance(item, ast.Constant) and item.value == name for item in node.args[1:2])

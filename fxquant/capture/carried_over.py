@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,60 +20,105 @@ from fxquant.capture.call_history import run_eagerly
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.fingerprint import fingerprint
 from fxquant.capture.keep_state import Change
+from fxquant.capture.structures import has_parts, leaves
 from fxquant.ir.walk_modules import OF_EVERY_MODULE
 
 _FAR = 1000  # from any threshold that the example lies at
 
 
-def carried_over(model: nn.Module, example_inputs: Any, changes: Collection[Change]) -> tuple[set[Change], set[Change]]:
-    """Attributes whose value before a call decides their value after it, or what it computes; and those set anew.
+@dataclass(frozen=True)
+class Carried:
+    """What attributes that a call sets do in the next call.
+
+    Attributes:
+        over: their value before a call decides their value after it, or what it computes.
+        results: of these, those that decide what it computes.
+        anew: it decides neither.
+    """
+
+    over: frozenset[Change] = frozenset()
+    results: frozenset[Change] = frozenset()
+    anew: frozenset[Change] = frozenset()
+
+
+def carried_over(model: nn.Module, example_inputs: Any, changes: Collection[Change]) -> Carried:
+    """What is carried over by attributes, and by what they hold.
 
     Args:
         model: the user's; copies of it are called.
         example_inputs: of the capture.
-        changes: attributes that a call sets.
+        changes: attributes that a call changes.
     """
     own = [change for change in changes if not change.tensor and change.name not in OF_EVERY_MODULE]
     if not own:
-        return set(), set()
+        return Carried()
     try:
         used = copy_module(model)
         run_eagerly(used, example_inputs)
-        with _noting_what_is_set(used) as names_set:
-            run_eagerly(used, example_inputs)
-        again = [change for change in own if (change.module_path, change.name) in names_set]
+        again = _set_in_a_call(used, example_inputs, own)
         expected = _after_call(used, example_inputs, again, _same) if again else ([], None)
     except Exception:  # it refuses to be called again
-        return set(), set()
-    found = set[Change]()
+        return Carried()
+    over, results = set[Change](), set[Change]()
     for move in (_more, _less) if again else ():
-        found |= _moved_by(used, example_inputs, again, move, expected)
-    return found, set(again) - found
+        values, computed = _moved_by(used, example_inputs, again, move, expected)
+        over |= values | computed
+        results |= computed
+    return Carried(frozenset(over), frozenset(results), frozenset(again) - over)
+
+
+def _set_in_a_call(used: nn.Module, example_inputs: Any, changes: list[Change]) -> list[Change]:
+    """Those that a call sets, or in which it sets or changes something that they hold, once the model was called."""
+    spaces = {change: vars(used.get_submodule(change.module_path)) for change in changes}
+    before = {change: _insides(space.get(change.name)) for change, space in spaces.items()}
+    with _noting_what_is_set(used) as names_set:
+        run_eagerly(used, example_inputs)
+    return [
+        change
+        for change, space in spaces.items()
+        if (change.module_path, change.name) in names_set or _are_others(before[change], space.get(change.name))
+    ]
+
+
+def _insides(value: Any) -> list[tuple[Any, int]]:
+    """What a value holds, with the versions of tensors."""
+    return [(leaf, leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else 0)
+            for leaf in leaves(value)]  # fmt: skip
+
+
+def _are_others(before: list[tuple[Any, int]], value: Any) -> bool:
+    now = _insides(value)
+    return len(now) != len(before) or any(
+        a is not b or one != other for (a, one), (b, other) in zip(before, now, strict=True)
+    )
 
 
 def _moved_by(
     used: nn.Module, example_inputs: Any, changes: list[Change], move: Callable[[Any], Any], expected: Any
-) -> set[Change]:
-    """Those attributes that make a difference when they are moved before a call, all at once where none does."""
+) -> tuple[set[Change], set[Change]]:
+    """Attributes that are something else after a call when they were moved before it; and those that move the result.
+
+    All of them are moved at once; where that makes another result, all of one name.
+    """
     try:
         values, result = _after_call(used, example_inputs, changes, move)
+        same = same_results(expected[1], result)
     except Exception:  # it computes with them
-        values, result = None, None
-    if values is None or not same_results(expected[1], result):
-        by_name: dict[str, list[Change]] = {}
-        for change in changes:
-            by_name.setdefault(change.name, []).append(change)
-        if len(by_name) == 1:
-            return set(changes)
-        places = {change: index for index, change in enumerate(changes)}
-        return {
-            change
-            for alike in by_name.values()
-            for change in _moved_by(
-                used, example_inputs, alike, move, ([expected[0][places[item]] for item in alike], expected[1])
-            )
-        }
-    return {change for change, before, after in zip(changes, expected[0], values, strict=True) if before != after}
+        values, same = [], False
+    if same:
+        pairs = zip(changes, expected[0], values, strict=True)
+        return {change for change, before, after in pairs if before != after}, set()
+    by_name: dict[str, list[int]] = {}
+    for index, change in enumerate(changes):
+        by_name.setdefault(change.name, []).append(index)
+    if len(by_name) == 1:
+        return set(), set(changes)
+    found: tuple[set[Change], set[Change]] = set(), set()
+    for places in by_name.values():
+        alike, before = [changes[place] for place in places], [expected[0][place] for place in places]
+        for known, more in zip(found, _moved_by(used, example_inputs, alike, move, (before, expected[1])), strict=True):
+            known |= more
+    return found
 
 
 def _after_call(
@@ -95,7 +141,8 @@ def _noting_what_is_set(model: nn.Module) -> Iterator[set[tuple[str, str]]]:
     found, before = set[tuple[str, str]](), nn.Module.__setattr__
 
     def note(module: nn.Module, name: str, value: Any) -> None:
-        found.add((paths.get(id(module), "?"), name))
+        if vars(module).get(name, found) is not value or isinstance(value, (int, float)):
+            found.add((paths.get(id(module), "?"), name))
         before(module, name, value)
 
     setattr(nn.Module, "__setattr__", note)  # noqa: B010
@@ -131,6 +178,9 @@ def _moved(value: Any, by: int) -> Any:
         return type(value)(_moved(item, by) for item in value)
     if type(value) is dict:
         return {key: _moved(item, by) for key, item in value.items()}
+    if has_parts(value) and not isinstance(value, nn.Module):
+        for name, item in list(vars(value).items()):  # of a copy
+            vars(value)[name] = _moved(item, by)
     return value
 
 

@@ -24,7 +24,7 @@ from fxquant.capture.attribute_uses import (
 )
 from fxquant.capture.attribute_writes import RENORMALIZING
 from fxquant.capture.call_history import depends_on_history, run_eagerly
-from fxquant.capture.carried_over import carried_over
+from fxquant.capture.carried_over import Carried, carried_over
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.fingerprint import fingerprint
@@ -75,26 +75,27 @@ def find_state(
     again = changing_again(used, example_inputs, {change: _reading(used, change) for change in attributes})
     known = any(change.tensor or Uses.of(functions, change.name, ()).read for change in changes)
     uses_of = {change: Uses.of(functions, change.name, _lines_of(tracer, change)) for change in attributes}
-    read = [change for change, uses in uses_of.items() if uses.read and change not in again]
-    carried, anew = (set(), set()) if depends else carried_over(model, example_inputs, read)
-    counted = [change for change in read if uses_of[change].counted]
+    others = [change for change in attributes if change not in again]
+    carried = Carried() if depends else carried_over(model, example_inputs, others)
+    counted = [change for change in others if uses_of[change].read and uses_of[change].counted]
     unused = set() if depends else set_anew(model, example_inputs, counted)
     for change in attributes:
         if change.name == "training":  # the mode of a module is no attribute of a graph: what sets it is kept whole
             owner = change.module_path.rpartition(".")[0]
             troubles.append(Trouble(_take_facts(tracer, change, functions)[0], spots_around(owner)))
             continue
-        uses, (fact, *others) = uses_of[change], _take_facts(tracer, change, functions)
-        counts = change in again or ((uses.counted or change in carried) and change not in unused)
+        uses, (fact, *more) = uses_of[change], _take_facts(tracer, change, functions)
+        is_read = uses.read or change in carried.results
+        counts = change in again or ((uses.counted or change in carried.over) and change not in unused)
         if change.name in _HOOKS and (depends or change in again):  # on whatever module, and by whichever
             troubles.append(Trouble(fact, spots_around("")))
-        elif (counts and uses.read) or (depends and (uses.read or not known or change.name == _CLASS)):
+        elif (counts and is_read) or (depends and (uses.read or not known or change.name == _CLASS)):
             troubles.append(Trouble(fact, _spots_of_change(model, change, example_inputs, functions)))
         else:
-            is_new = change in unused or change in anew
+            is_new = change in unused or change in carried.anew
             why = "each call sets it anew" if is_new else "a cache: the graph computes it anew"
             handled = why if uses.read else "nothing in the model reads it"
-            tracer.recorder.facts.update(dict.fromkeys(_handled(item, handled) for item in (fact, *others)))
+            tracer.recorder.facts.update(dict.fromkeys(_handled(item, handled) for item in (fact, *more)))
     return troubles
 
 

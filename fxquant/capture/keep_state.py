@@ -84,6 +84,26 @@ class _Noted(NamedTuple):
         return False
 
 
+@dataclass
+class _Loose:
+    """A tensor in a list, dictionary or object.
+
+    Attributes:
+        tensor: it.
+        before: its values. version: of it.
+        at: the attribute that holds it.
+    """
+
+    tensor: Tensor
+    before: Tensor
+    version: int
+    at: Change
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
 class ModelState:
     """What a model holds now.
 
@@ -104,12 +124,13 @@ class ModelState:
         self._originals = dict(_named_tensors(original))
         self.parameters_hold = self.writes_parameters = False
         self._named = {id(item.tensor) for item in self._tensors}
-        self._loose: dict[int, tuple[Tensor, Tensor]] = {}
+        self._loose: dict[int, _Loose] = {}
         self._contents: dict[int, tuple[Any, Any]] = {}
         self._empty: dict[int, Any] = {}
         empty = self._empty
-        for _, parts in self._modules.values():
-            for item in parts.values():
+        for path, (_, parts) in self._modules.items():
+            for name, item in parts.items():
+                self._at = Change(path, name)
                 kind = type(item)
                 if kind in _MAY_BE_EMPTY and not item:  # a module has a dozen
                     empty[id(item)] = item
@@ -146,7 +167,11 @@ class ModelState:
     def _note_tensor(self, tensor: Tensor) -> None:
         """Remember the values of a tensor in a list or an object, which has no path."""
         if id(tensor) not in self._named and tensor.numel() <= _LARGEST and tensor.layout is torch.strided:
-            self._loose[id(tensor)] = tensor, tensor.detach().clone()
+            self._loose.setdefault(id(tensor), _Loose(tensor, tensor.detach().clone(), _version(tensor), self._at))
+
+    def loose_tensors(self) -> list[Tensor]:
+        """Those in lists, dictionaries and objects."""
+        return [loose.tensor for loose in self._loose.values()]
 
     def changes(self) -> list[Change]:
         """What is not as it was."""
@@ -163,6 +188,8 @@ class ModelState:
                     found += [Change(path, key) for key in self._changed_entries(parts[name])]
                 elif now.get(name, self) is not parts.get(name, self) or self._differs(now[name], changed, _DEPTH):
                     found.append(Change(path, name))
+        written = (loose.at for loose in self._loose.values() if _version(loose.tensor) != loose.version)
+        found += [change for change in dict.fromkeys(written) if change not in found]
         self.writes_parameters = False
         for item in self._tensors:
             original = self._originals.get(item.path) if item.is_parameter and not item.is_untouched() else None
@@ -212,8 +239,9 @@ class ModelState:
                 put_back(item.tensor, self._originals[item.path])
             if item.is_parameter:
                 item.tensor.grad = None
-        for tensor, before in self._loose.values():
-            put_back(tensor, before)
+        for loose in self._loose.values():
+            put_back(loose.tensor, loose.before)
+            loose.version = _version(loose.tensor)
 
 
 def _is_same(now: dict[str, Any], before: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,6 +54,20 @@ class Collects(Decodes):
         for t in range(3):
             self.steps = [*self.steps, self.out(x[:, t : t + 1])]
         return torch.cat(self.steps, 1)
+
+
+class Normalizes(Decodes):
+    """Keeps the mean that it takes away, and adds it again: as RevIN does for series."""
+
+    def normed(self, x: Tensor, back: bool) -> Tensor:
+        if back:
+            return x * self.scale + self.mean
+        self.mean = x.mean(1, keepdim=True).detach()
+        self.scale = torch.sqrt(x.var(1, keepdim=True, unbiased=False) + 1e-5).detach()
+        return (x - self.mean) / self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.normed(self.out(self.normed(x, False)), True)
 
 
 class Counts(Decodes):
@@ -134,10 +149,46 @@ class SmoothsOnceItIsSet(Decodes):
         return torch.where(self.met > 100, -self.out(x), self.out(x))
 
 
-ANEW = [Decodes, Accumulates, Collects]
+class Holds(Decodes):
+    """Keeps the largest value that it met in a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: Any = {"largest": torch.zeros(())}
+        self.steps = [torch.zeros(())]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.held["largest"] = torch.maximum(self.held["largest"], x.amax())
+        return torch.where(self.held["largest"] > 100, -self.out(x), self.out(x))
+
+
+class HoldsInAList(Holds):
+    def forward(self, x: Tensor) -> Tensor:
+        self.steps[0].add_((x.amax() > 100) * 1.0)
+        return torch.where(self.steps[0] > 0, -self.out(x), self.out(x))
+
+
+class HoldsInAnObject(Holds):
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = SimpleNamespace(largest=torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.held.largest = torch.maximum(self.held.largest, x.amax())
+        return torch.where(self.held.largest > 100, -self.out(x), self.out(x))
+
+
+class ByName(Holds):
+    def forward(self, x: Tensor) -> Tensor:
+        before = getattr(self, "met", None)
+        self.met = x.amax()
+        return self.out(x) if before is None else torch.where(before > 100, -self.out(x), self.out(x))
+
+
+ANEW = [Decodes, Accumulates, Collects, Normalizes]
 STATE = [
     Counts, CountsWhereItIsMissing, CountsWithADefault, CountsByType, StartsForSome, CountsOnceItIsThere,
-    CountsOnceItIsSet, SmoothsOnceItIsSet,
+    CountsOnceItIsSet, SmoothsOnceItIsSet, Holds, HoldsInAList, HoldsInAnObject, ByName,
 ]  # fmt: skip
 
 
