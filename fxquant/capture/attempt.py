@@ -19,7 +19,7 @@ from fxquant.capture.find_state import find_state
 from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.half_precision import HalfPrecision, to_float32
 from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors
-from fxquant.capture.keep_state import ModelState, randomness_kept
+from fxquant.capture.keep_state import ModelState, randomness_kept, version_of
 from fxquant.capture.outer_state import OuterState
 from fxquant.capture.own_thread import ONE_CAPTURE
 from fxquant.capture.patches import patched
@@ -132,7 +132,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         held, state, outer, root = copied.held, copied.state, copied.outer, copied.held.model
         settings = _settings(job, regions, strict, marks, not inputs.share_memory, plain)
         for tensor in state.loose_tensors():
-            job.versions[id(tensor)] = tensor, -1 if tensor.is_inference() else tensor._version
+            job.versions[id(tensor)] = tensor, version_of(tensor)
         tracer = ValueTracer(BoundInputs(values), settings)
         with ExitStack() as stack:
             stack.enter_context(ONE_CAPTURE)

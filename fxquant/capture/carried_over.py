@@ -19,7 +19,7 @@ from fxquant.capture.against_eager import same_results
 from fxquant.capture.call_history import run_eagerly
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.fingerprint import fingerprint
-from fxquant.capture.keep_state import Change
+from fxquant.capture.keep_state import Change, version_of
 from fxquant.capture.structures import has_parts, leaves
 from fxquant.ir.walk_modules import OF_EVERY_MODULE
 
@@ -82,8 +82,7 @@ def _set_in_a_call(used: nn.Module, example_inputs: Any, changes: list[Change]) 
 
 def _insides(value: Any) -> list[tuple[Any, int]]:
     """What a value holds, with the versions of tensors."""
-    return [(leaf, leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else 0)
-            for leaf in leaves(value)]  # fmt: skip
+    return [(leaf, version_of(leaf) if isinstance(leaf, Tensor) else 0) for leaf in leaves(value)]
 
 
 def _are_others(before: list[tuple[Any, int]], value: Any) -> bool:

@@ -100,7 +100,8 @@ class _Loose:
     at: Change
 
 
-def _version(tensor: Tensor) -> int:
+def version_of(tensor: Tensor) -> int:
+    """How often something wrote into a tensor; -1 for those of inference mode, which do not count that."""
     return -1 if tensor.is_inference() else tensor._version
 
 
@@ -167,7 +168,7 @@ class ModelState:
     def _note_tensor(self, tensor: Tensor) -> None:
         """Remember the values of a tensor in a list or an object, which has no path."""
         if id(tensor) not in self._named and tensor.numel() <= _LARGEST and tensor.layout is torch.strided:
-            self._loose.setdefault(id(tensor), _Loose(tensor, tensor.detach().clone(), _version(tensor), self._at))
+            self._loose.setdefault(id(tensor), _Loose(tensor, tensor.detach().clone(), version_of(tensor), self._at))
 
     def loose_tensors(self) -> list[Tensor]:
         """Those in lists, dictionaries and objects."""
@@ -188,7 +189,7 @@ class ModelState:
                     found += [Change(path, key) for key in self._changed_entries(parts[name])]
                 elif now.get(name, self) is not parts.get(name, self) or self._differs(now[name], changed, _DEPTH):
                     found.append(Change(path, name))
-        written = (loose.at for loose in self._loose.values() if _version(loose.tensor) != loose.version)
+        written = (loose.at for loose in self._loose.values() if version_of(loose.tensor) != loose.version)
         found += [change for change in dict.fromkeys(written) if change not in found]
         self.writes_parameters = False
         for item in self._tensors:
@@ -241,7 +242,7 @@ class ModelState:
                 item.tensor.grad = None
         for loose in self._loose.values():
             put_back(loose.tensor, loose.before)
-            loose.version = _version(loose.tensor)
+            loose.version = version_of(loose.tensor)
 
 
 def _is_same(now: dict[str, Any], before: dict[str, Any]) -> bool:

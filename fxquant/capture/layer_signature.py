@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fxquant.capture.cut_gradients import outside_gradients
+from fxquant.capture.keep_state import version_of
 from fxquant.capture.known_code import KnownCode
 from fxquant.capture.plain_code import NotPlainError, Reading, is_record, is_torchs
 from fxquant.capture.proxy import ValueProxy
@@ -176,7 +177,7 @@ class LayerSignature:
             raise UnlikeError
         path = self._tracer.lowering.path_of(value)
         if path is None:  # of nobody: whoever holds it may write into it
-            path = f"{id(value)} {-1 if value.is_inference() else value._version}"
+            path = f"{id(value)} {version_of(value)}"
         where = path.removeprefix(self._prefix) if path.startswith(self._prefix) else f"/{path}"
         number = value.item() if value.numel() == 1 and not value.is_floating_point() else None
         return where, *_of_tensor(value), value.requires_grad, number

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from fxquant.capture.facts import FactKind
 from fxquant.capture.hidden_values import hides_values
+from fxquant.capture.keep_state import version_of
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import Depends, ValueProxy
 from fxquant.capture.structures import has_parts, holds_tensor, leaves, unwrap
@@ -118,7 +119,7 @@ class ArgumentLowering:
 
     def _is_written(self, tensor: Tensor) -> bool:
         """Whether a tensor outside the model changed since an earlier trace met it: by a part that runs as Python."""
-        version = -1 if tensor.is_inference() else tensor._version
+        version = version_of(tensor)
         _, before = self.tracer.settings.versions.setdefault(id(tensor), (tensor, version))
         return version != before
 
