@@ -31,7 +31,10 @@ _DRAWS = frozenset(
     ("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "bernoulli",
      "multinomial", "poisson", "gumbel_softmax")
 )  # fmt: skip
-_DRAWING_METHODS = frozenset(("bernoulli", "multinomial"))
+_DRAWING_METHODS = frozenset(
+    ("bernoulli", "multinomial", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_",
+     "random_", "uniform_")
+)  # fmt: skip
 # Dropping values: which argument turns it on, and whether it is on without. Source: torch/nn/functional.py, torch 2.13.
 _DROPS = {
     "dropout": (2, True), "dropout1d": (2, True), "dropout2d": (2, True), "dropout3d": (2, True),
@@ -230,8 +233,10 @@ def _stores(node: ast.AST, scope: Scope) -> str:
 
 
 def _is_made_here(node: ast.AST, scope: Scope) -> bool:
-    """Whether an expression is a local name that means nothing but what the function makes."""
-    return isinstance(node, ast.Name) and node.id in scope.made
+    """Whether an expression makes something, or is a local name that means nothing but what the function makes."""
+    if isinstance(node, ast.Name):
+        return node.id in scope.made
+    return isinstance(node, ast.BinOp) or (isinstance(node, ast.Call) and _is_new(node))
 
 
 def _decides(node: ast.AST, scope: Scope) -> str:
@@ -278,7 +283,9 @@ def _calls_method(node: ast.AST, scope: Scope) -> str:
     method, owner = node.func.attr, dotted(node.func.value)
     attribute = isinstance(node.func.value, ast.Attribute) and scope.is_own(node.func.value)
     if method.endswith("_") and not method.endswith("__") and not method.startswith("_"):
-        return f"writes in place: {ast.unparse(node)}"
+        is_function = isinstance(scope.value(owner), ModuleType) and bool(node.args)
+        if not _is_made_here(node.args[0] if is_function else node.func.value, scope):
+            return f"writes in place: {ast.unparse(node)}"
     held = attribute or scope.is_global(node.func.value)
     if method in _ADDING and held and not isinstance(scope.value(owner), torch.Tensor):
         return f"changes {owner}"

@@ -427,3 +427,17 @@ class UnreachedProperty(Case):
 
     after = After
     inputs = staticmethod(rows)
+
+
+class UnreachedDrawInPlace(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            if self.mode == "noise":
+                noise = torch.zeros(6)
+                noise.normal_()  # finding: unreached
+                y = y + noise
+            return y
+
+    after = After
+    inputs = staticmethod(rows)

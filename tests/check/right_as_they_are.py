@@ -147,3 +147,16 @@ class TensorThatIsNoList(Case):
             return y
 
     inputs = staticmethod(rows)
+
+
+class WritesIntoWhatItMakes(Case):
+    class before(Layer):
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.first(x)
+            if self.debug:
+                mask = torch.zeros(6)
+                mask.fill_(1)
+                y = y + mask + F.relu_(y * 2) + torch.ones(6).mul_(2)
+            return y
+
+    inputs = staticmethod(rows)
