@@ -267,7 +267,7 @@ def largest_magnitudes(values: Sequence[Any]) -> list[float]:
         if len(indices) < _FEW:
             bounds += [(index, bound) for index in indices for bound in _bounds(values[index])]
         else:
-            every = torch.stack([values[index].detach() for index in indices]).flatten(1).abs().amax(1)
+            every = torch.stack([values[index].detach().flatten() for index in indices]).abs().amax(1)
             for index, largest in zip(indices, every.tolist(), strict=True):
                 found[index] = largest
     if bounds:
