@@ -100,18 +100,21 @@ class SharedMemory:
 
     def is_of_part(self, node: fx.Node) -> bool:
         """Whether a value was given by the user's code, which may hold it too, or is a view of such a value."""
-        storage, walked = info(node).storage, list[fx.Node]()
-        while node not in self._of_parts:
-            walked.append(node)
+        storage, walked, found = info(node).storage, list[fx.Node](), None
+        while found is None:
             first = node.args[0] if node.args else None
-            if _may_hold(node) or not isinstance(first, fx.Node):
-                self._of_parts[node] = _may_hold(node)
+            if node in self._of_parts:
+                found = self._of_parts[node]
+            elif _may_hold(node) or not isinstance(first, fx.Node):
+                found = _may_hold(node)
             elif info(first).storage != storage and not isinstance(info(first).value, (tuple, list)):
-                self._of_parts[node] = _may_hold(first)
-            else:
+                found = _may_hold(first)
+            if storage and info(node).storage == storage:  # tuples have none, and may hold what is in several
+                walked.append(node)
+            if isinstance(first, fx.Node):
                 node = first
-        self._of_parts.update(dict.fromkeys(walked, self._of_parts[node]))
-        return self._of_parts[node]
+        self._of_parts.update(dict.fromkeys(walked, found))
+        return found
 
     def _same_memory(self, start: fx.Node, node: fx.Node) -> set[fx.Node]:
         storage = info(start).storage
