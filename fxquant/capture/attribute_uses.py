@@ -10,6 +10,7 @@ from types import FunctionType
 
 from torch import nn
 
+from fxquant.capture.names_in_code import asked_by_name
 from fxquant.capture.parsed_files import classes_named, function_of
 from fxquant.capture.source import is_user_file
 from fxquant.capture.trouble import Spot, StatementSpot
@@ -145,7 +146,7 @@ class Uses:
         for file, function in functions:
             told = {id(node) for statement in ast.walk(function) for node in _told(statement)}
             for node in ast.walk(function):
-                load = is_attribute(name, node) and isinstance(getattr(node, "ctx", ast.Load()), ast.Load)
+                load = is_attribute(name, node) and not isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del))
                 read |= load and id(node) not in told
                 if isinstance(node, (ast.AugAssign, ast.Assign)) and _at(node, file, lines):
                     counted |= _updates(node, name)
@@ -178,6 +179,5 @@ def is_attribute(name: str, node: ast.AST) -> bool:
     """Whether a node of the source is an attribute of a name, or asks for one by it: ``getattr(self, "n", 0)``."""
     if isinstance(node, ast.Attribute):
         return node.attr == name
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr")):
-        return False
-    return any(isinstance(item, ast.Constant) and item.value == name for item in node.args[1:2])
+    asked = asked_by_name(node)
+    return asked is not None and asked[1] == name

@@ -19,9 +19,8 @@ from fxquant.capture.against_eager import same_results
 from fxquant.capture.call_history import run_eagerly
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.fingerprint import fingerprint
-from fxquant.capture.keep_state import Change, version_of
+from fxquant.capture.keep_state import Change, by_name, spaces_of, version_of
 from fxquant.capture.structures import has_parts, leaves
-from fxquant.ir.walk_modules import OF_EVERY_MODULE
 
 _FAR = 1000  # from any threshold that the example lies at
 
@@ -47,16 +46,15 @@ def carried_over(model: nn.Module, example_inputs: Any, changes: Collection[Chan
     Args:
         model: the user's; copies of it are called.
         example_inputs: of the capture.
-        changes: attributes that a call changes.
+        changes: attributes of the user's that a call changes.
     """
-    own = [change for change in changes if not change.tensor and change.name not in OF_EVERY_MODULE]
-    if not own:
+    if not changes:
         return Carried()
     try:
         used = copy_module(model)
         run_eagerly(used, example_inputs)
-        again = _set_in_a_call(used, example_inputs, own)
-        expected = _after_call(used, example_inputs, again, _same) if again else ([], None)
+        again = _set_in_a_call(used, example_inputs, changes)
+        expected = _after_call(used, example_inputs, again, _same) if again else ({}, None)
     except Exception:  # it refuses to be called again
         return Carried()
     over, results = set[Change](), set[Change]()
@@ -67,9 +65,9 @@ def carried_over(model: nn.Module, example_inputs: Any, changes: Collection[Chan
     return Carried(frozenset(over), frozenset(results), frozenset(again) - over)
 
 
-def _set_in_a_call(used: nn.Module, example_inputs: Any, changes: list[Change]) -> list[Change]:
+def _set_in_a_call(used: nn.Module, example_inputs: Any, changes: Collection[Change]) -> list[Change]:
     """Those that a call sets, or in which it sets or changes something that they hold, once the model was called."""
-    spaces = {change: vars(used.get_submodule(change.module_path)) for change in changes}
+    spaces = spaces_of(used, changes)
     before = {change: _insides(space.get(change.name)) for change, space in spaces.items()}
     with _noting_what_is_set(used) as names_set:
         run_eagerly(used, example_inputs)
@@ -93,7 +91,11 @@ def _are_others(before: list[tuple[Any, int]], value: Any) -> bool:
 
 
 def _moved_by(
-    used: nn.Module, example_inputs: Any, changes: list[Change], move: Callable[[Any], Any], expected: Any
+    used: nn.Module,
+    example_inputs: Any,
+    changes: list[Change],
+    move: Callable[[Any], Any],
+    expected: tuple[dict[Change, Any], Any],
 ) -> tuple[set[Change], set[Change]]:
     """Attributes that are something else after a call when they were moved before it; and those that move the result.
 
@@ -103,34 +105,30 @@ def _moved_by(
         values, result = _after_call(used, example_inputs, changes, move)
         same = same_results(expected[1], result)
     except Exception:  # it computes with them
-        values, same = [], False
+        values, same = {}, False
     if same:
-        pairs = zip(changes, expected[0], values, strict=True)
-        return {change for change, before, after in pairs if before != after}, set()
-    by_name: dict[str, list[int]] = {}
-    for index, change in enumerate(changes):
-        by_name.setdefault(change.name, []).append(index)
-    if len(by_name) == 1:
+        return {change for change, value in values.items() if value != expected[0][change]}, set()
+    if len({change.name for change in changes}) == 1:
         return set(), set(changes)
-    found: tuple[set[Change], set[Change]] = set(), set()
-    for places in by_name.values():
-        alike, before = [changes[place] for place in places], [expected[0][place] for place in places]
-        for known, more in zip(found, _moved_by(used, example_inputs, alike, move, (before, expected[1])), strict=True):
-            known |= more
-    return found
+    moved, moving = set[Change](), set[Change]()
+    for alike in by_name(changes):
+        some, others = _moved_by(used, example_inputs, alike, move, expected)
+        moved |= some
+        moving |= others
+    return moved, moving
 
 
 def _after_call(
-    used: nn.Module, example_inputs: Any, changes: list[Change], move: Callable[[Any], Any]
-) -> tuple[list[Any], Any]:
+    used: nn.Module, example_inputs: Any, changes: Collection[Change], move: Callable[[Any], Any]
+) -> tuple[dict[Change, Any], Any]:
     """What attributes are after a call in which they were moved before, and what the call gives."""
     copied = copy_module(used)
-    spaces = [(vars(copied.get_submodule(change.module_path)), change.name) for change in changes]
-    for space, name in spaces:
-        if name in space:
-            space[name] = move(space[name])
+    spaces = spaces_of(copied, changes)
+    for change, space in spaces.items():
+        if change.name in space:
+            space[change.name] = move(space[change.name])
     result = run_eagerly(copied, example_inputs)
-    return [fingerprint(space.get(name), identity=False) for space, name in spaces], result
+    return {change: fingerprint(space.get(change.name), identity=False) for change, space in spaces.items()}, result
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from fxquant.capture.set_anew import set_anew
 from fxquant.capture.trouble import Spot, Trouble, spots_around
 from fxquant.ir.ancestors import with_ancestors
 from fxquant.ir.meta import Origin, by_storage, info
+from fxquant.ir.walk_modules import OF_EVERY_MODULE
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
@@ -75,7 +76,7 @@ def find_state(
     again = changing_again(used, example_inputs, {change: _reading(used, change) for change in attributes})
     known = any(change.tensor or Uses.of(functions, change.name, ()).read for change in changes)
     uses_of = {change: Uses.of(functions, change.name, _lines_of(tracer, change)) for change in attributes}
-    others = [change for change in attributes if change not in again]
+    others = [change for change in attributes if change not in again and change.name not in OF_EVERY_MODULE]
     carried = Carried() if depends else carried_over(model, example_inputs, others)
     counted = [change for change in others if uses_of[change].read and uses_of[change].counted]
     unused = set() if depends else set_anew(model, example_inputs, counted)

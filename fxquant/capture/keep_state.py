@@ -45,6 +45,19 @@ class Change:
     tensor: bool = False
 
 
+def by_name(changes: Iterable[Change]) -> list[list[Change]]:
+    """Changes of attributes that are called the same, together."""
+    found: dict[str, list[Change]] = {}
+    for change in changes:
+        found.setdefault(change.name, []).append(change)
+    return list(found.values())
+
+
+def spaces_of(model: nn.Module, changes: Iterable[Change]) -> dict[Change, dict[str, Any]]:
+    """The attributes of the module of a model that each change is of."""
+    return {change: vars(model.get_submodule(change.module_path)) for change in changes}
+
+
 class _Noted(NamedTuple):
     """A parameter or buffer as it was.
 

@@ -133,6 +133,14 @@ def names_in(node: ast.AST, context: type[ast.expr_context] = ast.expr_context) 
     return {item.id for item in ast.walk(node) if isinstance(item, ast.Name) and isinstance(item.ctx, context)}
 
 
+def asked_by_name(node: ast.AST) -> tuple[ast.expr, str] | None:
+    """What ``getattr(thing, "name")`` or ``hasattr`` asks, and for which attribute; None for anything else."""
+    if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in ("getattr", "hasattr"):
+        return None
+    thing, key = (*node.args, None, None)[:2]
+    return (thing, str(key.value)) if thing is not None and isinstance(key, ast.Constant) else None
+
+
 def targets_of(node: ast.AST) -> list[ast.expr]:
     """What an assignment sets; nothing where a node is none."""
     if isinstance(node, ast.Assign):

@@ -34,19 +34,18 @@ BUILTINS = frozenset(
      "sum", "abs", "round", "super", "reversed", "any", "all", "slice", "divmod", "pow", "str", "repr",
      "NotImplemented")
 )  # fmt: skip
-# Attributes and methods that change what they are of, or that look where nobody expects it.
-CHANGING = frozenset(
-    ("append", "extend", "insert", "pop", "popitem", "update", "setdefault", "clear", "remove", "discard", "sort",
-     "reverse", "appendleft", "popleft", "move_to_end", "manual_seed", "seed", "grad", "data", "builtins", "tree_map",
-     "tree_map_only", "tree_leaves", "tree_flatten", "tree_iter", "backends", "get_num_threads",
-     "are_deterministic_algorithms_enabled", "get_float32_matmul_precision", "get_deterministic_debug_mode")
-)  # fmt: skip
-# Of these, methods of lists, dictionaries and sets; the instructions that make a new one of those.
+# Methods that change lists, dictionaries and sets; the instructions that make a new one of those.
 _OF_CONTAINERS = frozenset(
     ("append", "extend", "insert", "pop", "popitem", "update", "setdefault", "clear", "remove", "discard", "sort",
      "reverse")
 )  # fmt: skip
 _MAKE_CONTAINERS = frozenset(("BUILD_LIST", "BUILD_MAP", "BUILD_SET", "BUILD_CONST_KEY_MAP"))
+# Attributes and methods that change what they are of, or that look where nobody expects it.
+CHANGING = _OF_CONTAINERS | frozenset(
+    ("appendleft", "popleft", "move_to_end", "manual_seed", "seed", "grad", "data", "builtins", "tree_map",
+     "tree_map_only", "tree_leaves", "tree_flatten", "tree_iter", "backends", "get_num_threads",
+     "are_deterministic_algorithms_enabled", "get_float32_matmul_precision", "get_deterministic_debug_mode")
+)  # fmt: skip
 NAMES = frozenset(("__class__", "__name__", "__qualname__", "__module__"))
 _BEGINS = ("forward", "__call__", "__getattr__", "__getattribute__", "keys")  # ``f(**mapping)`` asks for the last
 # Of the methods that Python calls by itself, those that no layer's forward makes it call.

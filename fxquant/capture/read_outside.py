@@ -15,6 +15,7 @@ from torch import fx, nn
 
 from fxquant.capture.attribute_uses import functions_of
 from fxquant.capture.branches import function_name
+from fxquant.capture.names_in_code import asked_by_name
 from fxquant.capture.parsed_files import tree_of
 from fxquant.ir.float_part import FloatPart
 from fxquant.ir.meta import info
@@ -155,9 +156,8 @@ def _reads_of(function: ast.AST) -> _Reads:
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             is_own = isinstance(node.value, ast.Name) and node.value.id == me
             (own if is_own else others).append((node.attr, node.lineno))
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr"):
-            thing, key = (*node.args, None, None)[:2]
-            if isinstance(key, ast.Constant):
-                is_own = isinstance(thing, ast.Name) and thing.id == me
-                (own if is_own else others).append((str(key.value), node.lineno))
+        elif isinstance(node, ast.Call) and (asked := asked_by_name(node)) is not None:
+            thing, name = asked
+            is_own = isinstance(thing, ast.Name) and thing.id == me
+            (own if is_own else others).append((name, node.lineno))
     return _Reads(tuple(own), tuple(others), tuple(names))

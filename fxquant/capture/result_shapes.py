@@ -21,8 +21,6 @@ Shape = Sequence[int]
 # The shape and dtype of a result; None where a rule does not know.
 Result = tuple[Shape, torch.dtype] | None
 
-_META = torch.device("meta")
-
 
 def result_of(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
     """What an operation gives for tensors without data; None where that is not known here.
@@ -38,7 +36,7 @@ def result_of(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
         found = rule(*args, **kwargs)
     except TypeError:  # arguments that the rule has no names for
         return None
-    return None if found is None else torch.empty(found[0], dtype=found[1], device=_META)
+    return None if found is None else torch.empty(found[0], dtype=found[1], device="meta")
 
 
 def _is_common(leaf: Any) -> bool:
@@ -54,7 +52,7 @@ def _is_common(leaf: Any) -> bool:
 def _same(input: Any, *others: Any, **options: Any) -> Result:
     """What gives as many elements of the same dtype."""
     fits = isinstance(input, Tensor) and input.is_floating_point() and options.keys() <= _OPTIONS
-    return (input.shape, input.dtype) if fits and options.get("dtype") is None else None
+    return (input.shape, input.dtype) if fits else None
 
 
 def _softmax(input: Any, dim: Any, _stacklevel: int = 3, dtype: Any = None) -> Result:
@@ -69,12 +67,9 @@ def _layer_norm(input: Any, normalized_shape: Any, weight: Any = None, bias: Any
 
 def _batch_norm(input: Any, *others: Any) -> Result:
     statistics = [item for item in others if isinstance(item, Tensor)]
-    fits = isinstance(input, Tensor) and input.dim() > 1 and True not in map(_is_true, others)  # it is not trained
+    is_trained = any(item is True for item in others)
+    fits = isinstance(input, Tensor) and input.dim() > 1 and not is_trained
     return _same(input) if fits and all(item.shape == input.shape[1:2] for item in statistics) else None
-
-
-def _is_true(item: Any) -> bool:
-    return item is True
 
 
 def _promoted(x: Any, y: Any) -> Result:

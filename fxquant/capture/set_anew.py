@@ -15,8 +15,7 @@ from torch import nn
 from fxquant.capture.against_eager import same_results
 from fxquant.capture.call_history import run_eagerly
 from fxquant.capture.copy_module import copy_module
-from fxquant.capture.keep_state import Change
-from fxquant.ir.walk_modules import OF_EVERY_MODULE
+from fxquant.capture.keep_state import Change, by_name, spaces_of
 
 _OF_OBJECTS = frozenset(("__class__", "__new__", "__init__", "__init_subclass__", "__subclasshook__", "__doc__"))
 _SPECIAL = frozenset(
@@ -34,36 +33,33 @@ def set_anew(model: nn.Module, example_inputs: Any, changes: Collection[Change])
     Args:
         model: the user's; copies of it are called.
         example_inputs: of the capture.
-        changes: attributes that a call sets.
+        changes: attributes of the user's that a call sets.
     """
-    own = [change for change in changes if not change.tensor and change.name not in OF_EVERY_MODULE]
-    if not own:
+    if not changes:
         return set()
     try:
         expected = run_eagerly(copy_module(model), example_inputs)
     except Exception:  # it needs the calls before
         return set()
-    if _are_unused(model, example_inputs, own, expected):
-        return set(own)
-    by_name: dict[str, list[Change]] = {}
-    for change in own:
-        by_name.setdefault(change.name, []).append(change)
-    alike = by_name.values() if len(by_name) > 1 else ()
+    if _are_unused(model, example_inputs, changes, expected):
+        return set(changes)
+    names = by_name(changes)
+    alike = names if len(names) > 1 else ()
     return {change for found in alike if _are_unused(model, example_inputs, found, expected) for change in found}
 
 
-def _are_unused(model: nn.Module, example_inputs: Any, changes: list[Change], expected: Any) -> bool:
+def _are_unused(model: nn.Module, example_inputs: Any, changes: Collection[Change], expected: Any) -> bool:
     """Whether a call computes the same, whatever some attributes are before."""
     copied, used = copy_module(model), list[str]()
     stand_in = _noticing(used)
-    spaces = [(vars(copied.get_submodule(change.module_path)), change.name) for change in changes]
-    for space, name in spaces:
-        space[name] = stand_in
+    spaces = spaces_of(copied, changes)
+    for change, space in spaces.items():
+        space[change.name] = stand_in
     try:
         found = run_eagerly(copied, example_inputs)
     except Exception:  # what the use raises, or what follows from it
         return False
-    is_set = all(space.get(name) is not stand_in for space, name in spaces)
+    is_set = all(space.get(change.name) is not stand_in for change, space in spaces.items())
     return is_set and not used and same_results(expected, found)
 
 

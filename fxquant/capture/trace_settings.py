@@ -29,8 +29,8 @@ class TraceSettings:
         precision: of a model in half precision.
         inputs_apart: whether no two tensors of the example are one, or lie in the same memory.
         plain_tensors: paths of buffers of the copy that are plain attributes of the user's model.
-        versions: tensors outside the model that this trace or one before it met, with their versions then, by
-            identity; the trace adds to them.
+        versions: tensors outside the model that this trace or one before it met, and those in lists, dictionaries and
+            objects of its copy, with their versions then, by identity; the trace adds to them.
         sizes_built_in: whether answers about sizes are always built in.
         refused: (code, position) of statements that ask for sizes and could not be kept whole.
         chosen: what is cut out around such a statement, see ``FloatRegions``; the trace adds to it.

@@ -136,11 +136,7 @@ class CountsOnceItIsSet(Decodes):
         return torch.where(self.met > 0, -self.out(x), self.out(x))
 
 
-class SmoothsOnceItIsSet(Decodes):
-    def __init__(self) -> None:
-        super().__init__()
-        self.met: Any = None
-
+class SmoothsOnceItIsSet(CountsOnceItIsSet):
     def forward(self, x: Tensor) -> Tensor:
         if self.met is not None:
             self.met = torch.maximum(self.met, x.amax())
