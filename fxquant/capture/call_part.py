@@ -12,6 +12,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fxquant.capture.cut_function import Cut
@@ -22,7 +23,7 @@ from fxquant.capture.hidden_values import hides_values
 from fxquant.capture.plain_code import is_torchs
 from fxquant.capture.proxy import Depends, ValueAttribute, ValueProxy
 from fxquant.capture.repeated_parts import may_repeat
-from fxquant.capture.shared_state import computes_only
+from fxquant.capture.shared_state import computes_only, keeps_nothing
 from fxquant.capture.size_regions import reads_activations
 from fxquant.capture.structures import has_parts, holds_tensor, rebuild, unwrap
 from fxquant.capture.truth_cuts import may_give_truth
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
 _REACHING = (FunctionType, functools.partial, MethodType, ValuesView, ItemsView)
+_DATA = (Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device, int, float, bool, str, type(None))
 _DEPTH = 4  # of functions in functions
 
 
@@ -108,13 +110,23 @@ def _part_of(
     part.label, part.child_paths = f"{cut.code.co_name}_line_{cut.first_line}", made.paths
     part.learns = not computes_only(cut)
     written = sorted(written_names(cut)) if reads else ()
-    part.writes = tuple(item.index for name in written if isinstance(item := arguments.get(name), Hole))
+    places = (item.index for name in written if isinstance(item := arguments.get(name), Hole))
+    part.writes = tuple(place for place in places if not isinstance(unwrap(made.inputs[place]), (int, float)))
+    part.keeps_nothing = keeps_nothing(cut) and all(map(_is_data, values.values()))
     part.sizes_only = sizes_only and not (acts(cut) or part.writes)
     part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
     for name in (*cut.shared, *cut.outputs):
         if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
             _report_change(tracer, name)
     return part, made.inputs
+
+
+def _is_data(value: Any) -> bool:
+    """Whether a value is tensors, numbers and texts, and no object with code of its own."""
+    value = unwrap(value)
+    if type(value) in (tuple, list, dict):
+        return all(map(_is_data, value.values() if type(value) is dict else value))
+    return type(value) in _DATA
 
 
 def _is_held(value: Any) -> bool:

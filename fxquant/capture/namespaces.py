@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CellType, CodeType, FunctionType
 from typing import Any
 
-from fxquant.capture.source import is_user_file
+from fxquant.capture.source import is_user_file, position
 from fxquant.ir.codes import codes_in
 
 Undo = Callable[[], None]
@@ -27,7 +27,7 @@ _APART = frozenset(("sympy", "mpmath", "scipy", "PIL", "matplotlib", "pandas", "
 _CLASSES = ("int", "float", "complex", "range")
 _cached_functions = type(functools.lru_cache(lambda: None))
 _EMPTY = CellType()
-_LOAD_GLOBAL = dis.opmap["LOAD_GLOBAL"]
+_LOAD_GLOBAL, _EXTENDED_ARG = dis.opmap["LOAD_GLOBAL"], dis.opmap["EXTENDED_ARG"]
 _modules_known: dict[str, tuple[int, bool]] = {}  # by name: which object it was, and whether it is the user's
 _values_known: dict[str, tuple[int, frozenset[str]]] = {}
 
@@ -131,14 +131,19 @@ def _codes(space: dict[str, Any]) -> Iterator[CodeType]:
 
 
 def _as_value(code: CodeType, name: str) -> bool:
-    index = code.co_names.index(name)
-    if index < 128 and bytes((_LOAD_GLOBAL, 2 * index)) not in code.co_code:  # a low bit of 1: it is called at once
-        return False
-    for instruction in dis.get_instructions(code):
-        loads = instruction.opname == "LOAD_GLOBAL" and instruction.argval == name
-        if loads and not (instruction.arg or 0) & 1:  # the low bit: it is called at once
-            line = instruction.positions.lineno if instruction.positions else None
-            text = linecache.getline(code.co_filename, line or 0)
-            if "isinstance(" not in text and "map(" not in text:
-                return True
+    """Whether code loads a global otherwise than to call it at once, which the low bit of the argument tells."""
+    index, raw = code.co_names.index(name), code.co_code
+    argument = 2 * index  # its higher bytes are before it, in an instruction of their own
+    before = bytes((_EXTENDED_ARG, argument >> 8)) if argument > 255 else b""
+    loads, found = before + bytes((_LOAD_GLOBAL, argument & 255)), raw.find
+    place = found(loads)
+    while place >= 0:
+        where = position(code, place + len(before)) if place % 2 == 0 else None
+        if where is not None and not _asks_for_class(linecache.getline(code.co_filename, where[0])):
+            return True
+        place = found(loads, place + 1)
     return False
+
+
+def _asks_for_class(line: str) -> bool:
+    return "isinstance(" in line or "map(" in line

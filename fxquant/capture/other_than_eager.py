@@ -18,7 +18,7 @@ from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.inputs import BoundInputs, bind_inputs
 from fxquant.capture.outer_state import OuterState
 from fxquant.capture.probe_modes import Circumstances
-from fxquant.capture.probe_values import may_depend_on_calls, parts_from_eager
+from fxquant.capture.probe_values import calls_to_try, parts_from_eager
 from fxquant.capture.trouble import Trouble, spots_around
 
 # What may make two calls from the same random state differ; and a module that is kept whole because they do.
@@ -89,8 +89,8 @@ def _other_after_calls(
         attempt.tracer.views.restore()
 
     answers = attempt.tracer.answers
-    depends = may_depend_on_calls(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs)
-    if not (depends or answers.of_gradients or answers.of_memory):
+    titles = calls_to_try(attempt.tracer.constants.values(), attempt.tracer.recorder.facts, inputs)
+    if not (titles or answers.of_gradients or answers.of_memory):
         return
     attempt.was_called()
     traced = fx.GraphModule(attempt.root, attempt.graph)  # made before parts are taken off the root
@@ -99,8 +99,8 @@ def _other_after_calls(
         yield answers.of_gradients
     if answers.of_memory and not strict and other.matter_for_memory():
         yield answers.of_memory
-    if depends:
-        title = parts_from_eager(job.model, traced, inputs, restore, gradients)
+    if titles:
+        title = parts_from_eager(job.model, traced, inputs, titles, restore, gradients)
         if title:
             yield met
             yield [Trouble(_divergence(job.model, "", title), spots_around(""))]

@@ -6,7 +6,7 @@ It may where a part of the model runs as Python, and where forward changes what 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -28,22 +28,26 @@ _CHANGES = (
 _CALLS = ("the example", "other values", "the example again")
 
 
-def may_depend_on_calls(parts: Iterable[object], facts: Iterable[Fact], inputs: BoundInputs) -> bool:
-    """Whether a graph may part from eager after some calls, on other values, or in what it writes.
+def calls_to_try(parts: Iterable[object], facts: Iterable[Fact], inputs: BoundInputs) -> tuple[str, ...]:
+    """The calls in a row in which a graph may part from eager: all, those on other values alone, or none.
 
     Args:
         parts: what capture put on the root.
         facts: what the trace met.
         inputs: the example.
     """
-    whole = any(isinstance(part, FloatPart) and runs_user_code(part) for part in parts)
-    return whole or inputs.share_memory or any(fact.kind in _CHANGES for fact in facts)
+    whole = [part for part in parts if isinstance(part, FloatPart) and runs_user_code(part)]
+    keeps = inputs.share_memory or any(fact.kind in _CHANGES for fact in facts)
+    if keeps or not all(part.keeps_nothing for part in whole):
+        return _CALLS
+    return _CALLS[1:2] if whole else ()  # on the example it was called, as it was traced
 
 
 def parts_from_eager(
     model: nn.Module,
     traced: fx.GraphModule,
     inputs: BoundInputs,
+    titles: Collection[str],
     restore: Callable[[], None],
     gradients: bool,
 ) -> str:
@@ -53,11 +57,14 @@ def parts_from_eager(
         model: the user's; not changed.
         traced: the graph on the copy that was traced.
         inputs: the example.
+        titles: of the calls, see ``calls_to_try``.
         restore: puts back what calls change on the root and outside of it.
         gradients: whether parameters have them, as for ``Eager``.
     """
-    calls = dict(zip(_CALLS, (inputs, inputs.changed(_negated), inputs), strict=True))
-    calls, expected = _accepted(model, (calls, dict.fromkeys(_CALLS, inputs), {_CALLS[0]: inputs}), restore, gradients)
+    every = dict(zip(_CALLS, (inputs, inputs.changed(_negated), inputs), strict=True))
+    calls = {title: every[title] for title in titles}
+    tries = (calls, dict.fromkeys(_CALLS, inputs), {_CALLS[0]: inputs}) if calls == every else (calls,)
+    calls, expected = _accepted(model, tries, restore, gradients)
     try:
         for title, wanted in expected.items():
             args, kwargs = calls[title].copied()

@@ -16,6 +16,7 @@ from fxquant.ir.float_part import BoundMethod, Child, FloatPart, Hole, Imported,
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
 
+_TOLD = ("sizes_only", "repeats", "learns", "writes", "keeps_nothing")
 _LITERALS = (int, float, complex, bool, str, bytes, type(None))
 
 
@@ -26,7 +27,8 @@ def may_repeat(part: FloatPart, gives: Any) -> bool:
         part: of a layer.
         gives: on the example, what code around it gets.
     """
-    only_computes = part.sizes_only and not part.shared and isinstance(part.code, PartCode)
+    is_pure = part.sizes_only or (part.keeps_nothing and not part.writes)
+    only_computes = is_pure and not part.shared and isinstance(part.code, PartCode)
     is_known = all(part.child_paths.get(name) for name in part._modules) and _is_plain(part.arguments)
     return only_computes and is_known and _is_told(gives)
 
@@ -58,7 +60,8 @@ def again(tracer: ValueTracer, part: FloatPart, moved: Callable[[str], str]) -> 
     lines = part.first_line, part.last_line
     made = FloatPart(part.code, part.arguments, children, part.title, part.file, lines, moved(part.module_path))
     made.child_paths, made.label = paths, part.label
-    made.sizes_only, made.repeats, made.learns, made.writes = part.sizes_only, part.repeats, part.learns, part.writes
+    for name in _TOLD:
+        setattr(made, name, getattr(part, name))
     return made
 
 

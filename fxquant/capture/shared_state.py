@@ -11,6 +11,7 @@ from torch import Tensor
 from fxquant.capture.branches import function_name
 from fxquant.capture.cut_function import Cut
 from fxquant.capture.parsed_files import tree_of
+from fxquant.ir.effects import RANDOM
 
 # Methods of lists, dictionaries, sets and queues that change them.
 _CHANGING = frozenset(
@@ -126,11 +127,29 @@ def _first_argument(function: ast.FunctionDef) -> str:
 @lru_cache(maxsize=1024)
 def computes_only(cut: Cut) -> bool:
     """Whether a part changes nothing: it sets local names, and calls functions of torch's and of Python's alone."""
-    nodes = cut.nodes
-    if any(isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load) for node in nodes):
-        return False
+    return not any(map(_is_set, cut.nodes)) and _calls_harmless_code(cut)
+
+
+@lru_cache(maxsize=1024)
+def keeps_nothing(cut: Cut) -> bool:
+    """Whether a part that is given data alone does the same in every call.
+
+    It may also set items of what local names hold, but draws no numbers.
+    """
+    local = cut.code.co_varnames
+    places = (node.value if isinstance(node, ast.Subscript) else node for node in cut.nodes if _is_set(node))
+    calls = (function_name(node.func) for node in cut.nodes if isinstance(node, ast.Call))
+    sets_own = all(isinstance(place, ast.Name) and place.id in local for place in places)
+    return sets_own and RANDOM.isdisjoint(calls) and _calls_harmless_code(cut)
+
+
+def _is_set(node: ast.AST) -> bool:
+    return isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load)
+
+
+def _calls_harmless_code(cut: Cut) -> bool:
     me = cut.code.co_varnames[:1]
-    return all(_is_harmless(node, me) for node in nodes if isinstance(node, ast.Call))
+    return all(_is_harmless(node, me) for node in cut.nodes if isinstance(node, ast.Call))
 
 
 def _is_harmless(call: ast.Call, me: tuple[str, ...]) -> bool:

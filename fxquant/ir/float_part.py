@@ -137,6 +137,7 @@ class FloatPart(nn.Module):
         reads: by path in it, names of attributes that code around it reads. globals_read: the same of globals.
         may_change: those that it may change: all that it does change while the graph is compared with eager.
         learns: whether it is.
+        keeps_nothing: whether it does the same in every call, for the same inputs, as its source shows.
         spoilt: name of one that it changed since, "" for none: the graph around it has that as it was.
     """
 
@@ -156,7 +157,7 @@ class FloatPart(nn.Module):
         self.first_line, self.last_line = lines
         self.why = self.label = ""
         self.child_paths: dict[str, str] = {}
-        self.sizes_only = self.repeats = False
+        self.sizes_only = self.repeats = self.keeps_nothing = False
         self.writes: tuple[int, ...] = ()
         self.shared: tuple[str, ...] = ()
         self.report_change: Callable[[str], None] | None = None
