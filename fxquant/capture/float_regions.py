@@ -7,7 +7,6 @@ the next larger in the following one.
 from __future__ import annotations
 
 import functools
-import gc
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from fxquant.capture.call_part import stand_in
 from fxquant.capture.cut_function import PART, Cut, CutKey, Where, find_cut, rewrite
 from fxquant.capture.facts import FactKind
+from fxquant.capture.functions_with import functions_with
 from fxquant.capture.shared_state import shares_state
 from fxquant.capture.trouble import FunctionSpot, ModuleSpot, Spot, StatementSpot, Trouble
 from fxquant.capture.truth_cuts import narrow_cut, wide_cut
@@ -160,8 +160,7 @@ class FloatRegions:
     def _functions_with(self, code: CodeType) -> list[FunctionType]:
         """The functions that have this code, as far as they exist before the model is called."""
         if code not in self._functions:
-            found = [item for item in gc.get_referrers(code) if type(item) is FunctionType and item.__code__ is code]
-            self._functions[code] = found
+            self._functions[code] = functions_with(code)
         return self._functions[code]
 
     def _rewritten(self, code: CodeType) -> tuple[CodeType, list[str]]:

@@ -144,11 +144,11 @@ class ModelState:
         empty = self._empty
         for path, (_, parts) in self._modules.items():
             for name, item in parts.items():
-                self._at = Change(path, name)
                 kind = type(item)
                 if kind in _MAY_BE_EMPTY and not item:  # a module has a dozen
                     empty[id(item)] = item
                 elif kind not in LITERALS:
+                    self._at = path, name
                     self._note(item, _DEPTH - 1)
 
     def _note(self, structure: Any, depth: int) -> None:
@@ -181,7 +181,9 @@ class ModelState:
     def _note_tensor(self, tensor: Tensor) -> None:
         """Remember the values of a tensor in a list or an object, which has no path."""
         if id(tensor) not in self._named and tensor.numel() <= _LARGEST and tensor.layout is torch.strided:
-            self._loose.setdefault(id(tensor), _Loose(tensor, tensor.detach().clone(), version_of(tensor), self._at))
+            self._loose.setdefault(
+                id(tensor), _Loose(tensor, tensor.detach().clone(), version_of(tensor), Change(*self._at))
+            )
 
     def loose_tensors(self) -> list[Tensor]:
         """Those in lists, dictionaries and objects."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from fxquant.errors import FxquantError
+from fxquant.ir.check_graph import check_graph
 from fxquant.ir.meta import info
 from fxquant.ir.stages import StageModule
 
@@ -17,10 +18,9 @@ def verify(model: _Stage) -> _Stage:
     Raises:
         FxquantError: the graph is malformed, or refers to what the plan does not know; always a bug of ours.
     """
-    try:
-        model.graph.lint()
-    except (RuntimeError, AssertionError) as error:
-        raise _bug(model, str(error)) from error
+    wrong = check_graph(model)
+    if wrong:
+        raise _bug(model, wrong)
     if model.state.plan is not None:
         planned = {unit.name for unit in model.state.plan.units}
         for node in model.graph.nodes:
