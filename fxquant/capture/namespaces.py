@@ -6,7 +6,6 @@ with ``from torch import zeros`` nowhere else. So that is where the stand-ins go
 
 from __future__ import annotations
 
-import dis
 import functools
 import linecache
 import sys
@@ -15,7 +14,7 @@ from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from fxquant.capture.source import is_user_file, position
-from fxquant.ir.codes import codes_in
+from fxquant.ir.codes import arguments_of, codes_in
 
 Undo = Callable[[], None]
 # Libraries that do not compute with tensors of torch.
@@ -27,7 +26,6 @@ _APART = frozenset(("sympy", "mpmath", "scipy", "PIL", "matplotlib", "pandas", "
 _CLASSES = ("int", "float", "complex", "range")
 _cached_functions = type(functools.lru_cache(lambda: None))
 _EMPTY = CellType()
-_LOAD_GLOBAL, _EXTENDED_ARG = dis.opmap["LOAD_GLOBAL"], dis.opmap["EXTENDED_ARG"]
 _modules_known: dict[str, tuple[int, bool]] = {}  # by name: which object it was, and whether it is the user's
 _values_known: dict[str, tuple[int, frozenset[str]]] = {}
 
@@ -132,17 +130,10 @@ def _codes(space: dict[str, Any]) -> Iterator[CodeType]:
 
 def _as_value(code: CodeType, name: str) -> bool:
     """Whether code loads a global otherwise than to call it at once, which the low bit of the argument tells."""
-    index, raw = code.co_names.index(name), code.co_code
-    argument = 2 * index  # its higher bytes are before it, in an instruction of their own
-    before = bytes((_EXTENDED_ARG, argument >> 8)) if argument > 255 else b""
-    loads, found = before + bytes((_LOAD_GLOBAL, argument & 255)), raw.find
-    place = found(loads)
-    while place >= 0:
-        where = position(code, place + len(before)) if place % 2 == 0 else None
-        if where is not None and not _asks_for_class(linecache.getline(code.co_filename, where[0])):
-            return True
-        place = found(loads, place + 1)
-    return False
+    loads = 2 * code.co_names.index(name)
+    wheres = (position(code, offset) for offset, _ in arguments_of(code, "LOAD_GLOBAL", loads))
+    lines = (linecache.getline(code.co_filename, where[0]) for where in wheres if where is not None)
+    return not all(map(_asks_for_class, lines))
 
 
 def _asks_for_class(line: str) -> bool:

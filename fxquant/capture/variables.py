@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import inspect
 import logging
 import os
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from fxquant.capture.generic_functions import is_generic
 from fxquant.capture.source import is_user_file
-from fxquant.ir.codes import codes_in
+from fxquant.ir.codes import arguments_of, codes_in
 from fxquant.ir.own_functions import cell_content
 
 _LIBRARIES = frozenset(("torch", "builtins", "typing", "abc", "collections", "enum"))
@@ -138,8 +137,8 @@ def _set_on_class(kind: type) -> Iterator[Variable]:
 @cache
 def _names_set(code: CodeType) -> frozenset[str]:
     """Names of the attributes that a piece of code sets on something."""
-    parts = (item for part in codes_in(code) for item in dis.get_instructions(part))
-    return frozenset(item.argval for item in parts if item.opname == "STORE_ATTR")
+    every = codes_in(code)
+    return frozenset(part.co_names[index] for part in every for _, index in arguments_of(part, "STORE_ATTR"))
 
 
 def _globals_of(kind: type) -> Iterator[dict[str, Any]]:
