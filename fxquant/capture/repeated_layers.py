@@ -18,7 +18,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from fxquant.capture.cut_gradients import outside_gradients
 from fxquant.capture.describe_node import UNWRITTEN
-from fxquant.capture.facts import CHECKED, DECIDED_ELSEWHERE, RECORDED, FactKind
+from fxquant.capture.facts import CHECKED, DECIDED_ELSEWHERE, OF_THE_MODEL, RECORDED, FactKind
 from fxquant.capture.known_code import KnownCode
 from fxquant.capture.layer_recording import DTYPE, RANK, VALUE, CallBegun, LayerRecording, Place, RepeatedCall
 from fxquant.capture.layer_signature import LayerSignature, UnknownCodeError, UnlikeError
@@ -40,7 +40,7 @@ _SAME_FOR_ALL = frozenset(
     (FactKind.STATIC, FactKind.LENGTH, FactKind.COMPOSITE, FactKind.UNPACKING, FactKind.FACTORY, FactKind.TYPE_TEST,
      FactKind.TRAINING, FactKind.RECURRENT)
 )  # fmt: skip
-_HANDLED = (CHECKED, RECORDED, DECIDED_ELSEWHERE)
+_HANDLED = (CHECKED, RECORDED, DECIDED_ELSEWHERE, OF_THE_MODEL)
 _LITERALS = (int, float, bool, str, type(None))
 
 

@@ -134,7 +134,7 @@ MEANINGS: dict[FindingKind, Meaning] = {
         "Modules made in forward",
         "`{expression}` makes a module in forward; plain tracing fails, and weights made there are new at every call",
         Rule.RECORDED,
-        "registered under a name of its own",
+        "the graph has the operations in it",
     ),
     _K.MODULE_IN_CONTAINER: Meaning(
         "Modules in plain containers",

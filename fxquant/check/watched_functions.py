@@ -21,6 +21,7 @@ from fxquant.check.user_frames import UserCode
 
 # Frames between a function of torch and the code that meant to call it.
 _GLUE = frozenset(("__enter__", "decorate_context", "decorate_autocast", "inner", "_fn", "wrapper", "__init__"))
+_CONTAINERS = nn.Sequential.forward.__code__.co_filename
 _CLOCKS = frozenset(
     (time.time, time.time_ns, time.perf_counter, time.perf_counter_ns, time.monotonic, time.process_time)
 )
@@ -100,8 +101,11 @@ def _code(function: Any) -> CodeType:
 
 
 def _beyond_constructors(frame: FrameType) -> FrameType | None:
+    """The frame of who makes a module, or asks one of torch's containers for a part of it, ``self.layers[1:]``."""
     caller: FrameType | None = frame
-    while caller is not None and (caller.f_code.co_name == "__init__" or _is_of_dynamo(caller)):
+    while caller is not None and (
+        caller.f_code.co_name == "__init__" or caller.f_code.co_filename == _CONTAINERS or _is_of_dynamo(caller)
+    ):
         caller = caller.f_back
     return caller
 

@@ -177,6 +177,28 @@ class ModuleMadeInForward(Case):
     inputs = staticmethod(rows)
 
 
+class SliceOfModules(Case):
+    class before(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, rest = self.layers[0], self.layers[1:]  # finding: module-in-forward
+            return rest(first(x) * 2)
+
+    class after(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+            self.rest = self.layers[1:]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rest(self.layers[0](x) * 2)
+
+    inputs = staticmethod(rows)
+
+
 class ModulesInList(Case):
     class before(nn.Module):
         def __init__(self) -> None:
