@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ class AttributeWrites:
         """Take note that forward sets an attribute of a module; whether that is all there is to do."""
         if id(module) not in self.own_modules:
             return False  # a module that forward is making
+        if isinstance(inspect.getattr_static(type(module), name, None), property):
+            return False  # what its setter sets is noted
         recorder = self.tracer.recorder
         buffer = module._buffers.get(name)
         if not isinstance(value, ValueProxy) or buffer is None:

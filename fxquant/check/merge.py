@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from fxquant.capture.facts import NOT_RAISED
 from fxquant.capture.names_in_code import names_in
 from fxquant.check.finding import FindingKind
 from fxquant.check.hooks import defined, forward_hooks_of, gradient_hooks_of, name_of
@@ -157,6 +158,8 @@ def _add(found: dict[object, Observation], item: Observation, seen: Observation 
     if before is None:
         found[item.key] = item
     else:
+        if before.value == NOT_RAISED != item.value:  # of several operations on a line, the one that raises
+            before = replace(before, value=item.value, place=replace(before.place, expression=item.place.expression))
         others = dict.fromkeys((*before.others, *item.module_paths))
         found[item.key] = replace(
             before,

@@ -26,6 +26,7 @@ from fxquant.check.run_model import gradient_mode, seed_all
 from fxquant.check.source_tree import span_of
 from fxquant.check.user_frames import Places
 from fxquant.check.watched_functions import kind_of_call, kind_of_function
+from fxquant.ir.meta import storage_of
 
 _ANSWERS = {
     "__bool__": FindingKind.TENSOR_BRANCH,
@@ -86,6 +87,7 @@ class EagerWatch(TorchFunctionMode):
         self.modules: dict[CodeType, set[str]] = {}
         self._inputs = [tensor for tensor in inputs if not tensor.is_inference()]
         self._state = [tensor for tensor in [*model.parameters(), *model.buffers()] if not tensor.is_inference()]
+        self._memory = {storage_of(tensor) for tensor in self._state} - {0}
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -127,7 +129,7 @@ class EagerWatch(TorchFunctionMode):
         if func == _SET_DATA and any(args[0] is tensor for tensor in self._state):
             self.record(FindingKind.BUFFER_UPDATE, frame)
         if versions is not None:
-            self._wrote(versions, frame)
+            self._wrote(versions, (*args[:1], kwargs.get("out")), frame)
         if name in _DATA_SHAPED or (name == "where" and len(args) + len(kwargs) == 1):  # called by torch's Python, too
             self.record(FindingKind.TENSOR_SHAPE, frame, _shown(result))
         elif self.user.asked(frame):
@@ -156,12 +158,13 @@ class EagerWatch(TorchFunctionMode):
     def _versions(self) -> tuple[list[int], list[int]]:
         return [tensor._version for tensor in self._inputs], [tensor._version for tensor in self._state]
 
-    def _wrote(self, before: tuple[list[int], list[int]], frame: FrameType) -> None:
+    def _wrote(self, before: tuple[list[int], list[int]], written: tuple[Any, ...], frame: FrameType) -> None:
         inputs, state = self._versions()
         if inputs != before[0]:
             self.record(FindingKind.INPUT_UPDATE, frame)
         module = self.model.get_submodule(self.places.module_path(frame))
-        if state != before[1] and not type(module).__module__.startswith("torch.nn"):
+        is_state = state != before[1] or any(storage_of(item) in self._memory for item in written)  # ``p.data`` too
+        if is_state and not type(module).__module__.startswith("torch.nn"):
             self.record(FindingKind.BUFFER_UPDATE, frame)
 
     # -- functions and lines ------------------------------------------------------------------------

@@ -80,12 +80,12 @@ class StateWatch:
 
 
 def _changing(file: SourceFile, frame: FrameType, line: int, name: str) -> str:
-    """The text of what changes a slot on a line: of several statements, the one that sets or mentions it."""
+    """The text of what changes a slot on a line: of several statements, the innermost that sets or mentions it."""
     function, found = file.lambda_at(frame.f_code), file.statements_at(line)
     if function is not None:
         return file.source_of(function.body).partition("\n")[0]
     for kinds in ((ast.Store,), (ast.Load, ast.Del)) if len(found) > 1 else ():
-        for statement in found:
+        for statement in reversed(found):
             named = (part for part in ast.walk(statement) if isinstance(part, (ast.Attribute, ast.Name)))
             if any(name == getattr(part, "attr", "") and isinstance(part.ctx, kinds) for part in named):
                 return file.source_of(statement)

@@ -198,3 +198,105 @@ def test_every_expression_of_a_line_is_told(kind: type[nn.Module], expressions: 
     errors = [item for item in report.findings if item.severity is Severity.ERROR]
     assert [item.expression for item in errors] == expressions
     assert len({item.line for item in errors}) == 1 and len({item.fix for item in errors}) == len(errors)
+
+
+class CountsOnOneLine(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training: self.step += 1  # noqa: E701  # fmt: skip
+        return self.fc(x)  # type: ignore[no-any-return]
+
+
+def test_what_changes_an_attribute_behind_a_question_on_its_line() -> None:
+    (found,) = _found(CountsOnOneLine().train(), ROWS, FindingKind.ATTRIBUTE_UPDATE)
+    assert found.message.startswith("`self.step += 1` changes self.step;")
+
+
+class SetsThroughProperty(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self._size = 0
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @size.setter
+    def size(self, value: int) -> None:
+        self._size = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.size = x.shape[0]
+        return self.fc(x)  # type: ignore[no-any-return]
+
+
+def test_a_property_is_not_said_to_be_as_it_was() -> None:
+    (found,) = _found(SetsThroughProperty().eval(), ROWS, FindingKind.ATTRIBUTE_UPDATE)
+    assert found.message.startswith("`self._size = value` changes self._size;")
+
+
+class ClampsItsGain(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((8,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.gain.data.clamp_(0, 1)
+        return self.fc(x) * self.gain  # type: ignore[no-any-return]
+
+
+def test_writing_into_a_parameter_is_seen_where_it_changes_nothing() -> None:
+    (found,) = _found(ClampsItsGain().eval(), ROWS, FindingKind.BUFFER_UPDATE)
+    assert found.message.startswith("`self.gain.data.clamp_(0, 1)` writes into a buffer or parameter")
+    assert "return the new value of self.gain and" in found.fix
+    assert found.handled == "the graph updates it too: equal to eager call after call"
+
+
+class CatchesOneOfThree(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(x)
+        try:
+            scale = torch.linalg.cholesky(y[0, :, :5] * 0 - 100 * torch.eye(5))
+        except RuntimeError:
+            scale = torch.eye(5)
+        return scale @ y
+
+
+def test_the_operation_that_raises_is_named_and_none_before_it() -> None:
+    found = _found(CatchesOneOfThree().eval(), ROWS, FindingKind.CAUGHT_ERROR)
+    assert any(
+        item.message.startswith("`torch.linalg.cholesky(") and "raises _LinAlgError" in item.message for item in found
+    )
+    assert not any("raises nothing" in item.message for item in found)
+
+
+class AsksForKeyword(Layer):
+    def forward(self, x: Tensor, **options: Tensor) -> Tensor:
+        y: Tensor = self.fc(x)
+        return y * options["scale"] if "scale" in options else y
+
+
+def test_a_keyword_that_is_asked_for_is_to_be_named() -> None:
+    (found,) = _found(AsksForKeyword().eval(), ROWS, FindingKind.UNPACKING)
+    assert found.fix.startswith(
+        'name it in the signature, `scale=None`, and ask `scale is not None` instead of `"scale"'
+    )
+
+
+class PartOfLayers(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rest = self.layers[1:]
+        return rest(self.layers[0](x))  # type: ignore[no-any-return]
+
+
+def test_a_part_of_a_container_is_named_where_it_is_taken() -> None:
+    (found,) = _found(PartOfLayers().eval(), ROWS, FindingKind.MODULE_IN_FORWARD)
+    assert (found.expression, found.handled) == ("self.layers[1:]", "the graph has the operations in it")
+    assert "`self.part = self.layers[1:]` in __init__" in found.fix

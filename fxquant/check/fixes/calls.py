@@ -103,6 +103,12 @@ def _fix_named(subject: Subject) -> Fix:
         return Fix(f"nothing to do for fxquant; for plain tracing name the parameters instead of `{stars[0]}`")
     starred = next((part.value for part in parts if isinstance(part, ast.Starred)), node)
     shown = subject.source_of(starred) if starred is not None else subject.seen.place.expression
+    if isinstance(starred, ast.Compare) and isinstance(starred.left, ast.Constant) and _gathers(starred, subject):
+        name = str(starred.left.value)
+        return Fix(
+            f"name it in the signature, `{name}=None`, and ask `{name} is not None` instead of `{shown}`; for fxquant "
+            "there is nothing to do"
+        )
     if isinstance(starred, (ast.Call, ast.Compare, ast.GeneratorExp, ast.ListComp)):
         return Fix(
             f"index what is gone through one by one, `sizes[0]`, `sizes[1]`, instead of `{shown}`; for fxquant there "
@@ -115,6 +121,15 @@ def _gathered(subject: Subject) -> str:
     """Name of the parameter that gathers positional inputs, ``args`` of ``*args``."""
     function = subject.file.function_of(subject.statement) if subject.statement is not None else None
     return function.args.vararg.arg if function is not None and function.args.vararg is not None else ""
+
+
+def _gathers(asked: ast.Compare, subject: Subject) -> bool:
+    """Whether a comparison asks for a name among the keywords that a parameter gathers: ``"mask" in kwargs``."""
+    function = subject.file.function_of(subject.statement) if subject.statement is not None else None
+    keywords = function.args.kwarg.arg if function is not None and function.args.kwarg is not None else ""
+    where = asked.comparators[0]
+    is_in = isinstance(asked.ops[0], (ast.In, ast.NotIn))
+    return is_in and isinstance(where, ast.Name) and where.id == keywords
 
 
 def _joined(node: ast.expr | None, subject: Subject) -> Fix | None:

@@ -182,7 +182,7 @@ def _written_name(statement: ast.stmt | None) -> str:
 
 def fix_update(subject: Subject) -> Fix:
     """The fix for attributes, containers, buffers and globals changed in forward."""
-    changed = subject.seen.changed or subject.seen.place.expression
+    changed = subject.seen.changed or _written_into(subject) or subject.seen.place.expression
     if changed.endswith(".training"):
         return Fix(
             f"leave {changed} to train() and eval(), and say in the call what is meant, as "
@@ -193,6 +193,14 @@ def fix_update(subject: Subject) -> Fix:
         f"let forward compute only: return the new value of {changed} and store it in the caller, or take it as an "
         f"input; or {subject.float_setting}"
     )
+
+
+def _written_into(subject: Subject) -> str:
+    """What a method in place writes into: ``self.gain`` of ``self.gain.data.clamp_(0, 1)``; "" where it is none."""
+    node = subject.node
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.endswith("_"):
+        return subject.source_of(node.func.value).removesuffix(".data")
+    return ""
 
 
 def fix_error(subject: Subject) -> Fix:
