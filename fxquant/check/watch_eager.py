@@ -28,6 +28,10 @@ from fxquant.check.user_frames import Places
 from fxquant.check.watched_functions import kind_of_call, kind_of_function
 from fxquant.ir.meta import storage_of
 
+_WRITES = frozenset(
+    ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__ifloordiv__", "__imod__",
+     "__ipow__", "__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__", "__imatmul__")
+)  # fmt: skip
 _ANSWERS = {
     "__bool__": FindingKind.TENSOR_BRANCH,
     "__contains__": FindingKind.TENSOR_BRANCH,
@@ -229,7 +233,7 @@ def _restore_profile(was: Any) -> None:
 def _may_write(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
     in_place = name.endswith("_") and not name.endswith("__")
     flagged = bool(kwargs.get("inplace")) or any(argument is True for argument in args)
-    return in_place or flagged or name == "__setitem__" or name.startswith("__i") or "out" in kwargs
+    return in_place or flagged or name in _WRITES or "out" in kwargs
 
 
 def _has_mask(index: Any) -> bool:

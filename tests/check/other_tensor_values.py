@@ -328,7 +328,7 @@ class BranchOnBuffer(Case):
         def forward(self, x: Tensor) -> Any:
             y = self.first(x)
             if not self.ready:  # finding: tensor-branch
-                self.first.weight.data.mul_(1.0)
+                self.first.weight.data.mul_(1.0)  # finding: buffer-update
                 self.ready.fill_(True)  # finding: buffer-update
             return y
 
