@@ -58,7 +58,7 @@ def carried_over(model: nn.Module, example_inputs: Any, changes: Collection[Chan
     except Exception:  # it refuses to be called again
         return Carried()
     over, results = set[Change](), set[Change]()
-    for move in (_more, _less) if again else ():
+    for move in (more, less) if again else ():
         values, computed = _moved_by(used, example_inputs, again, move, expected)
         over |= values | computed
         results |= computed
@@ -68,23 +68,24 @@ def carried_over(model: nn.Module, example_inputs: Any, changes: Collection[Chan
 def _set_in_a_call(used: nn.Module, example_inputs: Any, changes: Collection[Change]) -> list[Change]:
     """Those that a call sets, or in which it sets or changes something that they hold, once the model was called."""
     spaces = spaces_of(used, changes)
-    before = {change: _insides(space.get(change.name)) for change, space in spaces.items()}
+    before = {change: insides(space.get(change.name)) for change, space in spaces.items()}
     with _noting_what_is_set(used) as names_set:
         run_eagerly(used, example_inputs)
     return [
         change
         for change, space in spaces.items()
-        if (change.module_path, change.name) in names_set or _are_others(before[change], space.get(change.name))
+        if (change.module_path, change.name) in names_set or are_others(before[change], space.get(change.name))
     ]
 
 
-def _insides(value: Any) -> list[tuple[Any, int]]:
+def insides(value: Any) -> list[tuple[Any, int]]:
     """What a value holds, with the versions of tensors."""
     return [(leaf, version_of(leaf) if isinstance(leaf, Tensor) else 0) for leaf in leaves(value)]
 
 
-def _are_others(before: list[tuple[Any, int]], value: Any) -> bool:
-    now = _insides(value)
+def are_others(before: list[tuple[Any, int]], value: Any) -> bool:
+    """Whether a value holds other things than before, or something wrote into tensors that it holds."""
+    now = insides(value)
     return len(now) != len(before) or any(
         a is not b or one != other for (a, one), (b, other) in zip(before, now, strict=True)
     )
@@ -153,11 +154,13 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _more(value: Any) -> Any:
+def more(value: Any) -> Any:
+    """A value far above another one."""
     return _moved(value, _FAR)
 
 
-def _less(value: Any) -> Any:
+def less(value: Any) -> Any:
+    """A value far below another one."""
     return _moved(value, -_FAR)
 
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from fxquant.capture.attribute_uses import Uses, functions_of
 from fxquant.capture.call_history import depends_on_history, run_eagerly
+from fxquant.capture.carried_outside import carried_outside
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.find_lines import ChangingLine, changing_lines
@@ -59,15 +60,20 @@ def find_outer_state(
         again = changing_again(copy, example_inputs, {item.key: item.get for item in watched})
         outer.restore()
         depends = depends_on_history(model, example_inputs, outer.restore)
+        others = [item for item in watched if item.key not in again]
+        carried = set() if depends else carried_outside(copy, example_inputs, others, outer.restore)
     finally:
         outer.restore()
     troubles, functions = [], functions_of(copy)
     for line in lines:
         fact, drawn = _fact(line), is_drawn_from(line.held.get())
         counts = line.held.key in again and (
-            Uses.of(functions, line.held.name, ()).read or _attribute_read_in_file(line) or _read_by_another(line, copy)
+            Uses.of(functions, line.held.name, ()).read
+            or _attribute_read_in_file(line)
+            or _read_by_another(line, copy)
+            or _read_elsewhere(line)
         )
-        if drawn or depends or counts or _read_elsewhere(line):
+        if drawn or depends or counts or line.held.key in carried:
             troubles.append(Trouble(fact, _spots(line, drawn)))
         else:
             handled = "nothing that the model computes depends on it: the graph leaves it as it is"

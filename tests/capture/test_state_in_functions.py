@@ -298,4 +298,4 @@ def test_what_hooks_keep_is_not_read_after_every_line(monkeypatch: pytest.Monkey
     read = fingerprint._fingerprint_of_tensor
     monkeypatch.setattr(fingerprint, "_fingerprint_of_tensor", lambda *args: reads.append(1) or read(*args))
     pipeline.capture(model, (torch.randn(2, 4),))
-    assert not kept and len(reads) < 20 * len(model)
+    assert not kept and len(reads) < 25 * len(model)

@@ -1,0 +1,116 @@
+"""The same as ``carried_over``, for what is outside of a model: globals, attributes of classes, variables of functions.
+
+A class that counts large values stays at zero on the example. What a call sets there is something else before a call,
+and the call computes something else then, or leaves something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fxquant.capture.against_eager import same_results
+from fxquant.capture.call_history import run_eagerly
+from fxquant.capture.carried_over import are_others, insides, less, more
+from fxquant.capture.fingerprint import fingerprint
+from fxquant.capture.outer_state import Held, is_random
+
+
+def carried_outside(
+    used: nn.Module, example_inputs: Any, watched: Collection[Held], restore: Callable[[], None]
+) -> set[tuple[str, str, str]]:
+    """Keys of those of some things that a call sets, and that decide what it computes or what it sets them to.
+
+    Args:
+        used: a copy of the model, which was called; it is called again.
+        example_inputs: of the capture.
+        watched: what a call changes.
+        restore: puts all of it back as it was before any call.
+    """
+    watched = [item for item in watched if not is_random(item.get())]
+    calls = _Calls(used, example_inputs, restore)
+    try:
+        again = calls.set_again(watched)
+        expected = calls.after_moving(again, _same) if again else ({}, None)
+    except Exception:  # it refuses to be called again
+        return set()
+    return {item.key for move in (more, less) for item in calls.carried(again, move, expected)}
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """Calls of a model in which things outside of it are something else than they were.
+
+    Attributes: as the arguments of ``carried_outside``.
+    """
+
+    used: nn.Module
+    example_inputs: Any
+    restore: Callable[[], None]
+
+    def set_again(self, watched: Collection[Held]) -> dict[Held, list[Any]]:
+        """What a second call sets: of dictionaries the keys, of anything else ``_WHOLE``."""
+        self.restore()
+        self._run()
+        before = {item: _held_by(item) for item in watched}
+        self._run()
+        return {item: names for item in watched if (names := _set_again(before[item], item))}
+
+    def carried(
+        self, items: dict[Held, list[Any]], move: Callable[[Any], Any], expected: tuple[dict[Held, Any], Any]
+    ) -> Iterator[Held]:
+        """Those that make a difference when they are moved; half of them at once, down to one."""
+        if not items:
+            return
+        try:
+            values, result = self.after_moving(items, move)
+            same = same_results(result, expected[1]) and all(values[item] == expected[0][item] for item in items)
+        except Exception:  # it computes with them
+            same = False
+        if same:
+            return
+        if len(items) == 1:
+            yield from items
+            return
+        pairs = list(items.items())
+        yield from self.carried(dict(pairs[: len(pairs) // 2]), move, expected)
+        yield from self.carried(dict(pairs[len(pairs) // 2 :]), move, expected)
+
+    def after_moving(self, items: dict[Held, list[Any]], move: Callable[[Any], Any]) -> tuple[dict[Held, Any], Any]:
+        """What some things are after a call in which they were moved before, and what the call gives."""
+        self.restore()
+        self._run()
+        for item, names in items.items():
+            value = item.get()
+            if type(value) is dict:
+                item.put({key: move(held) if key in names else held for key, held in value.items()})
+            else:
+                item.put(move(value))
+        result = self._run()
+        return {item: fingerprint(item.get(), identity=False) for item in items}, result
+
+    def _run(self) -> Any:
+        return run_eagerly(self.used, self.example_inputs)
+
+
+_WHOLE = object()  # stands for a thing as a whole among the keys of what it holds
+
+
+def _held_by(item: Held) -> dict[Any, list[tuple[Any, int]]]:
+    """What a dictionary holds, by key; anything else as a whole."""
+    value = item.get()
+    return {key: insides(held) for key, held in value.items()} if type(value) is dict else {_WHOLE: insides(value)}
+
+
+def _set_again(before: dict[Any, list[tuple[Any, int]]], item: Held) -> list[Any]:
+    """Keys of what is something else now."""
+    value = item.get()
+    now = value if type(value) is dict else {_WHOLE: value}
+    return [key for key, held in now.items() if key not in before or are_others(before[key], held)]
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,102 @@
+"""What classes and globals carry over from call to call is found where the example leaves it as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fxquant import pipeline
+from fxquant.errors import FxquantError
+
+SEEN: dict[str, Any] = {"large": 0.0, "largest": torch.zeros(()), "last": torch.zeros(())}
+TABLE: dict[int, Tensor] = {}
+LARGE = 0.0
+
+
+class Layer(nn.Module):
+    """Turns its result around once it has seen large values."""
+
+    large: Any = 0.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def result(self, x: Tensor, large: Any) -> Tensor:
+        y: Tensor = self.layer(x)
+        return torch.where(torch.as_tensor(large) > 0, -y, y)
+
+
+def is_large(x: Tensor) -> Tensor:
+    return (x.amax() > 100) * 1.0
+
+
+class OnItsClass(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).large = type(self).large + is_large(x)
+        return self.result(x, type(self).large)
+
+
+class InADictionary(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        SEEN["large"] = SEEN["large"] + is_large(x)
+        return self.result(x, SEEN["large"])
+
+
+class TheLargest(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        SEEN.update(largest=torch.maximum(SEEN["largest"], x.amax()))
+        return self.result(x, SEEN["largest"] - 100)
+
+
+class InAGlobal(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        global LARGE
+        LARGE = LARGE + is_large(x)
+        return self.result(x, LARGE)
+
+
+class Unread(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        SEEN["last"] = x.amax()
+        return self.result(x, 0)
+
+
+class Table(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        size = int(x.shape[0])
+        if size not in TABLE:
+            TABLE[size] = torch.arange(4.0)
+        return self.result(x, 0) + TABLE[size]
+
+
+def as_before() -> None:
+    global LARGE
+    SEEN.update(large=0.0, largest=torch.zeros(()), last=torch.zeros(()))
+    TABLE.clear()
+    OnItsClass.large = LARGE = 0.0
+
+
+@pytest.mark.parametrize("kind", [OnItsClass, InADictionary, TheLargest, InAGlobal, Unread, Table])
+def test_calls_in_a_row_are_those_of_eager(kind: type[Layer]) -> None:
+    as_before()
+    model = kind().eval()
+    captured = pipeline.capture(model, (torch.rand(3, 4),))
+    assert SEEN["large"] == 0.0 and not TABLE and OnItsClass.large == LARGE == 0.0
+    calls = [torch.rand(3, 4) * factor for factor in (1, 1, 1000, 1)]
+    expected = [model(x) for x in calls]
+    as_before()
+    for x, wanted in zip(calls, expected, strict=True):
+        assert torch.equal(captured(x), wanted)
+    as_before()
+    is_whole = any("the whole model runs as Python" in note for note in captured.state.capture_notes)
+    assert is_whole is (kind not in (Unread, Table))
+
+
+def test_strict_capture_says_so() -> None:
+    as_before()
+    with pytest.raises(FxquantError, match=r"type\(self\)\.large = type\(self\)\.large"):
+        pipeline.capture(OnItsClass().eval(), (torch.rand(3, 4),), strict=True)
