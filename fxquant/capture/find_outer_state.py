@@ -22,10 +22,10 @@ from fxquant.capture.carried_outside import carried_outside
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.find_lines import ChangingLine, changing_lines
-from fxquant.capture.find_state import changing_again
 from fxquant.capture.outer_state import Held, OuterState, is_drawn_from, is_random
 from fxquant.capture.parsed_files import function_of, tree_of
 from fxquant.capture.trouble import Spot, Trouble, spots_around
+from fxquant.capture.where_changed import changing_again
 from fxquant.ir.own_functions import functions_kept
 from fxquant.ir.walk_modules import Inventory
 
