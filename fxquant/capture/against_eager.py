@@ -22,6 +22,7 @@ from fxquant.capture.copy_module import copy_module
 from fxquant.capture.inputs import LITERALS, BoundInputs
 from fxquant.capture.keep_state import randomness_kept
 from fxquant.capture.structures import leaves
+from fxquant.ir.walk_modules import Inventory
 
 _RELATIVE = 1e-3  # of the norm of a result; a trace computes what eager does, but for the insides of attention
 
@@ -93,7 +94,7 @@ class Eager:
 def without_gradients_of(model: nn.Module) -> Iterator[None]:
     """Inside, the parameters of a model want no gradients."""
     # Those of TorchScript are no leaves once they are copied.
-    trained = [item for item in model.parameters() if item.requires_grad and item.is_leaf]
+    trained = [item for item in Inventory(model).parameters if item.requires_grad and item.is_leaf]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
