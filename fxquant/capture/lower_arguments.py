@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from fxquant.capture.contained_modules import contained_modules
 from fxquant.capture.facts import FactKind
 from fxquant.capture.hidden_values import hides_values
 from fxquant.capture.keep_state import version_of
 from fxquant.capture.matched import type_for
 from fxquant.capture.proxy import Depends, ValueProxy
-from fxquant.capture.structures import has_parts, holds_tensor, leaves, unwrap
-from fxquant.ir.own_functions import cell_content, parts_of_partial
+from fxquant.capture.structures import has_parts, holds_tensor, unwrap
 from fxquant.ir.rebuild import Rebuild, Refill, complete
 
 if TYPE_CHECKING:
     from fxquant.capture.tracer import ValueTracer
-
-_DEPTH = 3  # of functions in functions
 
 _PLAIN = (int, float, bool, str, type(None), complex, bytes, torch.dtype, torch.device, torch.layout,
           torch.memory_format, type(...))  # fmt: skip
@@ -126,14 +123,7 @@ class ArgumentLowering:
     def contained_modules(self) -> set[int]:
         """Ids of modules that the model keeps in plain lists, tuples, dictionaries, objects and functions."""
         if self._contained is None:
-            self._contained = {
-                id(inner)
-                for module in self.tracer.root.modules()
-                for name, value in vars(module).items()
-                if not name.startswith("_")
-                for held in _held_by(value, _DEPTH)
-                for inner in held.modules()
-            }
+            self._contained = contained_modules(self.tracer.root)
         return self._contained
 
     # -- arguments ----------------------------------------------------------------------------------
@@ -213,17 +203,3 @@ class ArgumentLowering:
         node = self.tracer.create_node("call_function", target, args, kwargs)
         self.tracer.describe(node, unwrap(value))
         return node
-
-
-def _held_by(value: Any, depth: int) -> Iterator[nn.Module]:
-    """The modules in a value: in containers and objects, in a partial, and in the variables of a function."""
-    for item in (value, *leaves(value)):
-        parts: Any = ()
-        if isinstance(item, nn.Module):
-            yield item
-        elif isinstance(item, functools.partial):
-            parts = parts_of_partial(item)
-        elif isinstance(item, FunctionType):
-            parts = [cell_content(cell) for cell in item.__closure__ or ()]
-        if parts and depth:
-            yield from _held_by(parts, depth - 1)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from fxquant.capture.contained_modules import contained_modules
 from fxquant.capture.inputs import split_inputs
 from fxquant.check.finding import FindingKind
 from fxquant.check.observation import Observation
@@ -28,6 +29,7 @@ from fxquant.check.user_frames import Places
 from fxquant.check.watched_functions import kind_of_call, kind_of_function
 from fxquant.ir.meta import storage_of
 
+_CALL = nn.Module._wrapped_call_impl.__code__
 _WRITES = frozenset(
     ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__ifloordiv__", "__imod__",
      "__ipow__", "__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__", "__imatmul__")
@@ -91,6 +93,8 @@ class EagerWatch(TorchFunctionMode):
         self.modules: dict[CodeType, set[str]] = {}
         self._inputs = [tensor for tensor in inputs if not tensor.is_inference()]
         self._state = [tensor for tensor in [*model.parameters(), *model.buffers()] if not tensor.is_inference()]
+        own = set(map(id, model.modules()))
+        self._contained = contained_modules(model) - own
         self._memory = {storage_of(tensor) for tensor in self._state} - {0}
 
     @contextmanager
@@ -176,6 +180,10 @@ class EagerWatch(TorchFunctionMode):
     def _on_call(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_code is nn.Module.train.__code__:
             self._sets_mode(frame)
+        elif event == "call" and frame.f_code is _CALL:
+            module = frame.f_locals.get("self")
+            if id(module) in self._contained:
+                self.record(FindingKind.MODULE_IN_CONTAINER, frame, type(module).__name__)
         elif event == "call":
             found = kind_of_call(frame, self.user)
             if found is not None:

@@ -300,3 +300,20 @@ def test_a_part_of_a_container_is_named_where_it_is_taken() -> None:
     (found,) = _found(PartOfLayers().eval(), ROWS, FindingKind.MODULE_IN_FORWARD)
     assert (found.expression, found.handled) == ("self.layers[1:]", "the graph has the operations in it")
     assert "`self.part = self.layers[1:]` in __init__" in found.fix
+
+
+class ListInsidePart(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(8, 8)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(x)
+        if y.abs().sum() > 0:
+            y = self.layers[0](y)
+        return y
+
+
+def test_modules_in_a_list_are_seen_inside_of_what_runs_as_python() -> None:
+    (found,) = _found(ListInsidePart().eval(), ROWS, FindingKind.MODULE_IN_CONTAINER)
+    assert (found.code, found.expression) == ("y = self.layers[0](y)", "self.layers[0](y)")
