@@ -19,13 +19,14 @@ from fxquant.capture.cut_function import Cut
 from fxquant.capture.effects_in_code import acts, writes, written_names
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
+from fxquant.capture.held_elsewhere import is_held_elsewhere
 from fxquant.capture.hidden_values import hides_values
 from fxquant.capture.plain_code import is_torchs
 from fxquant.capture.proxy import Depends, ValueAttribute, ValueProxy
 from fxquant.capture.repeated_parts import may_repeat
 from fxquant.capture.shared_state import computes_only, keeps_nothing
 from fxquant.capture.size_regions import reads_activations
-from fxquant.capture.structures import has_parts, holds_tensor, rebuild, unwrap
+from fxquant.capture.structures import has_parts, holds_tensor, leaves, rebuild, unwrap
 from fxquant.capture.truth_cuts import may_give_truth
 from fxquant.ir.checks import require_none, require_some
 from fxquant.ir.float_part import BoundMethod, Child, FloatPart, ForwardCall, Hole, Imported, PartCode
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _REACHING = (FunctionType, functools.partial, MethodType, ValuesView, ItemsView)
 _DATA = (Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device, int, float, bool, str, type(None))
+_CONTAINERS = (list, dict, set, deque, np.ndarray)
 _DEPTH = 4  # of functions in functions
 
 
@@ -56,7 +58,7 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
         if tracer.executing:
             return code(**values)
         reads = reads_activations(cut, values)
-        part, inputs = _part_of(tracer, cut, code, values, sizes_only, reads)
+        part, inputs = _part_of(tracer, cut, code, names, sizes_only)
         proxy = call_part(tracer, part, inputs, not sizes_only)
         kept = {
             name
@@ -87,16 +89,16 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
 
 
 def _part_of(
-    tracer: ValueTracer, cut: Cut, code: PartCode, values: dict[str, Any], sizes_only: bool, reads: bool
+    tracer: ValueTracer, cut: Cut, code: PartCode, names: dict[str, Any], sizes_only: bool
 ) -> tuple[FloatPart, list[Any]]:
     """The part that statements are, and what is passed to it.
 
     Args:
         tracer, cut, sizes_only: as for ``stand_in``.
         code: of the part.
-        values: of the local names that it reads.
-        reads: whether these have numbers among them that depend on the values of inputs.
+        names: local names of the function, with their values.
     """
+    values = {name: names.get(name) for name in cut.inputs}
     made = _Arguments(tracer, cut.used.attributes)
     arguments = {name: made.lower(name, value) for name, value in values.items()}
     for name in made.behind_functions:  # they would not be trained, moved or saved
@@ -109,16 +111,32 @@ def _part_of(
     part = FloatPart(code, arguments, made.children, str(cut), cut.code.co_filename, lines, tracer.recorder.module_path)
     part.label, part.child_paths = f"{cut.code.co_name}_line_{cut.first_line}", made.paths
     part.learns = not computes_only(cut)
-    written = sorted(written_names(cut)) if reads else ()
-    places = (item.index for name in written if isinstance(item := arguments.get(name), Hole))
-    part.writes = tuple(place for place in places if not isinstance(unwrap(made.inputs[place]), (int, float)))
+    places = (item.index for name in sorted(written_names(cut)) if isinstance(item := arguments.get(name), Hole))
+    part.writes = tuple(place for place in places if _has_memory(unwrap(made.inputs[place])))
     part.keeps_nothing = keeps_nothing(cut) and all(map(_is_data, values.values()))
-    part.sizes_only = sizes_only and not (acts(cut) or part.writes)
-    part.shared = () if sizes_only else tuple(name for name in cut.shared if _is_held(values[name]))
+    part.shared = tuple(_shared(tracer, cut, names, sizes_only))
+    part.sizes_only = sizes_only and not (acts(cut) or part.writes or part.shared)
     for name in (*cut.shared, *cut.outputs):
         if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
             _report_change(tracer, name)
     return part, made.inputs
+
+
+def _has_memory(value: Any) -> bool:
+    """Whether a value is, or holds, something that lies in memory which other values may look into."""
+    return any(isinstance(leaf, (Tensor, np.ndarray)) for leaf in leaves(value))
+
+
+def _shared(tracer: ValueTracer, cut: Cut, names: dict[str, Any], sizes_only: bool) -> Iterator[str]:
+    """Names of containers that a part must not change, since others hold them and would not see it."""
+    for name in cut.inputs:
+        value = names.get(name)
+        if name not in cut.used.changed or not _is_held(value):
+            continue
+        is_changed_only = name in cut.shared and not sizes_only
+        is_container = isinstance(value, _CONTAINERS)
+        if is_changed_only or (is_container and is_held_elsewhere(name, names, cut.code, tracer.root)):
+            yield name
 
 
 def _is_data(value: Any) -> bool:
@@ -131,8 +149,7 @@ def _is_data(value: Any) -> bool:
 
 def _is_held(value: Any) -> bool:
     """Whether a value has contents that a part would have for itself."""
-    containers = (list, dict, set, deque, np.ndarray)
-    return not isinstance(value, (ValueProxy, nn.Module)) and (isinstance(value, containers) or has_parts(value))
+    return not isinstance(value, (ValueProxy, nn.Module)) and (isinstance(value, _CONTAINERS) or has_parts(value))
 
 
 def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, given: list[Any], by_values: bool) -> None:

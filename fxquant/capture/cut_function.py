@@ -140,6 +140,9 @@ class Cut:
         owner = self.code.co_qualname.rpartition(".")[0].rpartition(".")[2]
         arguments = ast.arguments([], [ast.arg(name) for name in self.inputs], None, [], [], None, [])
         body: list[ast.stmt] = [_named_super(statement, self.code) for statement in copy.deepcopy(self.statements)]
+        outer = sorted(_declared_global(self.code) & (self.used.stored | self.used.loaded))
+        if outer:
+            body.insert(0, self._placed(made := ast.Global(outer), (made,)))
         if not self.gives_one:
             got = "".join(f"_found.get({name!r})," for name in self.outputs)  # what is not bound is None
             ending = ast.parse(f"_found = locals()\nreturn ({got})")
@@ -157,6 +160,13 @@ class Cut:
                 node.lineno, node.col_offset = self.first_line, 0  # type: ignore[attr-defined]
                 node.end_lineno, node.end_col_offset = self.last_line, 0  # type: ignore[attr-defined]
         return made
+
+
+def _declared_global(code: CodeType) -> set[str]:
+    """Names that a function declares to be those of its file."""
+    function = function_of(code)
+    nodes = ast.walk(function) if function is not None else ()
+    return {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
 
 
 def _named_super(statement: ast.stmt, code: CodeType) -> ast.stmt:

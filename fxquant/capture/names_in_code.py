@@ -20,7 +20,7 @@ class NamesUsed:
     Attributes:
         loaded: read, also in functions and comprehensions inside.
         stored: set or deleted in the scope itself.
-        changed: of which a method is called, an item is set, or which are passed to a call.
+        changed: of which a method is called, an item is set, that are set by ``+=``, or that are passed to a call.
         attributes: by name, the attributes taken from it: ``self.scale``; ``None`` among them where it is used itself.
         chains: by name, the attributes taken one of the other: ``self.patches.size`` is ``("patches", "size")``.
     """
@@ -69,6 +69,8 @@ class _Visitor(ast.NodeVisitor):
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
             self.found.loaded.add(node.target.id)
+            self.found.attributes.setdefault(node.target.id, set()).add(None)
+            self.found.changed.add(node.target.id)
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:

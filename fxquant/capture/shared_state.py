@@ -165,11 +165,12 @@ def _is_harmless(call: ast.Call, me: tuple[str, ...]) -> bool:
 
 
 def _changed_by(cut: Cut, tables: bool) -> tuple[set[str], set[str]]:
-    """Names of attributes, and of globals, whose lists, dictionaries or sets a part may change."""
+    """Names of attributes, and of globals, whose containers a part may change; and of globals that it sets."""
     found = list(_changed_containers(cut.statements, tables))
     local = {*cut.code.co_varnames, *cut.code.co_cellvars, *cut.code.co_freevars}
     attributes = {node.attr for node in found if isinstance(node, ast.Attribute)}
-    return attributes, {node.id for node in found if isinstance(node, ast.Name) and node.id not in local}
+    names = {node.id for node in found if isinstance(node, ast.Name)} | cut.used.stored
+    return attributes, names - local
 
 
 def _changed_containers(statements: Iterable[ast.AST], tables: bool) -> Iterator[ast.expr]:

@@ -1,0 +1,78 @@
+"""Whether a list, dictionary or set of a part of the model is one that other code holds, too.
+
+A part that runs as Python has its containers for itself, and gives them anew. In ``kept = sizes; if odd: sizes[0] = 3``
+both names are one list, and only one of them would be what the part gives.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import CodeType
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fxquant.capture.functions_with import functions_with
+from fxquant.capture.source import user_frames
+from fxquant.capture.structures import has_parts
+
+_CONTAINERS = (list, dict, set, deque, np.ndarray)
+_DEPTH = 4
+_LARGEST = 1000  # containers with more in them are tables, whose contents are not looked at
+
+
+def is_held_elsewhere(name: str, names: Mapping[str, Any], code: CodeType, model: nn.Module) -> bool:
+    """Whether something else than a local name holds its container, or one that is in this; or this holds one twice.
+
+    Args:
+        name: of a local variable of the function that is being called.
+        names: all local names of it.
+        code: of the function.
+        model: whose attributes may hold it.
+    """
+    own = [id(item) for item in _inside(names[name], _DEPTH) if isinstance(item, _CONTAINERS)]
+    wanted = set(own)
+    return len(wanted) < len(own) or any(
+        id(item) in wanted for other in _others(name, names, code, model) for item in _inside(other, _DEPTH)
+    )
+
+
+def _others(name: str, names: Mapping[str, Any], code: CodeType, model: nn.Module) -> Iterator[Any]:
+    """What else code can reach: other names, those of the calling functions, globals, defaults, attributes."""
+    yield from (value for other, value in names.items() if other != name)
+    frames = list(user_frames())
+    for frame in frames[1:]:
+        yield from frame.f_locals.values()
+    for space in {id(frame.f_globals): frame.f_globals for frame in frames}.values():
+        yield from _containers(space.values())
+    for function in functions_with(code):
+        yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    for module in model.modules():
+        yield from (item for key, item in vars(module).items() if not key.startswith("_") and _may_hold(item))
+
+
+def _containers(values: Iterable[Any]) -> Iterator[Any]:
+    return (value for value in list(values) if isinstance(value, _CONTAINERS))
+
+
+def _may_hold(value: Any) -> bool:
+    return isinstance(value, (*_CONTAINERS, tuple)) or has_parts(value)
+
+
+def _inside(value: Any, depth: int) -> Iterator[Any]:
+    """A value, and what it holds."""
+    yield value
+    if depth == 0:
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(value, dict):
+        parts = list(value.values())
+    elif isinstance(value, (list, tuple, set, deque)):
+        parts = list(value)
+    elif has_parts(value) and not isinstance(value, nn.Module):
+        parts = list(vars(value).values())
+    if isinstance(parts, list) and len(parts) <= _LARGEST:
+        for part in parts:
+            yield from _inside(part, depth - 1)
