@@ -6,7 +6,7 @@ import copy
 import functools
 import operator
 from collections import deque
-from collections.abc import Callable, ItemsView, Iterable, Iterator, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Sequence, ValuesView
 from enum import Enum
 from types import FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -41,24 +41,26 @@ _CONTAINERS = (list, dict, set, deque, np.ndarray)
 _DEPTH = 4  # of functions in functions
 
 
-def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: bool) -> Callable[[dict[str, Any]], Any]:
+def stand_in(
+    tracer: ValueTracer, cut: Cut, function: FunctionType, sizes_only: bool
+) -> Callable[[dict[str, Any]], Any]:
     """What a function calls in the place of the statements cut out of it, with its local names.
 
     Args:
         tracer: records the call.
         cut: the statements.
-        space: globals of the function.
+        function: that they are cut out of.
         sizes_only: whether it is kept whole for the sake of sizes.
     """
-    function = cut.compile(space)
-    code = PartCode(cut.source(), str(space.get("__name__")), cut.code.co_filename, cut.first_line, function)
+    space, defaults = function.__globals__, (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    code = PartCode(cut.source(), str(space.get("__name__")), cut.code.co_filename, cut.first_line, cut.compile(space))
 
     def call(names: dict[str, Any]) -> Any:
         values = {name: names.get(name) for name in cut.inputs}
         if tracer.executing:
             return code(**values)
         reads = reads_activations(cut, values)
-        part, inputs = _part_of(tracer, cut, code, names, sizes_only)
+        part, inputs = _part_of(tracer, cut, code, names, defaults, sizes_only)
         proxy = call_part(tracer, part, inputs, not sizes_only)
         kept = {
             name
@@ -89,14 +91,19 @@ def stand_in(tracer: ValueTracer, cut: Cut, space: dict[str, Any], sizes_only: b
 
 
 def _part_of(
-    tracer: ValueTracer, cut: Cut, code: PartCode, names: dict[str, Any], sizes_only: bool
+    tracer: ValueTracer,
+    cut: Cut,
+    code: PartCode,
+    names: dict[str, Any],
+    defaults: Sequence[Any],
+    sizes_only: bool,
 ) -> tuple[FloatPart, list[Any]]:
     """The part that statements are, and what is passed to it.
 
     Args:
         tracer, cut, sizes_only: as for ``stand_in``.
         code: of the part.
-        names: local names of the function, with their values.
+        names: local names of the function, with their values. defaults: of its arguments.
     """
     values = {name: names.get(name) for name in cut.inputs}
     made = _Arguments(tracer, cut.used.attributes)
@@ -114,7 +121,7 @@ def _part_of(
     places = (item.index for name in sorted(written_names(cut)) if isinstance(item := arguments.get(name), Hole))
     part.writes = tuple(place for place in places if _has_memory(unwrap(made.inputs[place])))
     part.keeps_nothing = keeps_nothing(cut) and all(map(_is_data, values.values()))
-    part.shared = tuple(_shared(tracer, cut, names, sizes_only))
+    part.shared = tuple(_shared(tracer, cut, names, defaults, sizes_only))
     part.sizes_only = sizes_only and not (acts(cut) or part.writes or part.shared)
     for name in (*cut.shared, *cut.outputs):
         if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
@@ -127,7 +134,9 @@ def _has_memory(value: Any) -> bool:
     return any(isinstance(leaf, (Tensor, np.ndarray)) for leaf in leaves(value))
 
 
-def _shared(tracer: ValueTracer, cut: Cut, names: dict[str, Any], sizes_only: bool) -> Iterator[str]:
+def _shared(
+    tracer: ValueTracer, cut: Cut, names: dict[str, Any], defaults: Sequence[Any], sizes_only: bool
+) -> Iterator[str]:
     """Names of containers that a part must not change, since others hold them and would not see it."""
     for name in cut.inputs:
         value = names.get(name)
@@ -135,7 +144,7 @@ def _shared(tracer: ValueTracer, cut: Cut, names: dict[str, Any], sizes_only: bo
             continue
         is_changed_only = name in cut.shared and not sizes_only
         is_container = isinstance(value, _CONTAINERS)
-        if is_changed_only or (is_container and is_held_elsewhere(name, names, cut.code, tracer.root)):
+        if is_changed_only or (is_container and is_held_elsewhere(name, names, defaults, tracer.root)):
             yield name
 
 

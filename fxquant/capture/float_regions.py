@@ -183,7 +183,7 @@ class FloatRegions:
             for function in (*self._functions_with(code), *copies_with(code)):
                 space = function.__globals__
                 for name, (cut, kinds) in zip(names, cuts.items(), strict=True):
-                    space[name] = stand_in(tracer, cut, space, kinds <= _SIZES)
+                    space[name] = stand_in(tracer, cut, function, kinds <= _SIZES)
                     yield functools.partial(space.pop, name, None)
                 function.__code__ = new
                 yield functools.partial(setattr, function, "__code__", code)

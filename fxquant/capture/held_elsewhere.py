@@ -8,38 +8,37 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from types import CodeType
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from fxquant.capture.functions_with import functions_with
 from fxquant.capture.source import user_frames
 from fxquant.capture.structures import has_parts
+from fxquant.ir.walk_modules import Inventory
 
 _CONTAINERS = (list, dict, set, deque, np.ndarray)
 _DEPTH = 4
 _LARGEST = 1000  # containers with more in them are tables, whose contents are not looked at
 
 
-def is_held_elsewhere(name: str, names: Mapping[str, Any], code: CodeType, model: nn.Module) -> bool:
+def is_held_elsewhere(name: str, names: Mapping[str, Any], defaults: Iterable[Any], model: nn.Module) -> bool:
     """Whether something else than a local name holds its container, or one that is in this; or this holds one twice.
 
     Args:
         name: of a local variable of the function that is being called.
         names: all local names of it.
-        code: of the function.
+        defaults: of its arguments.
         model: whose attributes may hold it.
     """
     own = [id(item) for item in _inside(names[name], _DEPTH) if isinstance(item, _CONTAINERS)]
     wanted = set(own)
     return len(wanted) < len(own) or any(
-        id(item) in wanted for other in _others(name, names, code, model) for item in _inside(other, _DEPTH)
+        id(item) in wanted for other in _others(name, names, defaults, model) for item in _inside(other, _DEPTH)
     )
 
 
-def _others(name: str, names: Mapping[str, Any], code: CodeType, model: nn.Module) -> Iterator[Any]:
+def _others(name: str, names: Mapping[str, Any], defaults: Iterable[Any], model: nn.Module) -> Iterator[Any]:
     """What else code can reach: other names, those of the calling functions, globals, defaults, attributes."""
     yield from (value for other, value in names.items() if other != name)
     frames = list(user_frames())
@@ -47,10 +46,9 @@ def _others(name: str, names: Mapping[str, Any], code: CodeType, model: nn.Modul
         yield from frame.f_locals.values()
     for space in {id(frame.f_globals): frame.f_globals for frame in frames}.values():
         yield from _containers(space.values())
-    for function in functions_with(code):
-        yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    for module in model.modules():
-        yield from (item for key, item in vars(module).items() if not key.startswith("_") and _may_hold(item))
+    yield from defaults
+    for _, _, attributes in Inventory(model).attributes:
+        yield from (item for key, item in attributes if not key.startswith("_") and _may_hold(item))
 
 
 def _containers(values: Iterable[Any]) -> Iterator[Any]:
