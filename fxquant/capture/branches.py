@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import lru_cache
 from types import CodeType, FrameType
 from typing import TypeGuard
 
 from fxquant.capture.parsed_files import holds, path_to, tree_of
 from fxquant.capture.source import position, position_beside
+from fxquant.ir.codes import remembered
 
 WRITES = frozenset(("warn", "warning", "warning_once", "info", "debug", "print", "error", "log", "advice"))
 
@@ -91,7 +91,7 @@ def is_caught(frame: FrameType, does: Callable[[ast.AST], bool] = catches) -> bo
     return _is_caught_at(frame.f_code, frame.f_lasti, does)
 
 
-@lru_cache(maxsize=4096)  # it is asked for each operation that is recorded
+@remembered  # it is asked for each operation that is recorded
 def _is_caught_at(code: CodeType, instruction: int, does: Callable[[ast.AST], bool]) -> bool:
     where, tree = position(code, instruction), tree_of(code.co_filename)
     return where is not None and tree is not None and _caught(path_to(tree, where), does)

@@ -6,6 +6,7 @@ and the call computes something else then, or leaves something else.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,15 @@ from fxquant.capture.carried_over import are_others, insides, less, more
 from fxquant.capture.fingerprint import fingerprint
 from fxquant.capture.outer_state import Held, is_random
 
+Key = tuple[str, str, str]
+
 
 def carried_outside(
     used: nn.Module, example_inputs: Any, watched: Collection[Held], restore: Callable[[], None]
-) -> set[tuple[str, str, str]]:
-    """Keys of those of some things that a call sets, and that decide what it computes or what it sets them to.
+) -> tuple[set[Key], set[Key]]:
+    """Keys of those of some things that decide what a call computes or sets them to, and of those that do not.
+
+    What a call sets, and what cannot be made something else, such as what a function keeps, counts among the first.
 
     Args:
         used: a copy of the model, which was called; it is called again.
@@ -36,8 +41,10 @@ def carried_outside(
         again = calls.set_again(watched)
         expected = calls.after_moving(again, _same) if again else ({}, None)
     except Exception:  # it refuses to be called again
-        return set()
-    return {item.key for move in (more, less) for item in calls.carried(again, move, expected)}
+        return set(), set()
+    carried = {item.key for move in (more, less) for item in calls.carried(again, move, expected)}
+    carried |= {item.key for item, names in again.items() if not _can_move(item, names)}
+    return carried, {item.key for item in watched} - carried
 
 
 @dataclass(frozen=True)
@@ -55,9 +62,9 @@ class _Calls:
         """What a second call sets: of dictionaries the keys, of anything else ``_WHOLE``."""
         self.restore()
         self._run()
-        before = {item: _held_by(item) for item in watched}
+        before = {item: (fingerprint(item.get()), _held_by(item)) for item in watched}
         self._run()
-        return {item: names for item in watched if (names := _set_again(before[item], item))}
+        return {item: names for item in watched if (names := _set_again(*before[item], item))}
 
     def carried(
         self, items: dict[Held, list[Any]], move: Callable[[Any], Any], expected: tuple[dict[Held, Any], Any]
@@ -84,11 +91,7 @@ class _Calls:
         self.restore()
         self._run()
         for item, names in items.items():
-            value = item.get()
-            if type(value) is dict:
-                item.put({key: move(held) if key in names else held for key, held in value.items()})
-            else:
-                item.put(move(value))
+            item.put(_moved(item.get(), names, move))
         result = self._run()
         return {item: fingerprint(item.get(), identity=False) for item in items}, result
 
@@ -105,11 +108,29 @@ def _held_by(item: Held) -> dict[Any, list[tuple[Any, int]]]:
     return {key: insides(held) for key, held in value.items()} if type(value) is dict else {_WHOLE: insides(value)}
 
 
-def _set_again(before: dict[Any, list[tuple[Any, int]]], item: Held) -> list[Any]:
-    """Keys of what is something else now."""
+def _set_again(print_before: Any, before: dict[Any, list[tuple[Any, int]]], item: Held) -> list[Any]:
+    """Keys of what is something else now; ``_WHOLE`` for what functions and objects keep."""
     value = item.get()
     now = value if type(value) is dict else {_WHOLE: value}
-    return [key for key, held in now.items() if key not in before or are_others(before[key], held)]
+    keys = [key for key, held in now.items() if key not in before or are_others(before[key], held)]
+    return keys or ([] if fingerprint(value) == print_before else [_WHOLE])
+
+
+def _can_move(item: Held, names: list[Any]) -> bool:
+    """Whether there is something else that it could be."""
+    try:
+        before = fingerprint(item.get(), identity=False)
+        moved = (_moved(copy.deepcopy(item.get()), names, move) for move in (more, less))
+        return all(fingerprint(value, identity=False) != before for value in moved)
+    except Exception:  # it cannot be copied
+        return False
+
+
+def _moved(value: Any, names: list[Any], move: Callable[[Any], Any]) -> Any:
+    """A value with what is set of it moved."""
+    if type(value) is dict:
+        return {key: move(held) if key in names else held for key, held in value.items()}
+    return move(value)
 
 
 def _same(value: Any) -> Any:

@@ -7,6 +7,8 @@ is found for the example, too, on which a counter of large values stays at zero.
 
 from __future__ import annotations
 
+import copy
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from fxquant.capture.fingerprint import fingerprint
 from fxquant.capture.keep_state import Change, by_name, spaces_of, version_of
 from fxquant.capture.structures import has_parts, leaves
 
-_FAR = 1000  # from any threshold that the example lies at
+_FAR = 1009  # from any threshold that the example lies at; prime: a counter may start again at a round number
 
 
 @dataclass(frozen=True)
@@ -174,10 +176,16 @@ def _moved(value: Any, by: int) -> Any:
         return _moved_tensor(value, by)
     if isinstance(value, torch.Size):
         return torch.Size([size + abs(by) for size in value])
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_moved(item, by) for item in value))
     if type(value) in (tuple, list):
         return type(value)(_moved(item, by) for item in value)
-    if type(value) is dict:
-        return {key: _moved(item, by) for key, item in value.items()}
+    if type(value) is deque:
+        return deque((_moved(item, by) for item in value), value.maxlen)
+    if isinstance(value, dict):
+        made = copy.copy(value)
+        made.update({key: _moved(item, by) for key, item in value.items()})
+        return made
     if has_parts(value) and not isinstance(value, nn.Module):
         for name, item in list(vars(value).items()):  # of a copy
             vars(value)[name] = _moved(item, by)

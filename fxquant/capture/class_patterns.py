@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dis
 import sys
-from functools import lru_cache
 from types import CodeType
 from typing import Any
 
 from fxquant.capture.facts import FactKind
 from fxquant.capture.source import is_user_file
+from fxquant.ir.codes import remembered
 
 _MATCH_CLASS = dis.opmap["MATCH_CLASS"]
 
@@ -27,7 +27,7 @@ def _class_of(proxy: Any) -> type:
     return type(proxy)
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def _has_class_patterns(code: CodeType) -> bool:
     return is_user_file(code.co_filename) and _MATCH_CLASS in code.co_code[::2]
 

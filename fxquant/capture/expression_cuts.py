@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from functools import lru_cache
 from types import CodeType
 
 from fxquant.capture.branches import is_not
@@ -18,12 +17,13 @@ from fxquant.capture.effects_in_code import writes
 from fxquant.capture.names_in_code import SCOPES, names_used, targets_of
 from fxquant.capture.parsed_files import function_of, path_to
 from fxquant.capture.truth_cuts import multiplies
+from fxquant.ir.codes import remembered
 
 _ASK_THE_FRAME = ("super", "locals", "vars", "dir", "eval", "exec", "inspect", "sys")
 _OF_VALUES = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr)  # statements that ask nothing themselves
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def expression_cuts(code: CodeType, where: Where) -> tuple[Cut, ...]:
     """The expressions of a function around a position that could be cut out of their statement, the smallest first.
 

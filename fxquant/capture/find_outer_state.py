@@ -61,19 +61,17 @@ def find_outer_state(
         outer.restore()
         depends = depends_on_history(model, example_inputs, outer.restore)
         others = [item for item in watched if item.key not in again]
-        carried = set() if depends else carried_outside(copy, example_inputs, others, outer.restore)
+        carried, settled = carried_outside(copy, example_inputs, () if depends else others, outer.restore)
     finally:
         outer.restore()
     troubles, functions = [], functions_of(copy)
     for line in lines:
         fact, drawn = _fact(line), is_drawn_from(line.held.get())
         counts = line.held.key in again and (
-            Uses.of(functions, line.held.name, ()).read
-            or _attribute_read_in_file(line)
-            or _read_by_another(line, copy)
-            or _read_elsewhere(line)
+            Uses.of(functions, line.held.name, ()).read or _attribute_read_in_file(line) or _read_by_another(line, copy)
         )
-        if drawn or depends or counts or line.held.key in carried:
+        may_count = line.held.key not in settled and _read_elsewhere(line)
+        if drawn or depends or counts or may_count or line.held.key in carried:
             troubles.append(Trouble(fact, _spots(line, drawn)))
         else:
             handled = "nothing that the model computes depends on it: the graph leaves it as it is"

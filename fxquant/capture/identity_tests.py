@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import dis
 from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import nn
 from fxquant.capture.names_in_code import names_in, targets_of
 from fxquant.capture.parsed_files import function_of, path_to, tree_of
 from fxquant.capture.source import position, user_frame, user_frames
-from fxquant.ir.codes import arguments_of
+from fxquant.ir.codes import arguments_of, remembered
 
 _LOADS_CONSTANT = "LOAD_CONST"
 Where = tuple[int, int, int, int]
@@ -84,7 +83,7 @@ def _asked_in(
         yield from ((code, each) for each, compare in _tests_in(code, True) if not names_in(compare).isdisjoint(names))
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def _calls_in(code: CodeType) -> tuple[ast.Call, ...]:
     """The calls of named functions and methods in a function."""
     function = function_of(code)
@@ -108,7 +107,7 @@ def _called(call: ast.Call, frame: FrameType) -> FunctionType | None:
     return found if isinstance(found, FunctionType) and _tests_in(found.__code__, True) else None
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def _tests_in(code: CodeType, for_truth: bool) -> tuple[tuple[int, ast.AST], ...]:
     """Where the instructions are that ask whether one thing is another, and what they are in the source.
 

@@ -16,18 +16,19 @@ from fxquant.capture.branches import function_name, is_not
 from fxquant.capture.cut_function import Cut, Where, find_cut, widened
 from fxquant.capture.names_in_code import names_in, targets_of
 from fxquant.capture.parsed_files import function_of
+from fxquant.ir.codes import remembered
 
 _MULTIPLY = ("matmul", "bmm", "mm", "einsum", "baddbmm", "addmm", "scaled_dot_product_attention")
 _GIVE_TRUTH = ("any", "all", "bool", "isinstance", "issubclass", "hasattr", "callable")
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def narrow_cut(code: CodeType, where: Where) -> Cut | None:
     """The statement that a position in a function is in, see ``find_cut``."""
     return find_cut(code, where)
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def wide_cut(code: CodeType, where: Where) -> Cut | None:
     """That statement with those that it decides; itself where it decides none, or where they are more than decided."""
     cut = narrow_cut(code, where)

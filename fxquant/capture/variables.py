@@ -127,11 +127,18 @@ def _attributes_of(name: str, value: Any) -> list[Variable]:
 
 
 def _set_on_class(kind: type) -> Iterator[Variable]:
-    """Attributes that a class does not have, and that its functions set on something: on the class, perhaps."""
-    functions = [getattr(value, "__func__", value) for value in vars(kind).values()]
+    """Attributes that a class has none of its own of, and that functions of it, or of what it is made from, set on
+    something: on the class, perhaps."""
+    own = (
+        value
+        for base in kind.__mro__
+        if base.__module__.partition(".")[0] not in _LIBRARIES
+        for value in vars(base).values()
+    )
+    functions = [getattr(value, "__func__", value) for value in own]
     codes = (getattr(inspect.unwrap(value), "__code__", None) for value in functions if isinstance(value, FunctionType))
     names = frozenset[str]().union(*(_names_set(code) for code in codes if code is not None))
-    return (Variable(kind, name, f"{kind.__name__}.{name}") for name in sorted(names) if not hasattr(kind, name))
+    return (Variable(kind, name, f"{kind.__name__}.{name}") for name in sorted(names) if name not in vars(kind))
 
 
 @cache

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Hashable, Iterator
 from types import CodeType
+from typing import TypeVar
 
+_Found = TypeVar("_Found")
+_MOST = 4096
 _EXTENDED_ARG = dis.opmap["EXTENDED_ARG"]
 
 
@@ -32,3 +36,23 @@ def arguments_of(code: CodeType, name: str, only: int | None = None) -> Iterator
             if operation == wanted and only in (None, higher | argument):
                 yield 2 * place, higher | argument
             higher = (higher | argument) << 8 if operation == _EXTENDED_ARG else 0
+
+
+def remembered(function: Callable[..., _Found]) -> Callable[..., _Found]:
+    """``functools.lru_cache`` for functions of code: Python takes the same source in two files for equal code.
+
+    Args:
+        function: takes code, and what else can be a key; it is called by position.
+    """
+    known: dict[tuple[Hashable, ...], tuple[CodeType, _Found]] = {}
+
+    @functools.wraps(function)
+    def find(code: CodeType, *others: Hashable) -> _Found:
+        key = (id(code), *others)
+        if key not in known:
+            if len(known) >= _MOST:
+                known.clear()
+            known[key] = code, function(code, *others)  # it is kept: its id stays its own
+        return known[key][1]
+
+    return find
