@@ -19,7 +19,7 @@ from fxquant.capture.cut_function import Cut
 from fxquant.capture.effects_in_code import acts, writes, written_names
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
-from fxquant.capture.held_elsewhere import is_held_elsewhere
+from fxquant.capture.held_elsewhere import Holder, holder_of
 from fxquant.capture.hidden_values import hides_values
 from fxquant.capture.plain_code import is_torchs
 from fxquant.capture.proxy import Depends, ValueAttribute, ValueProxy
@@ -121,7 +121,8 @@ def _part_of(
     places = (item.index for name in sorted(written_names(cut)) if isinstance(item := arguments.get(name), Hole))
     part.writes = tuple(place for place in places if _has_memory(unwrap(made.inputs[place])))
     part.keeps_nothing = keeps_nothing(cut) and all(map(_is_data, values.values()))
-    part.shared = tuple(_shared(tracer, cut, names, defaults, sizes_only))
+    shared = _shared(tracer, cut, names, defaults, sizes_only)
+    part.shared, part.lasting = tuple(shared), tuple(name for name, kind in shared.items() if kind is Holder.ALWAYS)
     part.sizes_only = sizes_only and not (acts(cut) or part.writes or part.shared)
     for name in (*cut.shared, *cut.outputs):
         if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
@@ -136,16 +137,17 @@ def _has_memory(value: Any) -> bool:
 
 def _shared(
     tracer: ValueTracer, cut: Cut, names: dict[str, Any], defaults: Sequence[Any], sizes_only: bool
-) -> Iterator[str]:
-    """Names of containers that a part must not change, since others hold them and would not see it."""
+) -> dict[str, Holder]:
+    """Names of containers that a part must not change, since others hold them and would not see it; and which."""
+    found = {}
     for name in cut.inputs:
         value = names.get(name)
         if name not in cut.used.changed or not _is_held(value):
             continue
-        is_changed_only = name in cut.shared and not sizes_only
-        is_container = isinstance(value, _CONTAINERS)
-        if is_changed_only or (is_container and is_held_elsewhere(name, names, defaults, tracer.root)):
-            yield name
+        holder = holder_of(name, names, defaults, tracer.root) if isinstance(value, _CONTAINERS) else Holder.NOTHING
+        if holder is not Holder.NOTHING or (name in cut.shared and not sizes_only):
+            found[name] = holder
+    return found
 
 
 def _is_data(value: Any) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from enum import IntEnum
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,16 @@ _DEPTH = 4
 _LARGEST = 1000  # containers with more in them are tables, whose contents are not looked at
 
 
-def is_held_elsewhere(name: str, names: Mapping[str, Any], defaults: Iterable[Any], model: nn.Module) -> bool:
-    """Whether something else than a local name holds its container, or one that is in this; or this holds one twice.
+class Holder(IntEnum):
+    """What else holds a container."""
+
+    NOTHING = 0
+    CALL = 1  # other names, of this function or of one that calls it
+    ALWAYS = 2  # what outlives the call
+
+
+def holder_of(name: str, names: Mapping[str, Any], defaults: Iterable[Any], model: nn.Module) -> Holder:
+    """What, besides a local name, holds its container or one that is in this; what is in it twice counts, too.
 
     Args:
         name: of a local variable of the function that is being called.
@@ -32,18 +42,21 @@ def is_held_elsewhere(name: str, names: Mapping[str, Any], defaults: Iterable[An
         model: whose attributes may hold it.
     """
     own = [id(item) for item in _inside(names[name], _DEPTH) if isinstance(item, _CONTAINERS)]
-    wanted = set(own)
-    return len(wanted) < len(own) or any(
-        id(item) in wanted for other in _others(name, names, defaults, model) for item in _inside(other, _DEPTH)
-    )
+    wanted, frames = set(own), list(user_frames())
+
+    def is_among(values: Iterable[Any]) -> bool:
+        return any(id(item) in wanted for value in values for item in _inside(value, _DEPTH))
+
+    if is_among(_outliving(frames, defaults, model)):
+        return Holder.ALWAYS
+    others = [value for other, value in names.items() if other != name]
+    is_twice = len(wanted) < len(own)
+    is_held = is_twice or is_among((*others, *(value for frame in frames[1:] for value in frame.f_locals.values())))
+    return Holder.CALL if is_held else Holder.NOTHING
 
 
-def _others(name: str, names: Mapping[str, Any], defaults: Iterable[Any], model: nn.Module) -> Iterator[Any]:
-    """What else code can reach: other names, those of the calling functions, globals, defaults, attributes."""
-    yield from (value for other, value in names.items() if other != name)
-    frames = list(user_frames())
-    for frame in frames[1:]:
-        yield from frame.f_locals.values()
+def _outliving(frames: list[FrameType], defaults: Iterable[Any], model: nn.Module) -> Iterator[Any]:
+    """Globals, defaults of arguments, attributes of modules."""
     for space in {id(frame.f_globals): frame.f_globals for frame in frames}.values():
         yield from _containers(space.values())
     yield from defaults

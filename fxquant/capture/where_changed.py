@@ -17,6 +17,7 @@ from fxquant.capture.trouble import Spot, spots_around
 
 CLASS = "__class__"
 """The attribute of a module that tells its class: every call reads it."""
+_TABLES = ("_modules", "_parameters", "_buffers")
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -81,4 +82,5 @@ def reading(model: nn.Module, change: Change) -> Callable[[], Any]:
     if change.name == CLASS:
         return lambda: id(type(module))
     space = vars(module)
-    return lambda: space.get(change.name)
+    tables = [space, *(space[name] for name in _TABLES)]
+    return lambda: next((table[change.name] for table in tables if change.name in table), None)

@@ -133,6 +133,7 @@ class FloatPart(nn.Module):
         repeats: whether other layers may have parts like it without running the Python around it.
         shared: names of arguments that others may hold too, and whose contents it has for itself: it must not change
             them.
+        lasting: those of them that outlive a call.
         report_change: called with the name of one that it changed; None to raise an error.
         reads: by path in it, names of attributes that code around it reads. globals_read: the same of globals.
         may_change: those that it may change: all that it does change while the graph is compared with eager.
@@ -160,6 +161,7 @@ class FloatPart(nn.Module):
         self.sizes_only = self.repeats = self.keeps_nothing = False
         self.writes: tuple[int, ...] = ()
         self.shared: tuple[str, ...] = ()
+        self.lasting: tuple[str, ...] = ()
         self.report_change: Callable[[str], None] | None = None
         self.reads: dict[str, frozenset[str]] = {}
         self.globals_read: frozenset[str] = frozenset()
@@ -181,15 +183,19 @@ class FloatPart(nn.Module):
         values = {name: self._fill(item, inputs) for name, item in self.arguments.items()}
         before = {name: contents(values[name], _DEPTH) for name in self.shared}
         buffers = [(module._buffers, name, item) for module in self.modules() for name, item in module._buffers.items()]
+        held = _tables_of(self) if isinstance(self.code, PartCode) else ()  # all else is inside of it
         state = self._state()
         result = self.code(**values)
         for table, name, item in buffers:
             if table.get(name) is not item:
                 _write_back(table, name, item)
         self._look_for_changes(state)
-        for name, held in before.items():
-            if not same_contents(held, contents(values[name], _DEPTH)):
-                self._changed(name, values[name])
+        for owner, table, entries in held:
+            if list(table) != list(entries) or any(table[name] is not entries[name] for name in entries):
+                self._changed("", f"children or parameters of a {type(owner).__name__}", True)
+        for name, kept in before.items():
+            if not same_contents(kept, contents(values[name], _DEPTH)):
+                self._changed(name, f"{type(values[name]).__name__} {name!r}", name in self.lasting)
         return result
 
     def _state(self) -> PartState | None:
@@ -217,14 +223,14 @@ class FloatPart(nn.Module):
             "it changes",
         )
 
-    def _changed(self, name: str, value: Any) -> None:
+    def _changed(self, name: str, what: str, lasts: bool) -> None:
+        """Report, or refuse, that it changed something; where that outlives the call, later calls are refused too."""
         if self.report_change is not None:
-            self.report_change(name)
+            self.report_change(name or what)
             return
-        raise self._error(
-            f"changes the {type(value).__name__} {name!r} for these inputs, and did not when the model was captured",
-            "it does",
-        )
+        if lasts:
+            self.spoilt = name or what
+        raise self._error(f"changes the {what} for these inputs, and did not when the model was captured", "it does")
 
     def _error(self, what: str, needed: str) -> FxquantError:
         """What it did, and what example inputs would have to show."""
@@ -262,6 +268,12 @@ class FloatPart(nn.Module):
     def extra_repr(self) -> str:
         """The title."""
         return self.title
+
+
+def _tables_of(part: nn.Module) -> list[tuple[nn.Module, dict[str, Any], dict[str, Any]]]:
+    """The modules in a part with the children and parameters that each has, and with a copy of these."""
+    tables = [(module, table) for module in part.modules() for table in (module._modules, module._parameters) if table]
+    return [(module, table, dict(table)) for module, table in tables if module is not part]
 
 
 def _write_back(table: dict[str, Tensor | None], name: str, buffer: Tensor | None) -> None:
