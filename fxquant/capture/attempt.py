@@ -16,6 +16,7 @@ from fxquant.capture.copy_module import plain_tensors, prepare_copy
 from fxquant.capture.end_early import MOST_ROUNDS
 from fxquant.capture.find_outer_state import find_outer_state
 from fxquant.capture.find_state import find_state
+from fxquant.capture.find_unseen_state import find_unseen_state
 from fxquant.capture.float_regions import FloatRegions
 from fxquant.capture.half_precision import HalfPrecision, to_float32
 from fxquant.capture.inputs import BoundInputs, bind_inputs, copy_tensors
@@ -167,6 +168,8 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         troubles = find_state(model, root, changes, tracer, job.example_inputs, regions.modules, job.changing)
         if changed:
             troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
+        if not troubles:
+            troubles = find_unseen_state(model, job.example_inputs, regions.has_line_of, bool(regions.modules))
     return Attempt(job, root, graph, tracer, state, outer, troubles, ended_by, is_pristine)
 
 

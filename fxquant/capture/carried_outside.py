@@ -47,6 +47,21 @@ def carried_outside(
     return carried, {item.key for item in watched} - carried
 
 
+def carried_unseen(
+    used: nn.Module, example_inputs: Any, watched: Collection[Held], restore: Callable[[], None]
+) -> set[Key]:
+    """Keys of those of some things, which a call leaves as they are, that it sets, and that decide what it gives.
+
+    Args:
+        used: a copy of the model; it is called.
+        example_inputs: of the capture.
+        watched: things outside of it.
+        restore: puts all of it back as it was before any call.
+    """
+    calls = _Calls(used, example_inputs, restore)
+    return {item.key for item in watched if calls.sets_when_moved(item)}
+
+
 @dataclass(frozen=True)
 class _Calls:
     """Calls of a model in which things outside of it are something else than they were.
@@ -95,6 +110,29 @@ class _Calls:
         result = self._run()
         return {item: fingerprint(item.get(), identity=False) for item in items}, result
 
+    def sets_when_moved(self, item: Held) -> bool:
+        """Whether calls set something that was moved before, and give something else then.
+
+        ``PEAK = max(PEAK, rows)`` sets it where it was less, to what it is; where it was more, it decides the result.
+        """
+        is_set = is_other = False
+        for move in (more, less):
+            try:
+                self.restore()
+                self._run()
+                result = self._run()
+                self.restore()
+                self._run()
+                item.put(_moved(item.get(), list(_parts_of(item.get())), move))
+                before = fingerprint(item.get()), _held_by(item)
+                found = self._run()
+                names = _set_again(*before, item)
+            except Exception:  # it computes with it, and takes no other value
+                continue
+            is_set |= bool(names)
+            is_other |= not same_results(result, found)
+        return is_set and is_other
+
     def _run(self) -> Any:
         return run_eagerly(self.used, self.example_inputs)
 
@@ -103,15 +141,19 @@ _WHOLE = object()  # stands for a thing as a whole among the keys of what it hol
 
 
 def _held_by(item: Held) -> dict[Any, list[tuple[Any, int]]]:
-    """What a dictionary holds, by key; anything else as a whole."""
-    value = item.get()
-    return {key: insides(held) for key, held in value.items()} if type(value) is dict else {_WHOLE: insides(value)}
+    """What is in each of its parts."""
+    return {key: insides(held) for key, held in _parts_of(item.get()).items()}
+
+
+def _parts_of(value: Any) -> dict[Any, Any]:
+    """What a dictionary holds; anything else as a whole."""
+    return value if type(value) is dict else {_WHOLE: value}
 
 
 def _set_again(print_before: Any, before: dict[Any, list[tuple[Any, int]]], item: Held) -> list[Any]:
     """Keys of what is something else now; ``_WHOLE`` for what functions and objects keep."""
     value = item.get()
-    now = value if type(value) is dict else {_WHOLE: value}
+    now = _parts_of(value)
     keys = [key for key, held in now.items() if key not in before or are_others(before[key], held)]
     return keys or ([] if fingerprint(value) == print_before else [_WHOLE])
 

@@ -99,6 +99,13 @@ class FloatRegions:
         cuts = self.cuts.get(code, {})
         return self.whole or inside or any(cut.first_line <= line <= cut.last_line for cut in cuts)
 
+    def has_line_of(self, file: str, line: int) -> bool:
+        """Whether a line of a file is in statements that are kept whole."""
+        every = (cut for cuts in self.cuts.values() for cut in cuts)
+        return self.whole or any(
+            cut.code.co_filename == file and cut.first_line <= line <= cut.last_line for cut in every
+        )
+
     def reject(self, cut: Cut) -> None:
         """Do not keep statements whole for the sake of sizes: branches depend on what they give."""
         self.cuts.get(cut.code, {}).pop(cut, None)

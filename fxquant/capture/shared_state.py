@@ -14,7 +14,7 @@ from fxquant.capture.parsed_files import tree_of
 from fxquant.ir.effects import RANDOM
 
 # Methods of lists, dictionaries, sets and queues that change them.
-_CHANGING = frozenset(
+CHANGING = frozenset(
     ("append", "appendleft", "extend", "extendleft", "insert", "pop", "popleft", "popitem", "clear", "update",
      "setdefault", "remove", "discard", "add", "sort", "reverse", "rotate")
 )  # fmt: skip
@@ -157,7 +157,7 @@ def _is_harmless(call: ast.Call, me: tuple[str, ...]) -> bool:
     if isinstance(function, ast.Name):  # objects may have code of their own for these
         given = (part.id for item in call.args for part in ast.walk(item) if isinstance(part, ast.Name))
         return function.id in _PURE and not any(name in me for name in given)
-    if not isinstance(function, ast.Attribute) or function.attr.endswith("_") or function.attr in _CHANGING:
+    if not isinstance(function, ast.Attribute) or function.attr.endswith("_") or function.attr in CHANGING:
         return False
     owner = function.value
     of_torch = isinstance(owner, ast.Name) and owner.id in ("torch", "F", "math")
@@ -190,6 +190,6 @@ def _changed_in(node: ast.AST, tables: bool) -> ast.expr | None:
     if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
         return node.value if tables or isinstance(node.slice, ast.Constant) else None
     method = node.func if isinstance(node, ast.Call) else None
-    if not isinstance(method, ast.Attribute) or method.attr not in _CHANGING:
+    if not isinstance(method, ast.Attribute) or method.attr not in CHANGING:
         return None
     return method.value if tables or method.attr != "setdefault" else None

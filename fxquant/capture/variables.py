@@ -92,6 +92,18 @@ def variables_of(kinds: Collection[type]) -> list[Variable]:
     return found
 
 
+def own_files(kinds: Collection[type]) -> list[str]:
+    """The user's own files that the code of a model is in, and those that these import functions from.
+
+    Args:
+        kinds: as for ``variables_of``.
+    """
+    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
+    spaces = [space for kind in own for space in _globals_of(kind) if _is_own(space.get("__file__") or "")]
+    spaces += [helper for space in {id(space): space for space in spaces}.values() for helper in _helpers_of(space)]
+    return list(dict.fromkeys(str(space["__file__"]) for space in spaces if space.get("__file__")))
+
+
 def values_around(kinds: Collection[type]) -> Iterator[tuple[str, Any]]:
     """(name for people, value) of what the functions of a model's own classes may look into: the user's files only.
 

@@ -13,7 +13,7 @@ from fxquant.errors import FxquantError
 
 SEEN: dict[str, Any] = {"large": 0.0, "largest": torch.zeros(()), "last": torch.zeros(())}
 TABLE: dict[int, Tensor] = {}
-LARGE = 0.0
+LARGE, PEAK, TALL, FACTOR = 0.0, 100.0, 0, 1
 
 
 class Layer(nn.Module):
@@ -73,27 +73,87 @@ class Table(Layer):
         return self.result(x, 0) + TABLE[size]
 
 
+class ThePeak(Layer):
+    """Leaves the global as it is, for values that are not larger."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        global PEAK
+        PEAK = max(PEAK, float(x.max()))
+        return self.layer(x) / PEAK  # type: ignore[no-any-return]
+
+
+class ThePeakOfItsClass(Layer):
+    tallest = 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        ThePeakOfItsClass.tallest = max(ThePeakOfItsClass.tallest, x.shape[0])
+        return self.layer(x) * ThePeakOfItsClass.tallest  # type: ignore[no-any-return]
+
+
+class CountsTall(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        global TALL
+        TALL += int(x.shape[0] > 4)
+        return self.layer(x) * (1 + TALL)  # type: ignore[no-any-return]
+
+
+def count() -> Any:
+    large = 0.0
+
+    def is_large_so_far(x: Tensor) -> Any:
+        nonlocal large
+        large = large + is_large(x)
+        return large
+
+    return is_large_so_far
+
+
+so_far = count()
+
+
+class InAFunction(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.result(x, so_far(x))
+
+
+class Configured(Layer):
+    """Reads what another function sets."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.result(x, FACTOR - 2)
+
+
+def configure(factor: int) -> None:
+    global FACTOR
+    FACTOR = factor
+
+
 def as_before() -> None:
-    global LARGE
+    global LARGE, PEAK, TALL, so_far
+    PEAK, TALL, so_far, ThePeakOfItsClass.tallest = 100.0, 0, count(), 3
     SEEN.update(large=0.0, largest=torch.zeros(()), last=torch.zeros(()))
     TABLE.clear()
     OnItsClass.large = LARGE = 0.0
 
 
-@pytest.mark.parametrize("kind", [OnItsClass, InADictionary, TheLargest, InAGlobal, Unread, Table])
+@pytest.mark.parametrize(
+    "kind",
+    [OnItsClass, InADictionary, TheLargest, InAGlobal, Unread, Table, ThePeak, ThePeakOfItsClass, CountsTall,
+     InAFunction, Configured],
+)  # fmt: skip
 def test_calls_in_a_row_are_those_of_eager(kind: type[Layer]) -> None:
     as_before()
     model = kind().eval()
     captured = pipeline.capture(model, (torch.rand(3, 4),))
     assert SEEN["large"] == 0.0 and not TABLE and OnItsClass.large == LARGE == 0.0
-    calls = [torch.rand(3, 4) * factor for factor in (1, 1, 1000, 1)]
+    calls = [torch.rand(rows, 4) * factor for rows, factor in ((3, 1), (3, 1), (3, 1000), (9, 1), (3, 1))]
     expected = [model(x) for x in calls]
     as_before()
     for x, wanted in zip(calls, expected, strict=True):
         assert torch.equal(captured(x), wanted)
     as_before()
     is_whole = any("the whole model runs as Python" in note for note in captured.state.capture_notes)
-    assert is_whole is (kind not in (Unread, Table))
+    assert is_whole is (kind not in (Unread, Table, Configured))
 
 
 def test_strict_capture_says_so() -> None:

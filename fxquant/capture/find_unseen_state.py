@@ -1,0 +1,65 @@
+"""What code outside of a model carries over from call to call, though the example leaves it as it was.
+
+``PEAK = max(PEAK, float(x.max()))`` sets the global to what it is, for values that are not larger. So what the user's
+own functions set is something else before a call, and it counts where the call sets it then.
+"""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from fxquant.capture.call_history import run_eagerly
+from fxquant.capture.carried_outside import carried_unseen
+from fxquant.capture.copy_module import copy_module
+from fxquant.capture.facts import Fact, FactKind
+from fxquant.capture.outer_state import Held, OuterState
+from fxquant.capture.stored_outside import Store, stores_in
+from fxquant.capture.trouble import Trouble, spots_around
+from fxquant.capture.variables import own_files
+from fxquant.ir.walk_modules import Inventory
+
+
+def find_unseen_state(
+    model: nn.Module, example_inputs: Any, is_kept: Callable[[str, int], bool], modules_kept: bool
+) -> list[Trouble]:
+    """What no graph keeps.
+
+    Args:
+        model: the user's.
+        example_inputs: of the capture.
+        is_kept: whether a line of a file is in a part that is kept whole.
+        modules_kept: whether modules are, which may be for the sake of what they change.
+    """
+    stores = [store for file in own_files(Inventory(model).classes) for store in stores_in(file)]
+    if not stores:
+        return []
+    copy = copy_module(model)
+    outer = OuterState(Inventory(copy))
+    watched: dict[Held, Store] = {}
+    for item in (item for item in outer.held if not item.attribute):
+        setting = [store for store in stores if store.sets(item)]
+        if setting and not any(is_kept(store.file, store.line) for store in setting):
+            watched[item] = setting[0]
+    if not watched:
+        return []
+    try:
+        run_eagerly(copy, example_inputs)
+        seen = {item.key for item in outer.changed()} if modules_kept else set()
+        unseen = [item for item in watched if item.key not in seen]
+        carried = carried_unseen(copy, example_inputs, unseen, outer.restore)
+    except Exception:  # it refuses to be called so
+        return []
+    finally:
+        outer.restore()
+    return [
+        Trouble(_fact(item.name, store), spots_around("")) for item, store in watched.items() if item.key in carried
+    ]
+
+
+def _fact(name: str, store: Store) -> Fact:
+    code = linecache.getline(store.file, store.line).strip()
+    return Fact(FactKind.GLOBAL_UPDATE, store.file, store.line, code, "", "", name)
