@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import functools
 import random
@@ -101,6 +102,8 @@ def _parts(value: Any) -> list[Any] | None:
         return list(value)
     if type(value).__module__ == "numpy":
         return [value.tobytes() if hasattr(value, "tobytes") else repr(value)]
+    if isinstance(value, (array.array, bytearray)):
+        return [bytes(value)]
     if isinstance(value, FunctionType):
         kept = [cell_content(cell, MISSING) for cell in value.__closure__ or ()]
         kept += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *vars(value).values()]

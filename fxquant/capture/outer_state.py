@@ -6,6 +6,7 @@ queues and what functions and hooks keep.
 
 from __future__ import annotations
 
+import array
 import collections
 import copy
 import os
@@ -27,7 +28,7 @@ from fxquant.capture.variables import MISSING, Variable, variables_of
 from fxquant.ir.own_functions import CACHED, parts_of_partial
 from fxquant.ir.walk_modules import Inventory
 
-_DEPTH = 2  # of containers and objects in one another
+_DEPTH = 4  # of containers and objects in one another
 _LARGEST_CONTAINER = 2000
 _LARGEST_TENSOR = 2**20  # larger globals are constants: they are not copied
 _ENTRIES = frozenset(("_parameters", "_buffers", "_modules"))
@@ -173,6 +174,8 @@ def _undo_content(value: Any, depth: int = _DEPTH) -> Iterator[Undo]:
     elif isinstance(value, np.ndarray):
         if value.flags.writeable:
             yield partial(np.copyto, value, value.copy())
+    elif isinstance(value, (array.array, bytearray)):
+        yield partial(value.__setitem__, slice(None), copy.copy(value))
     elif isinstance(value, nn.Module):  # a global one; what it holds besides is its own
         for buffer in value.buffers():
             yield from _undo_content(buffer)

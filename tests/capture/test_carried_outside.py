@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from fxquant.errors import FxquantError
 
 SEEN: dict[str, Any] = {"large": 0.0, "largest": torch.zeros(()), "last": torch.zeros(())}
 TABLE: dict[int, Tensor] = {}
+NUMBERS, BYTES = array.array("d", [0.0]), bytearray(1)
+NESTED: dict[str, Any] = {"a": {"b": [0.0, {"c": 0.0}]}}
 LARGE, PEAK, TALL, FACTOR = 0.0, 100.0, 0, 1
 
 
@@ -128,7 +131,20 @@ def configure(factor: int) -> None:
     FACTOR = factor
 
 
+class InAnArray(Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        NUMBERS[0] += float(is_large(x))
+        BYTES[0] = (BYTES[0] + 1) % 200
+        NESTED["a"]["b"][1]["c"] = is_large(x)
+        return self.result(x, NUMBERS[0])
+
+
 def as_before() -> None:
+    NUMBERS[0], BYTES[0], NESTED["a"]["b"][1]["c"] = 0.0, 0, 0.0
+    _as_before()
+
+
+def _as_before() -> None:
     global LARGE, PEAK, TALL, so_far
     PEAK, TALL, so_far, ThePeakOfItsClass.tallest = 100.0, 0, count(), 3
     SEEN.update(large=0.0, largest=torch.zeros(()), last=torch.zeros(()))
@@ -139,12 +155,13 @@ def as_before() -> None:
 @pytest.mark.parametrize(
     "kind",
     [OnItsClass, InADictionary, TheLargest, InAGlobal, Unread, Table, ThePeak, ThePeakOfItsClass, CountsTall,
-     InAFunction, Configured],
+     InAFunction, Configured, InAnArray],
 )  # fmt: skip
 def test_calls_in_a_row_are_those_of_eager(kind: type[Layer]) -> None:
     as_before()
     model = kind().eval()
     captured = pipeline.capture(model, (torch.rand(3, 4),))
+    assert NUMBERS[0] == BYTES[0] == 0 and type(NESTED["a"]["b"][1]["c"]) is float
     assert SEEN["large"] == 0.0 and not TABLE and OnItsClass.large == LARGE == 0.0
     calls = [torch.rand(rows, 4) * factor for rows, factor in ((3, 1), (3, 1), (3, 1000), (9, 1), (3, 1))]
     expected = [model(x) for x in calls]
