@@ -59,7 +59,9 @@ def carried_unseen(
         restore: puts all of it back as it was before any call.
     """
     calls = _Calls(used, example_inputs, restore)
-    return {item.key for item in watched if calls.sets_when_moved(item)}
+    restore()
+    result = run_eagerly(used, example_inputs)
+    return {item.key for item in calls.unseen(list(watched), result)}
 
 
 @dataclass(frozen=True)
@@ -110,28 +112,34 @@ class _Calls:
         result = self._run()
         return {item: fingerprint(item.get(), identity=False) for item in items}, result
 
-    def sets_when_moved(self, item: Held) -> bool:
-        """Whether calls set something that was moved before, and give something else then.
+    def unseen(self, items: list[Held], result: Any) -> Iterator[Held]:
+        """Those that a call sets where they were moved, and by which it gives something else than a result.
 
         ``PEAK = max(PEAK, rows)`` sets it where it was less, to what it is; where it was more, it decides the result.
+        Half of them are moved at once, down to one, where all together make a difference.
         """
-        is_set = is_other = False
-        for move in (more, less):
-            try:
-                self.restore()
-                self._run()
-                result = self._run()
-                self.restore()
-                self._run()
+        if not items:
+            return
+        first, second = self._sets_when(items, more, result), self._sets_when(items, less, result)
+        if not (any((first[0], second[0])) and any((first[1], second[1]))):
+            return
+        if len(items) == 1:
+            yield from items
+            return
+        yield from self.unseen(items[: len(items) // 2], result)
+        yield from self.unseen(items[len(items) // 2 :], result)
+
+    def _sets_when(self, items: list[Held], move: Callable[[Any], Any], result: Any) -> tuple[bool, bool]:
+        """Whether a call sets one of some things that were moved before, and whether it gives something else."""
+        self.restore()
+        try:
+            for item in items:
                 item.put(_moved(item.get(), list(_parts_of(item.get())), move))
-                before = fingerprint(item.get()), _held_by(item)
-                found = self._run()
-                names = _set_again(*before, item)
-            except Exception:  # it computes with it, and takes no other value
-                continue
-            is_set |= bool(names)
-            is_other |= not same_results(result, found)
-        return is_set and is_other
+            before = {item: (fingerprint(item.get()), _held_by(item)) for item in items}
+            found = self._run()
+        except Exception:  # it computes with them, and takes no other values
+            return (True, True) if len(items) > 1 else (False, False)
+        return any(_set_again(*before[item], item) for item in items), not same_results(result, found)
 
     def _run(self) -> Any:
         return run_eagerly(self.used, self.example_inputs)

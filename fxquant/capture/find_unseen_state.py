@@ -47,8 +47,7 @@ def find_unseen_state(
     if not watched:
         return []
     try:
-        run_eagerly(copy, example_inputs)
-        seen = {item.key for item in outer.changed()} if modules_kept else set()
+        seen = _changed_by_a_call(copy, example_inputs, outer) if modules_kept else set()
         unseen = [item for item in watched if item.key not in seen]
         carried = carried_unseen(copy, example_inputs, unseen, outer.restore)
     except Exception:  # it refuses to be called so
@@ -58,6 +57,11 @@ def find_unseen_state(
     return [
         Trouble(_fact(item.name, store), spots_around("")) for item, store in watched.items() if item.key in carried
     ]
+
+
+def _changed_by_a_call(copy: nn.Module, example_inputs: Any, outer: OuterState) -> set[tuple[str, str, str]]:
+    run_eagerly(copy, example_inputs)
+    return {item.key for item in outer.changed()}
 
 
 def _fact(name: str, store: Store) -> Fact:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fxquant.capture.outer_state import Held
 from fxquant.capture.parsed_files import tree_of
@@ -34,8 +35,13 @@ class Store:
 def stores_in(file: str) -> list[Store]:
     """Those of the functions and methods of a file."""
     tree = tree_of(file)
-    functions = [node for node in ast.walk(tree) if isinstance(node, _Function)] if tree is not None else []
-    return [Store(name, file, line) for function in functions for name, line in _set_by(function)]
+    return [] if tree is None else [Store(name, file, line) for name, line in _set_in(tree)]
+
+
+@lru_cache(maxsize=64)
+def _set_in(tree: ast.Module) -> tuple[tuple[str, int], ...]:
+    functions = (node for node in ast.walk(tree) if isinstance(node, _Function))
+    return tuple(item for function in functions for item in _set_by(function))
 
 
 def _set_by(function: _Function) -> Iterator[tuple[str, int]]:
