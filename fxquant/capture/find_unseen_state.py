@@ -19,7 +19,7 @@ from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.outer_state import Held, OuterState
 from fxquant.capture.stored_outside import Store, stores_in
 from fxquant.capture.trouble import Trouble, spots_around
-from fxquant.capture.variables import own_files
+from fxquant.capture.variables import names_reached, own_files
 from fxquant.ir.walk_modules import Inventory
 
 
@@ -34,7 +34,10 @@ def find_unseen_state(
         is_kept: whether a line of a file is in a part that is kept whole.
         modules_kept: whether modules are, which may be for the sake of what they change.
     """
-    stores = [store for file in own_files(Inventory(model).classes) for store in stores_in(file)]
+    kinds = Inventory(model).classes
+    stores = [store for file in own_files(kinds) for store in stores_in(file)]
+    reached = names_reached(kinds) if stores else set()
+    stores = [store for store in stores if store.function in reached]
     if not stores:
         return []
     copy = copy_module(model)

@@ -20,10 +20,12 @@ class Store:
 
     Attributes:
         name: what it sets, ``MODE`` or ``Block.steps``; ``.steps`` where the class is that of ``self``.
+        function: name of the function that it is in.
         file, line: where it is.
     """
 
     name: str
+    function: str
     file: str
     line: int
 
@@ -35,13 +37,13 @@ class Store:
 def stores_in(file: str) -> list[Store]:
     """Those of the functions and methods of a file."""
     tree = tree_of(file)
-    return [] if tree is None else [Store(name, file, line) for name, line in _set_in(tree)]
+    return [] if tree is None else [Store(name, function, file, line) for name, function, line in _set_in(tree)]
 
 
 @lru_cache(maxsize=64)
-def _set_in(tree: ast.Module) -> tuple[tuple[str, int], ...]:
+def _set_in(tree: ast.Module) -> tuple[tuple[str, str, int], ...]:
     functions = (node for node in ast.walk(tree) if isinstance(node, _Function))
-    return tuple(item for function in functions for item in _set_by(function))
+    return tuple((name, function.name, line) for function in functions for name, line in _set_by(function))
 
 
 def _set_by(function: _Function) -> Iterator[tuple[str, int]]:

@@ -104,6 +104,26 @@ def own_files(kinds: Collection[type]) -> list[str]:
     return list(dict.fromkeys(str(space["__file__"]) for space in spaces if space.get("__file__")))
 
 
+def names_reached(kinds: Collection[type]) -> set[str]:
+    """Names that the methods of a model's own classes mention, and the functions of that name, and so on; and theirs.
+
+    Args:
+        kinds: as for ``variables_of``.
+    """
+    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
+    spaces = list({id(space): space for kind in own for space in _globals_of(kind)}.values())
+    found = {name for kind in own for name in vars(kind)}
+    waiting: list[Any] = [item for kind in own for item in vars(kind).values()]
+    while waiting:
+        value = waiting.pop()
+        value = getattr(value, "__func__", getattr(value, "fget", value))
+        code = getattr(inspect.unwrap(value), "__code__", None) if callable(value) else None
+        new = {name for part in codes_in(code) for name in part.co_names} - found if code is not None else set()
+        found |= new
+        waiting += [space[name] for space in spaces for name in new if name in space]
+    return found
+
+
 def values_around(kinds: Collection[type]) -> Iterator[tuple[str, Any]]:
     """(name for people, value) of what the functions of a model's own classes may look into: the user's files only.
 
