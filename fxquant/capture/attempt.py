@@ -169,7 +169,7 @@ def make_attempt(job: Job, regions: FloatRegions, strict: bool, marks: Marks | N
         if changed:
             troubles += find_outer_state(model, changed, tracer, job.example_inputs, regions.has_line)
         if not troubles:
-            troubles = find_unseen_state(model, job.example_inputs, regions.has_line_of, bool(regions.modules))
+            troubles = find_unseen_state(job.held, job.example_inputs, regions.has_line_of, bool(regions.modules))
     return Attempt(job, root, graph, tracer, state, outer, troubles, ended_by, is_pristine)
 
 

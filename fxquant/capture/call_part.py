@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import operator
-from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Sequence, ValuesView
 from enum import Enum
 from types import FunctionType, MethodType, ModuleType
@@ -19,7 +18,7 @@ from fxquant.capture.cut_function import Cut
 from fxquant.capture.effects_in_code import acts, writes, written_names
 from fxquant.capture.facts import FactKind
 from fxquant.capture.given_objects import GivenObjects
-from fxquant.capture.held_elsewhere import Holder, holder_of
+from fxquant.capture.held_elsewhere import CONTAINERS, Holder, holders_of
 from fxquant.capture.hidden_values import hides_values
 from fxquant.capture.plain_code import is_torchs
 from fxquant.capture.proxy import Depends, ValueAttribute, ValueProxy
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 _REACHING = (FunctionType, functools.partial, MethodType, ValuesView, ItemsView)
 _DATA = (Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device, int, float, bool, str, type(None))
-_CONTAINERS = (list, dict, set, deque, np.ndarray)
 _DEPTH = 4  # of functions in functions
 
 
@@ -121,8 +119,11 @@ def _part_of(
     places = (item.index for name in sorted(written_names(cut)) if isinstance(item := arguments.get(name), Hole))
     part.writes = tuple(place for place in places if _has_memory(unwrap(made.inputs[place])))
     part.keeps_nothing = keeps_nothing(cut) and all(map(_is_data, values.values()))
-    shared = _shared(tracer, cut, names, defaults, sizes_only)
-    part.shared, part.lasting = tuple(shared), tuple(name for name, kind in shared.items() if kind is Holder.ALWAYS)
+    held = [name for name in cut.inputs if name in cut.used.changed and _is_held(values[name])]
+    containers = [name for name in held if isinstance(values[name], CONTAINERS)]
+    holders = holders_of(containers, names, defaults, tracer.root)  # others would not see what the part changes
+    part.shared = tuple(name for name in held if name in holders or (name in cut.shared and not sizes_only))
+    part.lasting = tuple(name for name, holder in holders.items() if holder is Holder.ALWAYS)
     part.sizes_only = sizes_only and not (acts(cut) or part.writes or part.shared)
     for name in (*cut.shared, *cut.outputs):
         if hasattr(type(values.get(name)), "__next__"):  # how much of an iterator is left cannot be told
@@ -135,21 +136,6 @@ def _has_memory(value: Any) -> bool:
     return any(isinstance(leaf, (Tensor, np.ndarray)) for leaf in leaves(value))
 
 
-def _shared(
-    tracer: ValueTracer, cut: Cut, names: dict[str, Any], defaults: Sequence[Any], sizes_only: bool
-) -> dict[str, Holder]:
-    """Names of containers that a part must not change, since others hold them and would not see it; and which."""
-    found = {}
-    for name in cut.inputs:
-        value = names.get(name)
-        if name not in cut.used.changed or not _is_held(value):
-            continue
-        holder = holder_of(name, names, defaults, tracer.root) if isinstance(value, _CONTAINERS) else Holder.NOTHING
-        if holder is not Holder.NOTHING or (name in cut.shared and not sizes_only):
-            found[name] = holder
-    return found
-
-
 def _is_data(value: Any) -> bool:
     """Whether a value is tensors, numbers and texts, and no object with code of its own."""
     value = unwrap(value)
@@ -160,7 +146,7 @@ def _is_data(value: Any) -> bool:
 
 def _is_held(value: Any) -> bool:
     """Whether a value has contents that a part would have for itself."""
-    return not isinstance(value, (ValueProxy, nn.Module)) and (isinstance(value, _CONTAINERS) or has_parts(value))
+    return not isinstance(value, (ValueProxy, nn.Module)) and (isinstance(value, CONTAINERS) or has_parts(value))
 
 
 def _judge_sizes(tracer: ValueTracer, cut: Cut, proxy: ValueProxy, given: list[Any], by_values: bool) -> None:

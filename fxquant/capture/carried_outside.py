@@ -86,29 +86,23 @@ class _Calls:
     def carried(
         self, items: dict[Held, list[Any]], move: Callable[[Any], Any], expected: tuple[dict[Held, Any], Any]
     ) -> Iterator[Held]:
-        """Those that make a difference when they are moved; half of them at once, down to one."""
-        if not items:
-            return
-        try:
-            values, result = self.after_moving(items, move)
-            same = same_results(result, expected[1]) and all(values[item] == expected[0][item] for item in items)
-        except Exception:  # it computes with them
-            same = False
-        if same:
-            return
-        if len(items) == 1:
-            yield from items
-            return
-        pairs = list(items.items())
-        yield from self.carried(dict(pairs[: len(pairs) // 2]), move, expected)
-        yield from self.carried(dict(pairs[len(pairs) // 2 :]), move, expected)
+        """Those that make a difference when they are moved."""
+
+        def matter(some: list[Held]) -> bool:
+            try:
+                values, result = self.after_moving({item: items[item] for item in some}, move)
+            except Exception:  # it computes with them
+                return True
+            return not same_results(result, expected[1]) or any(values[item] != expected[0][item] for item in some)
+
+        return _single(list(items), matter)
 
     def after_moving(self, items: dict[Held, list[Any]], move: Callable[[Any], Any]) -> tuple[dict[Held, Any], Any]:
         """What some things are after a call in which they were moved before, and what the call gives."""
         self.restore()
         self._run()
         for item, names in items.items():
-            item.put(_moved(item.get(), names, move))
+            item.put(_with_moved(item.get(), names, move))
         result = self._run()
         return {item: fingerprint(item.get(), identity=False) for item in items}, result
 
@@ -116,25 +110,22 @@ class _Calls:
         """Those that a call sets where they were moved, and by which it gives something else than a result.
 
         ``PEAK = max(PEAK, rows)`` sets it where it was less, to what it is; where it was more, it decides the result.
-        Half of them are moved at once, down to one, where all together make a difference.
         """
-        if not items:
-            return
-        first, second = self._sets_when(items, more, result), self._sets_when(items, less, result)
-        if not (any((first[0], second[0])) and any((first[1], second[1]))):
-            return
-        if len(items) == 1:
-            yield from items
-            return
-        yield from self.unseen(items[: len(items) // 2], result)
-        yield from self.unseen(items[len(items) // 2 :], result)
+
+        def matter(some: list[Held]) -> bool:
+            (set_above, other_above), (set_below, other_below) = (
+                self._sets_when(some, move, result) for move in (more, less)
+            )
+            return (set_above or set_below) and (other_above or other_below)
+
+        return _single(items, matter)
 
     def _sets_when(self, items: list[Held], move: Callable[[Any], Any], result: Any) -> tuple[bool, bool]:
         """Whether a call sets one of some things that were moved before, and whether it gives something else."""
         self.restore()
         try:
             for item in items:
-                item.put(_moved(item.get(), list(_parts_of(item.get())), move))
+                item.put(_with_moved(item.get(), list(_parts_of(item.get())), move))
             before = {item: (fingerprint(item.get()), _held_by(item)) for item in items}
             found = self._run()
         except Exception:  # it computes with them, and takes no other values
@@ -143,6 +134,17 @@ class _Calls:
 
     def _run(self) -> Any:
         return run_eagerly(self.used, self.example_inputs)
+
+
+def _single(items: list[Held], matter: Callable[[list[Held]], bool]) -> Iterator[Held]:
+    """Those of some things that matter by themselves: half of them are tried at once, down to one."""
+    if not items or not matter(items):
+        return
+    if len(items) == 1:
+        yield from items
+        return
+    for some in (items[: len(items) // 2], items[len(items) // 2 :]):
+        yield from _single(some, matter)
 
 
 _WHOLE = object()  # stands for a thing as a whole among the keys of what it holds
@@ -170,13 +172,13 @@ def _can_move(item: Held, names: list[Any]) -> bool:
     """Whether there is something else that it could be."""
     try:
         before = fingerprint(item.get(), identity=False)
-        moved = (_moved(copy.deepcopy(item.get()), names, move) for move in (more, less))
+        moved = (_with_moved(copy.deepcopy(item.get()), names, move) for move in (more, less))
         return all(fingerprint(value, identity=False) != before for value in moved)
     except Exception:  # it cannot be copied
         return False
 
 
-def _moved(value: Any, names: list[Any], move: Callable[[Any], Any]) -> Any:
+def _with_moved(value: Any, names: list[Any], move: Callable[[Any], Any]) -> Any:
     """A value with what is set of it moved."""
     if type(value) is dict:
         return {key: move(held) if key in names else held for key, held in value.items()}

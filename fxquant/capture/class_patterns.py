@@ -13,7 +13,7 @@ from typing import Any
 
 from fxquant.capture.facts import FactKind
 from fxquant.capture.source import is_user_file
-from fxquant.ir.codes import remembered
+from fxquant.ir.codes import has_instruction, remembered
 
 _MATCH_CLASS = dis.opmap["MATCH_CLASS"]
 
@@ -29,7 +29,7 @@ def _class_of(proxy: Any) -> type:
 
 @remembered
 def _has_class_patterns(code: CodeType) -> bool:
-    return is_user_file(code.co_filename) and _MATCH_CLASS in code.co_code[::2]
+    return is_user_file(code.co_filename) and has_instruction(code, "MATCH_CLASS")
 
 
 class Matched:

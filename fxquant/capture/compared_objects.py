@@ -17,7 +17,7 @@ from fxquant.capture.facts import CHECKED, FactKind
 from fxquant.capture.proxy import ValueProxy
 from fxquant.capture.source import Place, is_user_file, place_of
 from fxquant.ir.checks import require_others
-from fxquant.ir.codes import codes_in
+from fxquant.ir.codes import codes_in, has_instruction
 from fxquant.ir.own_functions import functions_kept
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _is_users(item: object) -> bool:
 
 def _questions(function: CodeType) -> Iterator[Place]:
     for code in codes_in(function):
-        if _IS in code.co_code[::2]:
+        if has_instruction(code, "IS_OP"):
             found = list(dis.get_instructions(code))
             for first, second, asks in zip(found, found[1:], found[2:], strict=False):
                 both = first.opname.startswith(_VARIABLES) and second.opname.startswith(_VARIABLES)

@@ -36,7 +36,7 @@ from typing import Any
 
 from fxquant.capture.branches import catches
 from fxquant.capture.live_names import live_names
-from fxquant.capture.names_in_code import NamesUsed, leaves_its_place, names_used
+from fxquant.capture.names_in_code import NamesUsed, declared_global, leaves_its_place, names_used
 from fxquant.capture.parsed_files import function_of, path_to
 from fxquant.ir.float_part import find_code
 
@@ -140,7 +140,9 @@ class Cut:
         owner = self.code.co_qualname.rpartition(".")[0].rpartition(".")[2]
         arguments = ast.arguments([], [ast.arg(name) for name in self.inputs], None, [], [], None, [])
         body: list[ast.stmt] = [_named_super(statement, self.code) for statement in copy.deepcopy(self.statements)]
-        outer = sorted(_declared_global(self.code) & (self.used.stored | self.used.loaded))
+        function = function_of(self.code)
+        declared = declared_global(function) if function is not None else set()
+        outer = sorted(declared & (self.used.stored | self.used.loaded))
         if outer:
             body.insert(0, self._placed(made := ast.Global(outer), (made,)))
         if not self.gives_one:
@@ -160,13 +162,6 @@ class Cut:
                 node.lineno, node.col_offset = self.first_line, 0  # type: ignore[attr-defined]
                 node.end_lineno, node.end_col_offset = self.last_line, 0  # type: ignore[attr-defined]
         return made
-
-
-def _declared_global(code: CodeType) -> set[str]:
-    """Names that a function declares to be those of its file."""
-    function = function_of(code)
-    nodes = ast.walk(function) if function is not None else ()
-    return {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
 
 
 def _named_super(statement: ast.stmt, code: CodeType) -> ast.stmt:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from fxquant.capture.call_history import run_eagerly
-from fxquant.capture.carried_outside import carried_unseen
+from fxquant.capture.carried_outside import Key, carried_unseen
 from fxquant.capture.copy_module import copy_module
 from fxquant.capture.facts import Fact, FactKind
 from fxquant.capture.outer_state import Held, OuterState
@@ -24,23 +24,23 @@ from fxquant.ir.walk_modules import Inventory
 
 
 def find_unseen_state(
-    model: nn.Module, example_inputs: Any, is_kept: Callable[[str, int], bool], modules_kept: bool
+    held: Inventory, example_inputs: Any, is_kept: Callable[[str, int], bool], modules_kept: bool
 ) -> list[Trouble]:
     """What no graph keeps.
 
     Args:
-        model: the user's.
+        held: the user's model, and what it holds.
         example_inputs: of the capture.
         is_kept: whether a line of a file is in a part that is kept whole.
         modules_kept: whether modules are, which may be for the sake of what they change.
     """
-    kinds = Inventory(model).classes
+    kinds = held.classes
     stores = [store for file in own_files(kinds) for store in stores_in(file)]
     reached = names_reached(kinds) if stores else set()
     stores = [store for store in stores if store.function in reached]
     if not stores:
         return []
-    copy = copy_module(model)
+    copy = copy_module(held.model)
     outer = OuterState(Inventory(copy))
     watched: dict[Held, Store] = {}
     for item in (item for item in outer.held if not item.attribute):
@@ -62,7 +62,7 @@ def find_unseen_state(
     ]
 
 
-def _changed_by_a_call(copy: nn.Module, example_inputs: Any, outer: OuterState) -> set[tuple[str, str, str]]:
+def _changed_by_a_call(copy: nn.Module, example_inputs: Any, outer: OuterState) -> set[Key]:
     run_eagerly(copy, example_inputs)
     return {item.key for item in outer.changed()}
 

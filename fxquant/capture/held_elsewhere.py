@@ -7,8 +7,8 @@ both names are one list, and only one of them would be what the part gives.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from enum import IntEnum
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from enum import Enum, auto
 from types import FrameType
 from typing import Any
 
@@ -19,40 +19,46 @@ from fxquant.capture.source import user_frames
 from fxquant.capture.structures import has_parts
 from fxquant.ir.walk_modules import Inventory
 
-_CONTAINERS = (list, dict, set, deque, np.ndarray)
+CONTAINERS = (list, dict, set, deque, np.ndarray)
 _DEPTH = 4
 _LARGEST = 1000  # containers with more in them are tables, whose contents are not looked at
 
 
-class Holder(IntEnum):
+class Holder(Enum):
     """What else holds a container."""
 
-    NOTHING = 0
-    CALL = 1  # other names, of this function or of one that calls it
-    ALWAYS = 2  # what outlives the call
+    CALL = auto()  # other names, of this function or of one that calls it
+    ALWAYS = auto()  # what outlives the call
 
 
-def holder_of(name: str, names: Mapping[str, Any], defaults: Iterable[Any], model: nn.Module) -> Holder:
-    """What, besides a local name, holds its container or one that is in this; what is in it twice counts, too.
+def holders_of(
+    wanted: Collection[str], names: Mapping[str, Any], defaults: Iterable[Any], model: nn.Module
+) -> dict[str, Holder]:
+    """What, besides local names, holds their containers or some that are in these; what is in one twice counts, too.
 
     Args:
-        name: of a local variable of the function that is being called.
+        wanted: local variables of the function that is being called.
         names: all local names of it.
         defaults: of its arguments.
-        model: whose attributes may hold it.
+        model: whose attributes may hold them.
     """
-    own = [id(item) for item in _inside(names[name], _DEPTH) if isinstance(item, _CONTAINERS)]
-    wanted, frames = set(own), list(user_frames())
+    if not wanted:
+        return {}
+    frames, found = list(user_frames()), dict[str, Holder]()
+    outliving = _ids_in(_outliving(frames, defaults, model))
+    callers = _ids_in(value for frame in frames[1:] for value in frame.f_locals.values())
+    for name in wanted:
+        own = [id(item) for item in _inside(names[name], _DEPTH) if isinstance(item, CONTAINERS)]
+        others = callers | _ids_in(value for other, value in names.items() if other != name)
+        if not outliving.isdisjoint(own):
+            found[name] = Holder.ALWAYS
+        elif len(set(own)) < len(own) or not others.isdisjoint(own):
+            found[name] = Holder.CALL
+    return found
 
-    def is_among(values: Iterable[Any]) -> bool:
-        return any(id(item) in wanted for value in values for item in _inside(value, _DEPTH))
 
-    if is_among(_outliving(frames, defaults, model)):
-        return Holder.ALWAYS
-    others = [value for other, value in names.items() if other != name]
-    is_twice = len(wanted) < len(own)
-    is_held = is_twice or is_among((*others, *(value for frame in frames[1:] for value in frame.f_locals.values())))
-    return Holder.CALL if is_held else Holder.NOTHING
+def _ids_in(values: Iterable[Any]) -> set[int]:
+    return {id(item) for value in values for item in _inside(value, _DEPTH)}
 
 
 def _outliving(frames: list[FrameType], defaults: Iterable[Any], model: nn.Module) -> Iterator[Any]:
@@ -65,11 +71,11 @@ def _outliving(frames: list[FrameType], defaults: Iterable[Any], model: nn.Modul
 
 
 def _containers(values: Iterable[Any]) -> Iterator[Any]:
-    return (value for value in list(values) if isinstance(value, _CONTAINERS))
+    return (value for value in list(values) if isinstance(value, CONTAINERS))
 
 
 def _may_hold(value: Any) -> bool:
-    return isinstance(value, (*_CONTAINERS, tuple)) or has_parts(value)
+    return isinstance(value, (*CONTAINERS, tuple)) or has_parts(value)
 
 
 def _inside(value: Any, depth: int) -> Iterator[Any]:
@@ -77,13 +83,12 @@ def _inside(value: Any, depth: int) -> Iterator[Any]:
     yield value
     if depth == 0:
         return
-    parts: Iterable[Any] = ()
+    parts: list[Any] = []
     if isinstance(value, dict):
         parts = list(value.values())
     elif isinstance(value, (list, tuple, set, deque)):
         parts = list(value)
     elif has_parts(value) and not isinstance(value, nn.Module):
         parts = list(vars(value).values())
-    if isinstance(parts, list) and len(parts) <= _LARGEST:
-        for part in parts:
-            yield from _inside(part, depth - 1)
+    for part in parts if len(parts) <= _LARGEST else ():
+        yield from _inside(part, depth - 1)

@@ -17,7 +17,7 @@ from torch import nn
 from fxquant.capture.names_in_code import names_in, targets_of
 from fxquant.capture.parsed_files import function_of, path_to, tree_of
 from fxquant.capture.source import position, user_frame, user_frames
-from fxquant.ir.codes import arguments_of, remembered
+from fxquant.ir.codes import has_instruction, remembered
 
 _LOADS_CONSTANT = "LOAD_CONST"
 Where = tuple[int, int, int, int]
@@ -115,7 +115,7 @@ def _tests_in(code: CodeType, for_truth: bool) -> tuple[tuple[int, ast.AST], ...
         code: of a function.
         for_truth: whether the other is True or False; or anything but these and None.
     """
-    if next(arguments_of(code, "IS_OP"), None) is None:
+    if not has_instruction(code, "IS_OP"):
         return ()
     instructions = [item for item in dis.get_instructions(code) if item.opname != "CACHE"]
     found, tree = [], tree_of(code.co_filename)

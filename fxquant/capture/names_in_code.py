@@ -85,10 +85,7 @@ class _Visitor(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _note_change(self, node: ast.AST | None) -> None:
-        while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred)):
-            node = node.value
-        if isinstance(node, ast.Name):
-            self.found.changed.add(node.id)
+        self.found.changed |= {root_of(node)} - {""}
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         if node.name:
@@ -128,6 +125,18 @@ def _own_names(node: ast.AST) -> set[str]:
         names = {argument.arg for argument in every if argument is not None}
     body = getattr(node, "body", [])
     return names | (names_used(body).stored if isinstance(body, list) else set())
+
+
+def declared_global(function: ast.AST) -> set[str]:
+    """Names that a function declares to be those of its file."""
+    return {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
+
+
+def root_of(node: ast.AST | None) -> str:
+    """The name that attributes and items are taken of; "" for other expressions."""
+    while isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred)):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def names_in(node: ast.AST, context: type[ast.expr_context] = ast.expr_context) -> set[str]:

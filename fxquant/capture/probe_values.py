@@ -63,7 +63,7 @@ def parts_from_eager(
     """
     every = dict(zip(_CALLS, (inputs, inputs.changed(_negated), inputs), strict=True))
     calls = {title: every[title] for title in titles}
-    tries = (calls, dict.fromkeys(_CALLS, inputs), {_CALLS[0]: inputs}) if calls == every else (calls,)
+    tries = (calls, dict.fromkeys(_CALLS, inputs), {_CALLS[0]: inputs}) if len(calls) == len(every) else (calls,)
     calls, expected = _accepted(model, tries, restore, gradients)
     try:
         for title, wanted in expected.items():

@@ -14,7 +14,7 @@ from fxquant.capture.parsed_files import tree_of
 from fxquant.ir.effects import RANDOM
 
 # Methods of lists, dictionaries, sets and queues that change them.
-CHANGING = frozenset(
+_CHANGING = frozenset(
     ("append", "appendleft", "extend", "extendleft", "insert", "pop", "popleft", "popitem", "clear", "update",
      "setdefault", "remove", "discard", "add", "sort", "reverse", "rotate")
 )  # fmt: skip
@@ -157,7 +157,7 @@ def _is_harmless(call: ast.Call, me: tuple[str, ...]) -> bool:
     if isinstance(function, ast.Name):  # objects may have code of their own for these
         given = (part.id for item in call.args for part in ast.walk(item) if isinstance(part, ast.Name))
         return function.id in _PURE and not any(name in me for name in given)
-    if not isinstance(function, ast.Attribute) or function.attr.endswith("_") or function.attr in CHANGING:
+    if not isinstance(function, ast.Attribute) or function.attr.endswith("_") or function.attr in _CHANGING:
         return False
     owner = function.value
     of_torch = isinstance(owner, ast.Name) and owner.id in ("torch", "F", "math")
@@ -181,15 +181,21 @@ def _changed_containers(statements: Iterable[ast.AST], tables: bool) -> Iterator
         tables: whether what they set by a key that is computed, ``self.table[size] = x``, is among it.
     """
     for node in (node for statement in statements for node in ast.walk(statement)):
-        owner = _changed_in(node, tables)
+        owner = changed_in(node, tables)
         if owner is not None:
             yield owner
 
 
-def _changed_in(node: ast.AST, tables: bool) -> ast.expr | None:
+def changed_in(node: ast.AST, tables: bool) -> ast.expr | None:
+    """What a statement sets items of, or calls a method of that changes lists, dictionaries and sets.
+
+    Args:
+        node: of the source.
+        tables: as for ``shares_state``.
+    """
     if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
         return node.value if tables or isinstance(node.slice, ast.Constant) else None
     method = node.func if isinstance(node, ast.Call) else None
-    if not isinstance(method, ast.Attribute) or method.attr not in CHANGING:
+    if not isinstance(method, ast.Attribute) or method.attr not in _CHANGING:
         return None
     return method.value if tables or method.attr != "setdefault" else None

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from fxquant.capture.names_in_code import declared_global, root_of
 from fxquant.capture.outer_state import Held
 from fxquant.capture.parsed_files import tree_of
-from fxquant.capture.shared_state import CHANGING
+from fxquant.capture.shared_state import changed_in
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -48,7 +49,7 @@ def _set_in(tree: ast.Module) -> tuple[tuple[str, str, int], ...]:
 
 def _set_by(function: _Function) -> Iterator[tuple[str, int]]:
     nodes = list(ast.walk(function))
-    outer = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
+    outer = declared_global(function)
     names = [node for node in nodes if isinstance(node, ast.Name)]
     arguments = {item.arg for item in nodes if isinstance(item, ast.arg)}
     local = ({node.id for node in names if not isinstance(node.ctx, ast.Load)} | arguments) - outer
@@ -63,18 +64,6 @@ def _set_by(function: _Function) -> Iterator[tuple[str, int]]:
             elif isinstance(node.value, ast.Name) and owner not in local:
                 yield from ((name, line) for name in (owner, f"{owner}.{node.attr}"))
         else:
-            changed = _changed_in(node)
-            if changed is not None and changed.id not in local:
-                yield changed.id, line
-
-
-def _changed_in(node: ast.AST) -> ast.Name | None:
-    """The name whose items a statement sets, or whose method that changes it is called."""
-    found: ast.AST | None = None
-    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-        found = node.value
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGING:
-        found = node.func.value
-    while isinstance(found, (ast.Subscript, ast.Attribute)):
-        found = found.value
-    return found if isinstance(found, ast.Name) else None
+            changed = root_of(changed_in(node, True))
+            if changed and changed not in local:
+                yield changed, line

@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import CodeType, FunctionType, ModuleType
@@ -77,12 +77,10 @@ def variables_of(kinds: Collection[type]) -> list[Variable]:
         kinds: the classes of its modules, and those that these are made of.
     """
     known = set(map(id, kinds))  # their own ways to compare may fail
-    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
-    spaces = {id(space): space for kind in own for space in _globals_of(kind)}
-    spaces |= {id(found): found for space in list(spaces.values()) for found in _helpers_of(space)}
+    own = _of_models(kinds)
     found = [variable for kind in own for variable in _variables_in(kind, f"{kind.__name__}.")]
     found += [variable for kind in own for variable in _set_on_class(kind)]
-    for space in spaces.values():
+    for space in _spaces(own):
         used = _names_used(space)
         found += [item for item in _variables_in(space, "") if item.name in used or item.name in _DEFAULTS]
         found += [_ENVIRONMENT] if "environ" in used and _ENVIRONMENT not in found else []
@@ -98,9 +96,7 @@ def own_files(kinds: Collection[type]) -> list[str]:
     Args:
         kinds: as for ``variables_of``.
     """
-    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
-    spaces = [space for kind in own for space in _globals_of(kind) if _is_own(space.get("__file__") or "")]
-    spaces += [helper for space in {id(space): space for space in spaces}.values() for helper in _helpers_of(space)]
+    spaces = _spaces(_of_models(kinds), _is_users)
     return list(dict.fromkeys(str(space["__file__"]) for space in spaces if space.get("__file__")))
 
 
@@ -110,8 +106,8 @@ def names_reached(kinds: Collection[type]) -> set[str]:
     Args:
         kinds: as for ``variables_of``.
     """
-    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
-    spaces = list({id(space): space for kind in own for space in _globals_of(kind)}.values())
+    own = _of_models(kinds)
+    spaces = _spaces(own)
     found = {name for kind in own for name in vars(kind)}
     waiting: list[Any] = [item for kind in own for item in vars(kind).values()]
     while waiting:
@@ -130,11 +126,7 @@ def values_around(kinds: Collection[type]) -> Iterator[tuple[str, Any]]:
     Args:
         kinds: as for ``variables_of``.
     """
-    own = [kind for kind in kinds if kind.__module__.partition(".")[0] not in _LIBRARIES]
-    spaces = {
-        id(space): space for kind in own for space in _globals_of(kind) if _is_own(space.get("__file__", "__main__"))
-    }
-    spaces |= {id(found): found for space in list(spaces.values()) for found in _helpers_of(space)}
+    own = _of_models(kinds)
     for kind in own:
         for name, value in vars(kind).items():
             function = inspect.unwrap(getattr(value, "__func__", value))
@@ -143,7 +135,7 @@ def values_around(kinds: Collection[type]) -> Iterator[tuple[str, Any]]:
                 yield from ((f"{variable} in {kind.__name__}.{name}", cell_content(cell)) for variable, cell in kept)
             elif not name.startswith("__"):
                 yield f"{kind.__name__}.{name}", value
-    for space in spaces.values():
+    for space in _spaces(own, _is_users):
         used = _names_used(space)
         yield from ((name, value) for name, value in list(space.items()) if name in used)
 
@@ -159,15 +151,13 @@ def _attributes_of(name: str, value: Any) -> list[Variable]:
 
 
 def _set_on_class(kind: type) -> Iterator[Variable]:
-    """Attributes that a class has none of its own of, and that functions of it, or of what it is made from, set on
-    something: on the class, perhaps."""
-    own = (
-        value
-        for base in kind.__mro__
-        if base.__module__.partition(".")[0] not in _LIBRARIES
-        for value in vars(base).values()
-    )
-    functions = [getattr(value, "__func__", value) for value in own]
+    """Attributes that are none of a class's own, and that its functions set on something: on the class, perhaps.
+
+    So do the functions of the classes that it is made from.
+    """
+    functions = [
+        getattr(value, "__func__", value) for base in _of_models(kind.__mro__) for value in vars(base).values()
+    ]
     codes = (getattr(inspect.unwrap(value), "__code__", None) for value in functions if isinstance(value, FunctionType))
     names = frozenset[str]().union(*(_names_set(code) for code in codes if code is not None))
     return (Variable(kind, name, f"{kind.__name__}.{name}") for name in sorted(names) if name not in vars(kind))
@@ -178,6 +168,31 @@ def _names_set(code: CodeType) -> frozenset[str]:
     """Names of the attributes that a piece of code sets on something."""
     every = codes_in(code)
     return frozenset(part.co_names[index] for part in every for _, index in arguments_of(part, "STORE_ATTR"))
+
+
+def _of_models(kinds: Collection[type]) -> list[type]:
+    """Those of some classes that are neither torch's nor Python's."""
+    return [kind for kind in kinds if not _is_librarys(kind)]
+
+
+def _is_librarys(value: Any) -> bool:
+    return value.__module__.partition(".")[0] in _LIBRARIES
+
+
+def _spaces(own: Collection[type], wanted: Callable[[dict[str, Any]], bool] = bool) -> list[dict[str, Any]]:
+    """The globals of the files that some classes are written in, and of the user's files that these import.
+
+    Args:
+        own: the classes.
+        wanted: which of their files; all, if not given.
+    """
+    spaces = {id(space): space for kind in own for space in _globals_of(kind) if wanted(space)}
+    spaces |= {id(found): found for space in list(spaces.values()) for found in _helpers_of(space)}
+    return list(spaces.values())
+
+
+def _is_users(space: dict[str, Any]) -> bool:
+    return _is_own(space.get("__file__", "__main__") or "")
 
 
 def _globals_of(kind: type) -> Iterator[dict[str, Any]]:
@@ -211,7 +226,7 @@ def _variables_in(owner: Any, prefix: str) -> Iterator[Variable]:
                 if any(isinstance(item, _MUTABLE) for item in defaults or ()):
                     yield Variable(value, key, f"default of {prefix}{name}")
             kept = (isinstance(cell_content(cell), _KEPT) for cell in value.__closure__ or ())
-            if any(kept) and value.__module__.partition(".")[0] not in _LIBRARIES:
+            if any(kept) and not _is_librarys(value):
                 yield Variable(owner, name, f"{prefix}{name}")
         elif not name.startswith("__") and _is_data(value):
             yield Variable(owner, name, f"{prefix}{name}")

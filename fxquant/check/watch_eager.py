@@ -93,8 +93,7 @@ class EagerWatch(TorchFunctionMode):
         self.modules: dict[CodeType, set[str]] = {}
         self._inputs = [tensor for tensor in inputs if not tensor.is_inference()]
         self._state = [tensor for tensor in [*model.parameters(), *model.buffers()] if not tensor.is_inference()]
-        own = set(map(id, model.modules()))
-        self._contained = contained_modules(model) - own
+        self._contained = contained_modules(model) - set(map(id, model.modules()))
         self._memory = {storage_of(tensor) for tensor in self._state} - {0}
 
     @contextmanager
@@ -181,7 +180,7 @@ class EagerWatch(TorchFunctionMode):
         if event == "call" and frame.f_code is nn.Module.train.__code__:
             self._sets_mode(frame)
         elif event == "call" and frame.f_code is _CALL:
-            module = frame.f_locals.get("self")
+            module = frame.f_locals["self"] if self._contained else None
             if id(module) in self._contained:
                 self.record(FindingKind.MODULE_IN_CONTAINER, frame, type(module).__name__)
         elif event == "call":

@@ -30,12 +30,16 @@ def arguments_of(code: CodeType, name: str, only: int | None = None) -> Iterator
         only: the argument that is looked for, where others are not.
     """
     wanted, raw, higher = dis.opmap[name], code.co_code, 0
-    operations = raw[::2]
-    if (wanted in operations) if only is None else bytes((wanted, only & 255)) in raw:
-        for place, (operation, argument) in enumerate(zip(operations, raw[1::2], strict=True)):
+    if has_instruction(code, name) if only is None else bytes((wanted, only & 255)) in raw:
+        for place, (operation, argument) in enumerate(zip(raw[::2], raw[1::2], strict=True)):
             if operation == wanted and only in (None, higher | argument):
                 yield 2 * place, higher | argument
             higher = (higher | argument) << 8 if operation == _EXTENDED_ARG else 0
+
+
+def has_instruction(code: CodeType, name: str) -> bool:
+    """Whether there is an instruction of a name in code."""
+    return dis.opmap[name] in code.co_code[::2]
 
 
 def remembered(function: Callable[..., _Found]) -> Callable[..., _Found]:

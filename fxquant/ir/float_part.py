@@ -15,7 +15,7 @@ import ast
 import copy
 import importlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -182,8 +182,9 @@ class FloatPart(nn.Module):
         """
         values = {name: self._fill(item, inputs) for name, item in self.arguments.items()}
         before = {name: contents(values[name], _DEPTH) for name in self.shared}
-        buffers = [(module._buffers, name, item) for module in self.modules() for name, item in module._buffers.items()]
-        held = _tables_of(self) if isinstance(self.code, PartCode) else ()  # all else is inside of it
+        modules = list(self.modules())
+        buffers = [(module._buffers, name, item) for module in modules for name, item in module._buffers.items()]
+        held = _tables_of(modules[1:]) if isinstance(self.code, PartCode) else ()  # all else is inside of it
         state = self._state()
         result = self.code(**values)
         for table, name, item in buffers:
@@ -192,7 +193,8 @@ class FloatPart(nn.Module):
         self._look_for_changes(state)
         for owner, table, entries in held:
             if list(table) != list(entries) or any(table[name] is not entries[name] for name in entries):
-                self._changed("", f"children or parameters of a {type(owner).__name__}", True)
+                what = f"children or parameters of a {type(owner).__name__}"
+                self._changed(what, what, True)
         for name, kept in before.items():
             if not same_contents(kept, contents(values[name], _DEPTH)):
                 self._changed(name, f"{type(values[name]).__name__} {name!r}", name in self.lasting)
@@ -226,10 +228,10 @@ class FloatPart(nn.Module):
     def _changed(self, name: str, what: str, lasts: bool) -> None:
         """Report, or refuse, that it changed something; where that outlives the call, later calls are refused too."""
         if self.report_change is not None:
-            self.report_change(name or what)
+            self.report_change(name)
             return
         if lasts:
-            self.spoilt = name or what
+            self.spoilt = name
         raise self._error(f"changes the {what} for these inputs, and did not when the model was captured", "it does")
 
     def _error(self, what: str, needed: str) -> FxquantError:
@@ -270,10 +272,10 @@ class FloatPart(nn.Module):
         return self.title
 
 
-def _tables_of(part: nn.Module) -> list[tuple[nn.Module, dict[str, Any], dict[str, Any]]]:
-    """The modules in a part with the children and parameters that each has, and with a copy of these."""
-    tables = [(module, table) for module in part.modules() for table in (module._modules, module._parameters) if table]
-    return [(module, table, dict(table)) for module, table in tables if module is not part]
+def _tables_of(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, dict[str, Any], dict[str, Any]]]:
+    """Some modules with the children and parameters that each has, and with a copy of these."""
+    tables = ((module, table) for module in modules for table in (module._modules, module._parameters) if table)
+    return [(module, table, dict(table)) for module, table in tables]
 
 
 def _write_back(table: dict[str, Tensor | None], name: str, buffer: Tensor | None) -> None:

@@ -119,15 +119,20 @@ def _fix_named(subject: Subject) -> Fix:
 
 def _gathered(subject: Subject) -> str:
     """Name of the parameter that gathers positional inputs, ``args`` of ``*args``."""
+    parameters = _parameters(subject)
+    return parameters.vararg.arg if parameters is not None and parameters.vararg is not None else ""
+
+
+def _parameters(subject: Subject) -> ast.arguments | None:
+    """Those of the function that the finding is in."""
     function = subject.file.function_of(subject.statement) if subject.statement is not None else None
-    return function.args.vararg.arg if function is not None and function.args.vararg is not None else ""
+    return None if function is None else function.args
 
 
 def _gathers(asked: ast.Compare, subject: Subject) -> bool:
     """Whether a comparison asks for a name among the keywords that a parameter gathers: ``"mask" in kwargs``."""
-    function = subject.file.function_of(subject.statement) if subject.statement is not None else None
-    keywords = function.args.kwarg.arg if function is not None and function.args.kwarg is not None else ""
-    where = asked.comparators[0]
+    parameters, where = _parameters(subject), asked.comparators[0]
+    keywords = parameters.kwarg.arg if parameters is not None and parameters.kwarg is not None else ""
     is_in = isinstance(asked.ops[0], (ast.In, ast.NotIn))
     return is_in and isinstance(where, ast.Name) and where.id == keywords
 
